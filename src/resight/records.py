@@ -58,30 +58,31 @@ class Predictions:
     def log_probs(self) -> Floats:
         """(N, K) log-softmax of the logits, in float64."""
         z = self.logits.astype(np.float64)
-        z = z - z.max(axis=1, keepdims=True)
-        return z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+        z -= z.max(axis=1, keepdims=True)
+        z -= np.log(np.exp(z).sum(axis=1, keepdims=True))
+        return z
 
     @cached_property
     def probs(self) -> Floats:
         """(N, K), each row sums to 1."""
-        return np.exp(self.log_probs)
+        return np.asarray(np.exp(self.log_probs))
 
     @cached_property
     def preds(self) -> Ints:
         """(N,) the class with the largest logit; the first of equals."""
-        return self.logits.argmax(axis=1)
+        return np.asarray(self.logits.argmax(axis=1), dtype=np.int64)
 
     @cached_property
     def confidence(self) -> Floats:
         """(N,) probability of the predicted class."""
-        return self.probs.max(axis=1)
+        return np.asarray(self.probs.max(axis=1))
 
     @cached_property
     def losses(self) -> Floats:
         """(N,) cross entropy of each image, without label smoothing."""
-        return -self.log_probs[np.arange(len(self)), self.labels]
+        return np.asarray(-self.log_probs[np.arange(len(self)), self.labels])
 
     @cached_property
     def correct(self) -> NDArray[np.bool_]:
         """(N,)"""
-        return self.preds == self.labels
+        return np.asarray(self.preds == self.labels)
