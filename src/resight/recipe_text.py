@@ -50,20 +50,26 @@ def with_overrides(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
     A value is read as TOML where it is TOML, and as a bare word where it is not. The order of the
     assignments does not matter, except that the last one of a path wins.
     """
-    changes: Nested = {}
+    changes: list[tuple[str, Any]] = []
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
-        keys = path.strip().split(".")
-        if not equals or not all(keys):
+        if not equals or not all(path.strip().split(".")):
             raise UsageError(
                 f'override "{assignment}" is not of the form path=value; '
                 "write for example schedule.epochs=40"
             )
-        value = _read_value(text.strip())
-        for key in reversed(keys):
+        changes.append((path.strip(), _read_value(text.strip())))
+    return overlay(recipe, nested(changes), origin="override")
+
+
+def nested(values: Iterable[tuple[str, Any]]) -> Nested:
+    """Dotted paths as nested tables: `a.b` -> 1 becomes {"a": {"b": 1}}."""
+    tables: Nested = {}
+    for path, value in values:
+        for key in reversed(path.split(".")):
             value = {key: value}
-        changes = _merge(changes, value)
-    return overlay(recipe, changes, origin="override")
+        tables = _merge(tables, value)
+    return tables
 
 
 def overlay(recipe: Recipe, changes: Mapping[str, Any], *, origin: str) -> Recipe:
@@ -77,6 +83,22 @@ def overlay(recipe: Recipe, changes: Mapping[str, Any], *, origin: str) -> Recip
         return Recipe.model_validate(_merge(old, changes))
     except ValidationError as error:
         raise UsageError(f"{origin}: {_fault_line(error)}") from error
+
+
+def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
+    """`recipe` with its whole schedule stretched or shrunk to `epochs`: the same shape.
+
+    Peak, warm-up, milestones and cycle length keep their share of the run.
+    """
+    old = recipe.schedule
+    share = epochs / old.epochs
+    stretched = {
+        knob: tuple(v * share for v in value) if isinstance(value, tuple) else value * share
+        for knob in ("peak_epoch", "warmup_epochs", "milestones", "half_cycle_epochs")
+        if (value := getattr(old, knob, None)) is not None
+    }
+    changes = {"schedule": {**stretched, "epochs": epochs}}
+    return overlay(recipe, changes, origin=f"--epochs {epochs}")
 
 
 def differences(recipe: Recipe, base: Recipe) -> dict[str, tuple[Any, Any]]:

@@ -1,0 +1,31 @@
+# Thin names for the commands of everyday work; `make help` lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test check clean
+
+help:  ## list what can be made
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: .venv/installed  ## install, then train and evaluate on the bundled digits
+	$(BIN)/resight demo
+
+test: .venv/dev  ## install, then run all tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+check: .venv/dev  ## format, lint and types, as they must be
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:  ## remove the environment and everything cached
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt -e .
+	touch $@
+
+.venv/dev: .venv/installed
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,145 @@
+"""What a run leaves behind for people: the summary, tables, pictures and the model card."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from . import figures
+from .files import write_text
+from .metrics import calibration, confusion, per_class_accuracy, summarise, top_losses, wilson
+from .preparation import Beginning
+from .recipe import Recipe
+from .records import History, Predictions
+from .run_folder import RunFolder
+from .training import best_epoch
+
+GRID_IMAGES = 20  # on each sheet of misclassified and of correct images
+
+
+def summarise_run(begun: Beginning, predictions: Predictions | None) -> dict[str, Any]:
+    """The result of a run as plain Python; `test` is None where the test set was not read."""
+    recipe, dataset, data, state = begun.recipe, begun.dataset, begun.splits, begun.state
+    best = state.rows[best_epoch(state.rows, recipe.training.select) - 1] if state.rows else None
+    validation = None
+    if best and data.val and best.val_accuracy is not None:
+        right = round(best.val_accuracy * len(data.val))
+        validation = {"accuracy": asdict(wilson(right, len(data.val))), "loss": best.val_loss}
+    return {
+        "recipe": recipe.name,
+        "data": {
+            "source": recipe.data.source,
+            "classes": len(dataset.classes),
+            "train": len(data.train),
+            "val": len(data.val) if data.val else 0,
+            "test": len(dataset.test),
+            "fingerprint": dataset.fingerprint,
+            "notes": list(dataset.notes),
+        },
+        "model": {
+            "name": recipe.model.name,
+            "parameters": sum(p.numel() for p in state.model.parameters()),
+        },
+        "epochs": len(state.rows),
+        "steps": state.step,
+        "best_epoch": best.epoch if best else None,
+        "selected_by": recipe.training.select,
+        "validation": validation,
+        "test": summarise(predictions) if predictions else None,
+        "train_secs": round(sum(row.train_secs for row in state.rows) + state.epoch_secs, 3),
+    }
+
+
+def write_results(
+    folder: RunFolder,
+    result: dict[str, Any],
+    history: History,
+    predictions: Predictions | None,
+    test_images: Tensor,
+) -> None:
+    """Everything that `summary` and `history` say, as files in the run folder."""
+    folder.write_json("summary.json", result)
+    folder.write_history(history)
+    write_text(folder.path / "README.md", model_card(folder.recipe, result))
+    if history.epochs:
+        figures.save(
+            figures.training_curves(history, result["best_epoch"]), folder.path / "curves.png"
+        )
+        figures.save(figures.rates_as_run(history), folder.path / "rates.png")
+    if predictions:
+        folder.write_predictions(predictions)
+        draw_predictions(folder, predictions, test_images)
+
+
+def write_evaluation(
+    folder: RunFolder, found: dict[str, Any], predictions: Predictions, images: Tensor
+) -> None:
+    """The answer of `evaluate`, in the folder `evaluation/` of the run."""
+    inside = RunFolder(folder.path / "evaluation")
+    inside.path.mkdir(exist_ok=True)
+    inside.write_json("summary.json", found)
+    inside.write_predictions(predictions)
+    draw_predictions(inside, predictions, images)
+
+
+def draw_predictions(folder: RunFolder, predictions: Predictions, images: Tensor) -> None:
+    """Confusion matrix, reliability, accuracy a class, and sheets of wrong and right images.
+
+    `images` (N, C, H, W) uint8 are the pictures as they were read, so nothing has to be undone.
+    """
+    counts = confusion(predictions)
+    ranked = top_losses(predictions)
+    wrong = ranked[~predictions.correct[ranked]][:GRID_IMAGES]
+    right = np.flatnonzero(predictions.correct)
+    right = right[np.linspace(0, len(right) - 1, min(GRID_IMAGES, len(right))).astype(int)]
+    pictures = images.permute(0, 2, 3, 1).cpu().numpy()  # (N, H, W, C)
+    drawn = {
+        "confusion_matrix": figures.confusion_matrix(counts, predictions.classes),
+        "reliability": figures.reliability(calibration(predictions)),
+        "per_class": figures.per_class(per_class_accuracy(predictions)),
+        "misclassified": figures.prediction_grid(
+            pictures[wrong], predictions, wrong, "Misclassified, largest loss first"
+        ),
+        "correct": figures.prediction_grid(
+            pictures[right], predictions, right, "Correct, evenly from the test set"
+        ),
+    }
+    for name, figure in drawn.items():
+        figures.save(figure, folder.path / f"{name}.png")
+
+
+def model_card(recipe: Recipe, result: dict[str, Any]) -> str:
+    """A README for the run folder, with the head that model hubs read."""
+    test = result["test"]
+    lines = [
+        "---",
+        "library_name: pytorch",
+        "pipeline_tag: image-classification",
+        "tags: [resight, image-classification]",
+        "---",
+        "",
+        f"# {recipe.model.name} trained by the recipe `{recipe.name}`",
+        "",
+        f"- data: {result['data']['source']}, {result['data']['train']:,} images to train on, "
+        f"{result['data']['val']:,} held out of them to choose by",
+        f"- parameters: {result['model']['parameters']:,}",
+        f"- epochs: {result['epochs']}, the weights of epoch {result['best_epoch']} kept "
+        f"(by {result['selected_by']})",
+    ]
+    if test:
+        a = test["accuracy"]
+        lines.append(
+            f"- test accuracy: {a['value']:.2%} (95 % interval {a['low']:.2%} to {a['high']:.2%}, "
+            f"n = {a['n']:,}), read once, after training"
+        )
+    else:
+        lines.append("- stopped before the end: the test set was not read")
+    lines += [
+        "",
+        "`recipe.toml` has every setting, `env.json` the versions, `best.safetensors` the weights "
+        "(with class names and statistics in its head).",
+        "",
+        "Not meant for images unlike those it was trained on.",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,82 @@
+"""Hue, saturation and value; and between pixels and the numbers a network sees."""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from ..datasets import Statistics
+from ..errors import UsageError
+
+
+def shift_hsv(images: Tensor, shift: Tensor) -> Tensor:
+    """Shift hue, saturation and value of uint8 RGB images (N, 3, H, W) by (N, 3).
+
+    The 8-bit scale of OpenCV: hue 0..179, a turn of 180, wraps; saturation and value 0..255 are
+    clipped. RGB to HSV is OpenCV's fixed-point arithmetic; HSV to RGB rounds the exact value, as
+    OpenCV does for single pixels (its vector code truncates, which darkens by up to one level).
+    Sums and products are whole numbers below 2**24, which float32 holds exactly, so every device
+    agrees to the bit.
+    """
+    red, green, blue = images.float().unbind(1)  # (N, H, W)
+    value = torch.maximum(torch.maximum(red, green), blue)
+    spread = value - torch.minimum(torch.minimum(red, green), blue)
+    saturation = _fixed_point(spread, 255 / value.clamp(min=1))
+    hue = torch.where(
+        value == red,
+        green - blue,
+        torch.where(value == green, blue - red + 2 * spread, red - green + 4 * spread),
+    )  # in units of spread, six to a turn
+    hue = _fixed_point(hue, 30 / spread.clamp(min=1))
+
+    by_hue, by_saturation, by_value = shift.float()[..., None, None].unbind(1)  # (N, 1, 1)
+    hue = torch.remainder(hue + by_hue, 180)
+    saturation = (saturation + by_saturation).clamp(0, 255)
+    value = (value + by_value).clamp(0, 255)
+
+    # A channel's share of full colour, in thirtieths: 30 in its third of the circle, then a ramp.
+    shares = (hue - 90).abs() - 30, 60 - (hue - 60).abs(), 60 - (hue - 120).abs()
+    full = 255 * 30
+    channels = [value * (full - saturation * (30 - s.clamp(0, 30))) / full for s in shares]
+    return torch.stack(channels, dim=1).round_().to(torch.uint8)
+
+
+def _fixed_point(x: Tensor, factor: Tensor) -> Tensor:
+    """x * factor, rounded as OpenCV does: the factor to 1/4096, then the product half up."""
+    return ((x * (factor * 4096).round() + 2048) / 4096).floor()
+
+
+def normalise(images: Tensor, stats: Statistics) -> Tensor:
+    """Turn uint8 images (N, C, H, W) into float32, (x / 255 - mean) / std per channel."""
+    check_images(images, stats)
+    scale, shift = _scale_shift(stats, images.device)
+    return images.to(torch.float32).mul_(scale).add_(shift)
+
+
+def denormalise(images: Tensor, stats: Statistics) -> Tensor:
+    """Turn normalised images (N, C, H, W) back into uint8: the exact inverse of `normalise`.
+
+    Values beyond black or white are clipped.
+    """
+    scale, shift = _scale_shift(stats, images.device)
+    return images.detach().sub(shift).div_(scale).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def check_images(images: Tensor, stats: Statistics) -> None:
+    """Refuse what normalising would silently turn into something else."""
+    if images.dtype != torch.uint8:
+        kind = str(images.dtype).removeprefix("torch.")
+        raise UsageError(f"images are {kind}; give uint8 (N, C, H, W), levels 0 to 255")
+    if images.ndim != 4 or images.shape[1] != len(stats.mean):
+        raise UsageError(
+            f"images have the shape {tuple(images.shape)}, but the statistics are for "
+            f"(N, {len(stats.mean)}, H, W); compute them from these images"
+        )
+
+
+@lru_cache(maxsize=16)  # a copy to the GPU for every batch would make the CPU wait
+def _scale_shift(stats: Statistics, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(1, C, 1, 1) each, such that normalised = levels * scale + shift."""
+    mean, std = (torch.tensor(x, dtype=torch.float64) for x in (stats.mean, stats.std))
+    scale, shift = (x.float().view(1, -1, 1, 1) for x in (1 / (255 * std), -mean / std))
+    return scale.to(device), shift.to(device)

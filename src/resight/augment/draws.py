@@ -1,0 +1,110 @@
+"""Chance: what is to happen to each image of a batch, drawn from one generator."""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Generator, Tensor
+
+from ..recipe import HSV, Augment, Crop, Cutout, Rotate
+
+_Bits = TypeVar("_Bits", int, Tensor)
+_MASK32 = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """What chance decided for each of N images; None where the recipe has a transform off.
+
+    An image that a transform passes over (`prob` < 1) has zeros there: a shift, an angle or a
+    side of zero leaves it bit for bit as it was.
+    """
+
+    hsv: Tensor | None = None  # (N, 3) int64, added to hue, saturation and value
+    angle_deg: Tensor | None = None  # (N,) float32, counter-clockwise
+    crop: Tensor | None = None  # (N, 2) int64, down and right, in -pad..pad
+    flip: Tensor | None = None  # (N,) bool
+    holes: Tensor | None = None  # (N, count, 3) int64: top, left, side, all in px
+
+
+def draw(
+    spec: Augment,
+    shape: tuple[int, ...],
+    *,
+    rows: Tensor,
+    epoch: int,
+    seed: int,
+    generator: Generator,
+) -> Draws:
+    """Draw for a batch of `shape` (N, C, H, W), on the generator's device.
+
+    `rows`, `epoch` and `seed` decide the alternating flip, which uses no randomness.
+    """
+    n, _, height, width = shape
+    return Draws(
+        hsv=_draw_hsv(spec.hsv, n, generator) if spec.hsv else None,
+        angle_deg=_draw_angle(spec.rotate, n, generator) if spec.rotate else None,
+        crop=_draw_crop(spec.crop, n, generator) if spec.crop else None,
+        flip=_draw_flip(spec.flip, n, rows=rows, epoch=epoch, seed=seed, generator=generator),
+        holes=_draw_holes(spec.cutout, n, (height, width), generator) if spec.cutout else None,
+    )
+
+
+def _draw_hsv(spec: HSV, n: int, generator: Generator) -> Tensor:
+    limits = (spec.hue, spec.saturation, spec.value)
+    shifts = torch.stack([_integers(-x, x, (n,), generator) for x in limits], dim=1)  # (N, 3)
+    return shifts * _happens(spec.prob, n, generator)[:, None]
+
+
+def _draw_angle(spec: Rotate, n: int, generator: Generator) -> Tensor:
+    angle = (2 * _uniform(n, generator) - 1) * spec.limit_deg
+    return angle * _happens(spec.prob, n, generator)
+
+
+def _draw_crop(spec: Crop, n: int, generator: Generator) -> Tensor:
+    return _integers(-spec.pad, spec.pad, (n, 2), generator)
+
+
+def _draw_flip(
+    kind: str | None, n: int, *, rows: Tensor, epoch: int, seed: int, generator: Generator
+) -> Tensor | None:
+    """Mirror each image with p = 1/2, or in every other epoch.
+
+    Alternating (Jordan 2024, arXiv 2404.00498): a coin per image decides epoch 0, and each epoch
+    shows the other side, so that two epochs in a row never repeat a view. The coin is a hash of
+    the row and the seed: nothing has to be kept between epochs.
+    """
+    if kind == "random":
+        return _happens(0.5, n, generator)
+    if kind == "alternating":
+        return ((_mix32(rows ^ _mix32(seed & _MASK32)) + epoch) & 1).bool()
+    return None
+
+
+def _draw_holes(spec: Cutout, n: int, size: tuple[int, int], generator: Generator) -> Tensor:
+    """Sides uniform in min_px..max_px, then places uniform among those wholly inside."""
+    side = _integers(spec.min_px, spec.max_px, (n, spec.count), generator)
+    # The range of places differs from hole to hole; the bias of the remainder is below 1e-6.
+    top, left = (_integers(0, 2**31, (n, spec.count), generator) % (s - side + 1) for s in size)
+    return torch.stack([top, left, side * _happens(spec.prob, n, generator)[:, None]], dim=2)
+
+
+def _uniform(n: int, generator: Generator) -> Tensor:
+    """(N,) float32 in [0, 1)."""
+    return torch.rand(n, generator=generator, device=generator.device, dtype=torch.float32)
+
+
+def _happens(prob: float, n: int, generator: Generator) -> Tensor:
+    return _uniform(n, generator) < prob  # (N,) bool
+
+
+def _integers(low: int, high: int, shape: tuple[int, ...], generator: Generator) -> Tensor:
+    """int64 in low..high, both included."""
+    return torch.randint(low, high + 1, shape, generator=generator, device=generator.device)
+
+
+def _mix32(x: _Bits) -> _Bits:
+    """Hash 32 bits to 32 bits, for integers or int64 tensors of them (Mueller's integer hash)."""
+    for _ in range(2):
+        x = ((x >> 16 ^ x) * 0x45D9F3B) & _MASK32  # below 2**59: int64 holds the product
+    return x >> 16 ^ x

@@ -1,0 +1,103 @@
+"""The whole of augmentation, in its one order: hsv, rotate, crop, flip, cutout, normalise."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+
+from ..datasets import Statistics
+from ..errors import UsageError
+from ..recipe import Augment
+from .colour import check_images, normalise, shift_hsv
+from .draws import Draws, draw
+from .geometry import crop_flip, hole_mask, rotate
+
+
+def augment(
+    images: Tensor,
+    spec: Augment,
+    stats: Statistics,
+    *,
+    rows: Tensor,
+    epoch: int,
+    generator: Generator,
+    seed: int = 0,
+) -> Tensor:
+    """Augment and normalise a batch, with an independent draw for every image.
+
+    images: uint8 (N, C, H, W), left as they are. rows: (N,) int64, the row of each image in its
+    split; with `epoch` and `seed` it decides the alternating flip. generator: on the images'
+    device; everything else is drawn from it. Returns float32 (N, C, H, W) on that device.
+    Raises UsageError where the recipe cannot apply to such images.
+    """
+    check_images(images, stats)
+    check_augment(spec, images.shape[1], min(images.shape[2:]))
+    draws = draw(spec, images.shape, rows=rows, epoch=epoch, seed=seed, generator=generator)
+    return apply(images, draws, spec, stats)
+
+
+def apply(images: Tensor, draws: Draws, spec: Augment, stats: Statistics) -> Tensor:
+    """Do to each image what was drawn for it; nothing is left to chance here.
+
+    The fill "zero" is a black pixel; "mean" is the mean of the dataset exactly, which is 0 after
+    normalising, and not the nearest of the 256 levels.
+    """
+    if draws.hsv is not None:
+        images = _where_drawn(images, draws.hsv.any(dim=1), draws.hsv, shift_hsv)
+    if draws.angle_deg is not None:
+        images = _where_drawn(images, draws.angle_deg != 0, draws.angle_deg, rotate)
+    blank = None  # (N, 1, H, W) bool: the pixels that are to be the mean
+    if draws.crop is not None or draws.flip is not None:
+        images, outside = crop_flip(images, draws.crop, draws.flip)
+        if spec.crop is not None and outside is not None and spec.crop.fill != "reflect":
+            images, blank = _fill(images, outside, spec.crop.fill, blank)
+    if spec.cutout is not None and draws.holes is not None:
+        holes = hole_mask(draws.holes, *images.shape[2:])
+        images, blank = _fill(images, holes, spec.cutout.fill, blank)
+    normalised = normalise(images, stats)
+    return normalised if blank is None else normalised.mul_(~blank)
+
+
+def _where_drawn(
+    images: Tensor, drawn: Tensor, amounts: Tensor, change: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Change the images that were drawn (N,), by their own amounts (N, ...)."""
+    if images.device.type == "cpu":  # only those: the same result for less work
+        picked = drawn.nonzero().squeeze(1)
+        return images.index_copy(0, picked, change(images[picked], amounts[picked]))
+    # Elsewhere all of them: to ask how many were drawn would make the CPU wait for the GPU.
+    return torch.where(drawn[:, None, None, None], change(images, amounts), images)
+
+
+def _fill(
+    images: Tensor, mask: Tensor, fill: Literal["zero", "mean"], blank: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Fill the pixels under the mask: black at once, the mean by noting them in `blank`."""
+    if fill == "mean":
+        return images, mask if blank is None else blank | mask
+    return images * ~mask, None if blank is None else blank & ~mask
+
+
+def check_augment(spec: Augment, channels: int, image_size: int) -> None:
+    """Raise UsageError if the recipe cannot apply to images of this many channels and pixels.
+
+    image_size: the shorter side, in px.
+    """
+    if spec.hsv is not None and channels != 3:
+        plural = "channel" if channels == 1 else "channels"
+        raise UsageError(
+            f"augment.hsv needs colour images, but these have {channels} {plural}; "
+            "set augment.hsv=none"
+        )
+    if spec.crop is not None and spec.crop.pad >= image_size:
+        raise UsageError(
+            f"augment.crop.pad = {spec.crop.pad} must be less than the image size, "
+            f"{image_size} px; set augment.crop.pad={max(1, image_size // 8)}"
+        )
+    if spec.cutout is not None and spec.cutout.max_px >= image_size:
+        raise UsageError(
+            f"augment.cutout.max_px = {spec.cutout.max_px} must be less than the image size, "
+            f"{image_size} px; set augment.cutout.max_px={max(1, image_size // 4)} "
+            "and augment.cutout.min_px no higher"
+        )

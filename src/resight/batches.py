@@ -1,0 +1,90 @@
+"""Batches of a split: the order, the augmentation, and the seeds that decide both.
+
+Batch k of epoch e depends on (seed, e, k) alone, not on what was drawn before it. So a run can
+be taken up again in the middle of an epoch without saving the state of any generator.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Generator, Tensor
+
+from .augment import augment, normalise
+from .datasets import Split, Statistics
+from .errors import UsageError
+from .recipe import Augment
+
+_ORDER, _AUGMENT = 1, 2  # purposes: one seed, streams that have nothing to do with each other
+_MASK64 = 0xFFFFFFFFFFFFFFFF
+
+
+def mix_seed(*parts: int) -> int:
+    """Mix integers, in their order, into one seed in 0..2**63 - 1.
+
+    Neighbouring seeds, epochs and steps give unrelated results, in the low 32 bits too, which
+    are all that PyTorch's CPU generator reads. SplitMix64 (Steele et al. 2014), once per part.
+    """
+    state = 0
+    for part in parts:
+        z = (state + part + 0x9E3779B97F4A7C15) & _MASK64
+        z = ((z ^ z >> 30) * 0xBF58476D1CE4E5B9) & _MASK64
+        z = ((z ^ z >> 27) * 0x94D049BB133111EB) & _MASK64
+        state = z ^ z >> 31
+    return state >> 1
+
+
+def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
+    """Order the rows 0..n - 1 for an epoch: (n,) int64 on the CPU, of (seed, epoch) alone."""
+    generator = torch.Generator().manual_seed(mix_seed(seed, epoch, 0, _ORDER))
+    return torch.randperm(n, generator=generator)
+
+
+def step_generator(seed: int, epoch: int, step: int, device: torch.device) -> Generator:
+    """Make the generator for the augmentation of one batch, of (seed, epoch, step) alone."""
+    return torch.Generator(device).manual_seed(mix_seed(seed, epoch, step, _AUGMENT))
+
+
+def steps_per_epoch(n: int, batch_size: int) -> int:
+    """Count the batches of n images; the last may be smaller."""
+    if batch_size < 1:
+        raise UsageError(f"batch_size = {batch_size} must be at least 1")
+    return -(-n // batch_size)
+
+
+def train_batches(
+    split: Split,
+    spec: Augment,
+    stats: Statistics,
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    first_step: int = 0,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the batches of an epoch, from `first_step` on, shuffled and augmented.
+
+    Each is (images float32 normalised (N, C, H, W), labels int64 (N,)), on the split's device.
+    """
+    device = split.images.device
+    order = epoch_order(len(split), seed, epoch).to(device)
+    for step in range(first_step, steps_per_epoch(len(split), batch_size)):
+        rows = order[step * batch_size : (step + 1) * batch_size]
+        images = augment(
+            split.images[rows],
+            spec,
+            stats,
+            rows=rows,
+            epoch=epoch,
+            seed=seed,
+            generator=step_generator(seed, epoch, step, device),
+        )
+        yield images, split.labels[rows]
+
+
+def eval_batches(
+    split: Split, stats: Statistics, *, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield a split in its own order, normalised only: (images, labels) as in `train_batches`."""
+    for step in range(steps_per_epoch(len(split), batch_size)):
+        rows = slice(step * batch_size, (step + 1) * batch_size)
+        yield normalise(split.images[rows], stats), split.labels[rows]

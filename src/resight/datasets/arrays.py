@@ -1,0 +1,113 @@
+"""Images and labels as NumPy arrays in a `.npz` file."""
+
+import zipfile
+import zlib
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UsageError
+from .contents import Contents, Found, Images, Options, make_split
+from .labels import Label, name_classes, number_labels
+from .pictures import fit_arrays
+
+Array = NDArray[Any]
+
+# (images, labels) of train and test, as NumPy users, Keras and MedMNIST name them.
+_KEYS: tuple[tuple[tuple[str, str], ...], ...] = (
+    (("x_train", "y_train"), ("x_test", "y_test")),
+    (("train_images", "train_labels"), ("test_images", "test_labels")),
+    (("images", "labels"),),
+)
+_VAL_KEYS = ("x_val", "val_images")
+_CLASSES_KEY = "classes"  # optional: names, in the order of the labels
+
+
+def find(path: Path) -> Found | None:
+    """Recognise a zip file that holds `.npy` arrays."""
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        if not any(name.endswith(".npy") for name in archive.namelist()):
+            return None
+    return Found({"": path}, partial(_read, path))
+
+
+def _read(path: Path, options: Options) -> Contents:
+    try:
+        # Pickled objects stay shut: they could run code.
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in _wanted(path, file.files)}
+            left_out = [key for key in _VAL_KEYS if key in file.files]
+    except UsageError:
+        raise
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UsageError(f"{path} cannot be read as arrays: {error}") from error
+    notes = [f"{key} was left out: validation images are held out of train" for key in left_out]
+    keys = next(keys for keys in _KEYS if keys[0][0] in arrays)
+    labels = {key: _labels(arrays[key], key) for _, key in keys}
+    names = arrays.get(_CLASSES_KEY)
+    classes = name_classes(chain(*labels.values())) if names is None else tuple(map(str, names))
+    splits = []
+    for images_key, labels_key in keys:
+        images, image_notes = _images(arrays[images_key], images_key)
+        numbers = number_labels(labels[labels_key], classes, labels_key)
+        if len(images) != len(numbers):
+            raise UsageError(f"{images_key} has {len(images)} images but {len(numbers)} labels")
+        images, fit_notes = fit_arrays(images, options.image_size)
+        notes += [note for note in (*image_notes, *fit_notes) if note not in notes]
+        ids = [f"{images_key}[{row}]" for row in range(len(images))]
+        splits.append(make_split(images, numbers, ids))
+    if len({split.images.shape[1:] for split in splits}) > 1:
+        raise UsageError(f"{path}: train and test images differ in size or channels")
+    return Contents(classes, splits[0], splits[1] if len(splits) > 1 else None, tuple(notes))
+
+
+def _wanted(path: Path, present: list[str]) -> list[str]:
+    for keys in _KEYS:
+        names = [name for pair in keys for name in pair]
+        if set(names) <= set(present):
+            return names + [key for key in (_CLASSES_KEY,) if key in present]
+    valid = " or ".join(
+        "(" + ", ".join(name for pair in keys for name in pair) + ")" for keys in _KEYS
+    )
+    raise UsageError(f"{path} holds {', '.join(present)}; expected {valid}")
+
+
+def _images(array: Array, key: str) -> tuple[Images, tuple[str, ...]]:
+    """To uint8 (N, C, H, W) from NHW, NHWC or NCHW."""
+    if array.ndim == 3:
+        array = array[:, None]  # (N, 1, H, W)
+    elif array.ndim == 4 and array.shape[1] in (1, 3):
+        pass
+    elif array.ndim == 4 and array.shape[3] in (1, 3):
+        array = array.transpose(0, 3, 1, 2)  # (N, C, H, W)
+    else:
+        raise UsageError(
+            f"{key} has shape {array.shape}; expected (N, H, W), (N, H, W, C) or (N, C, H, W) "
+            "with C = 1 or 3"
+        )
+    if not array.size:
+        raise UsageError(f"{key} holds no images")
+    if array.dtype == np.uint8:
+        return array, ()
+    if array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1:
+        return np.rint(array * 255).astype(np.uint8), (f"{key}: [0, 1] was scaled to 0..255",)
+    span = f" from {array.min()} to {array.max()}" if array.dtype.kind in "iuf" else ""
+    raise UsageError(f"{key} is {array.dtype}{span}; expected uint8, or floats in [0, 1]")
+
+
+def _labels(array: Array, key: str) -> list[Label]:
+    """(N,) whole numbers or words; (N, 1) is accepted, as MedMNIST and Keras have it."""
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1 or array.dtype.kind not in "iuU":
+        raise UsageError(
+            f"{key} is {array.dtype} of shape {array.shape}; expected (N,) whole numbers or words"
+        )
+    labels: list[Label] = array.tolist()
+    return labels

@@ -1,0 +1,160 @@
+"""Decoded data sets on disk, so that pictures are decoded once.
+
+An entry is one safetensors file, found by the content of its source, the options it was read
+with, and the version of the decoder; it is mapped into memory, not read. Entries are written
+beside and moved into place; one that cannot be read is made again. The cache is a convenience:
+where it cannot be written, the data set carries a note instead.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import PIL
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import ResightError
+from ..files import replacing, write_text
+from .contents import Options
+from .values import Dataset, Split
+
+_VERSION = f"1, Pillow {PIL.__version__}"  # raise the number when decoding changes
+_SETTLED_NS = (
+    2_000_000_000  # a file younger than this may still change within one tick of its clock
+)
+
+
+def cache_folder() -> Path:
+    """`$RESIGHT_CACHE`, else `$XDG_CACHE_HOME/resight`, else `~/.cache/resight`."""
+    if own := os.environ.get("RESIGHT_CACHE"):
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path("~/.cache").expanduser()) / "resight"
+
+
+def entry_key(digest: str, options: Options) -> str:
+    """The name of the entry for content with this digest, read with these options."""
+    text = f"{_VERSION}|{digest}|{options.image_size}|{options.skip_unreadable}"
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def digest_of(digests: Mapping[str, str]) -> str:
+    """One digest for the files of a source, each a name and the SHA-256 of its bytes."""
+    lines = "\n".join(f"{name}\0{digest}" for name, digest in digests.items())
+    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def digest_files(files: Mapping[str, Path]) -> str:
+    """`digest_of` the bytes of `files`; remembered for as long as none of them changes.
+
+    Reading 60,000 pictures only to learn that they are the same takes seconds. As in git's
+    index, a file counts as unchanged while its size, times and inode are.
+    """
+    stats = {name: _stat(path) for name, path in files.items()}
+    state = [(name, str(files[name].absolute()), stat) for name, stat in stats.items()]
+    memo = cache_folder() / "digests" / hashlib.sha256(repr(state).encode()).hexdigest()[:32]
+    try:
+        remembered = memo.read_text(encoding="ascii")
+        if len(remembered) == 64:
+            return remembered
+    except (OSError, ValueError):
+        pass
+    digest = digest_of({name: _digest(path) for name, path in files.items()})
+    newest_ns = max(time_ns for _, _, *times in stats.values() for time_ns in times)
+    if newest_ns < time.time_ns() - _SETTLED_NS:
+        try:
+            memo.parent.mkdir(parents=True, exist_ok=True)
+            write_text(memo, digest)
+        except (OSError, ResightError):
+            pass  # the entry itself will not be writable either, and that is noted
+    return digest
+
+
+def read_entry(key: str, name: str) -> Dataset | None:
+    """The data set stored under `key`, or None if there is none or it is damaged.
+
+    Damage that keeps the file's structure (a flipped bit in a pixel) is not looked for.
+    """
+    try:
+        with safe_open(_entry(key), framework="pt") as file:
+            about = json.loads(file.metadata()["resight"])
+            train, test = (_unpack(file.get_tensor, part) for part in ("train", "test"))
+        classes, notes = tuple(about["classes"]), tuple(about["notes"])
+        dataset = Dataset(name, classes, train, test, notes, about["fingerprint"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
+    return dataset if _is_sound(dataset) else None
+
+
+def write_entry(key: str, dataset: Dataset) -> Dataset:
+    """Store `dataset` under `key`; where that fails, the one returned has a note of it."""
+    about = {
+        "classes": dataset.classes,
+        "notes": dataset.notes,
+        "fingerprint": dataset.fingerprint,
+    }
+    tensors = _pack(dataset.train, "train") | _pack(dataset.test, "test")
+    path = _entry(key)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata={"resight": json.dumps(about)})
+    except (OSError, ResightError, SafetensorError) as error:
+        note = f"not cached ({error}); point RESIGHT_CACHE to a folder that can be written"
+        return replace(dataset, notes=(*dataset.notes, note))
+    return dataset
+
+
+def _stat(path: Path) -> tuple[int, int, int, int]:
+    """Inode, size, and the times of the last change of content and of state, in ns."""
+    try:
+        stat = path.stat()
+    except OSError:  # a dangling link: an unreadable picture, which its reader will name
+        return 0, 0, 0, 0
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return "unreadable"
+
+
+def _entry(key: str) -> Path:
+    return cache_folder() / "decoded" / f"{key}.safetensors"
+
+
+def _pack(split: Split, part: str) -> dict[str, Tensor]:
+    # No file name contains NUL, so it can part them.
+    ids = bytearray("\0".join(split.ids).encode("utf-8", "surrogateescape"))
+    return {
+        f"{part}.images": split.images.contiguous(),
+        f"{part}.labels": split.labels,
+        f"{part}.ids": torch.frombuffer(ids, dtype=torch.uint8),
+    }
+
+
+def _unpack(tensor: Callable[[str], Tensor], part: str) -> Split:
+    ids = tensor(f"{part}.ids").numpy().tobytes().decode("utf-8", "surrogateescape").split("\0")
+    return Split(tensor(f"{part}.images"), tensor(f"{part}.labels"), tuple(ids))
+
+
+def _is_sound(dataset: Dataset) -> bool:
+    for split in (dataset.train, dataset.test):
+        images, labels = split.images, split.labels
+        if images.ndim != 4 or images.dtype != torch.uint8 or labels.dtype != torch.int64:
+            return False
+        if not 0 < len(images) == len(labels) == len(split.ids):
+            return False
+        if labels.min() < 0 or labels.max() >= len(dataset.classes):
+            return False
+    return True

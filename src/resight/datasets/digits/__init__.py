@@ -1,0 +1,34 @@
+"""The bundled data set: handwritten digits (see ATTRIBUTION.md)."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+
+from ..contents import Contents, Options, make_split
+from ..pictures import fit_arrays
+
+_FILE = Path(__file__).with_name("digits.csv.gz")
+_PX = 32
+_EVERY = 5  # one in five of each digit is a test image
+
+
+def read(options: Options) -> Contents:
+    """1,797 grey digits, enlarged from 8 px to 32 (or `image_size`).
+
+    The test set is every fifth image of each digit, in the order of the file: a fixed rule, the
+    same on every machine.
+    """
+    with gzip.open(_FILE) as file:
+        table = np.loadtxt(file, delimiter=",", dtype=np.int64)  # (N, 64 + 1)
+    labels = np.ascontiguousarray(table[:, 64])
+    images = np.rint(table[:, :64] * (255 / 16)).astype(np.uint8)
+    images, _ = fit_arrays(images.reshape(-1, 1, 8, 8), options.image_size or _PX)  # (N, 1, S, S)
+    is_test = np.zeros(len(labels), dtype=np.bool_)
+    for digit in range(10):
+        is_test[np.flatnonzero(labels == digit)[_EVERY - 1 :: _EVERY]] = True
+    train, test = (
+        make_split(images[rows], labels[rows], [f"digits/row-{row:04}" for row in rows])
+        for rows in (np.flatnonzero(~is_test), np.flatnonzero(is_test))
+    )
+    return Contents(tuple("0123456789"), train, test)

@@ -1,0 +1,207 @@
+"""Fetching an archive: mirrors in order, resumed where it broke off, never trusted unchecked."""
+
+import hashlib
+import http.client
+import os
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .. import __version__
+from ..errors import ResightError, UsageError
+from ..sources import Archive
+from .contents import no_progress
+from .values import Progress
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_TRIES = 3  # in a row without a byte of progress, for each mirror
+_TIMEOUT_SECS = 30.0  # without an answer
+_CHUNK = 1 << 18  # bytes
+
+_NETWORK_ERRORS = (
+    urllib.error.URLError,
+    http.client.HTTPException,
+    ConnectionError,
+    TimeoutError,
+    ssl.SSLError,
+)
+
+
+class _MirrorFailed(Exception):
+    """This mirror will not do, however often it is asked."""
+
+
+def is_offline() -> bool:
+    """Whether `RESIGHT_OFFLINE` or `HF_HUB_OFFLINE` forbids the network."""
+    return any(
+        os.environ.get(name, "").strip().lower() in ("1", "true", "yes", "on")
+        for name in ("RESIGHT_OFFLINE", "HF_HUB_OFFLINE")
+    )
+
+
+def fetch(
+    archive: Archive,
+    folder: Path,
+    *,
+    offline: bool = False,
+    on_progress: Progress = no_progress,
+    wait_secs: float = 1.0,
+) -> Path:
+    """The path of `archive` in `folder`, downloaded if it is not there whole.
+
+    Bytes go to a `.part` file, from which a later call goes on; it gets its name only when size
+    and digests are right. `RESIGHT_MIRROR` names a base URL to be tried before the others.
+    Failures that may pass are tried again after `wait_secs`, twice as long each time.
+
+    Raises:
+        ResightError: offline, no mirror has the right file, or the folder cannot be written.
+        UsageError: `RESIGHT_MIRROR` is not a web address.
+    """
+    target = folder / archive.file
+    if _is_whole(target, archive):
+        return target
+    if offline or is_offline():
+        raise ResightError(
+            f"{archive.file} is not in {folder} (or not the official file) and downloads are "
+            f"off; put {archive.mirrors[0]}/{archive.file} there, or pass --data PATH"
+        )
+    failures = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder):
+            if _is_whole(target, archive):  # another process may have been quicker
+                return target
+            for url in _urls(archive):
+                try:
+                    _fetch_from(url, target, archive, on_progress, wait_secs)
+                    return target
+                except _MirrorFailed as error:
+                    failures.append(f"{url}: {error}")
+    except OSError as error:
+        raise ResightError(
+            f"cannot write {target}: {error.strerror or error}; point RESIGHT_CACHE to a folder "
+            "with room, or pass --data PATH"
+        ) from error
+    raise ResightError(
+        f"cannot download {archive.file} ({'; '.join(failures)}); try again later (it goes on "
+        f"where it stopped), put the file into {folder}, or pass --data PATH"
+    )
+
+
+def _urls(archive: Archive) -> list[str]:
+    own = os.environ.get("RESIGHT_MIRROR", "").strip()
+    if own and not own.startswith(("http://", "https://")):
+        raise UsageError(
+            f"RESIGHT_MIRROR = {own!r} is not an http(s) address; for a file here pass --data PATH"
+        )
+    bases = [own, *archive.mirrors] if own else archive.mirrors
+    return [f"{base.rstrip('/')}/{archive.file}" for base in bases]
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process downloads into `folder` (where the system has locks)."""
+    if fcntl is None:
+        yield
+        return
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _fetch_from(
+    url: str, target: Path, archive: Archive, on_progress: Progress, wait_secs: float
+) -> None:
+    """Download from one mirror, as often as it gets further.
+
+    Raises:
+        _MirrorFailed: it has no such file, has another one, or keeps breaking off.
+    """
+    part = target.with_name(target.name + ".part")
+    may_restart = _size(part) > 0  # bytes from before may be what spoils the checksum
+    furthest = _size(part)
+    tries = 0
+    while True:
+        if _size(part) >= archive.size:
+            if _is_whole(part, archive):
+                with part.open("rb+") as file:
+                    os.fsync(file.fileno())
+                os.replace(part, target)
+                return
+            part.unlink()
+            if not may_restart:
+                raise _MirrorFailed("wrong checksum, the file was removed")
+            may_restart, furthest = False, 0
+        try:
+            _transfer(url, part, archive, on_progress)
+            problem = f"broke off after {_size(part):,} of {archive.size:,} bytes"
+        except _NETWORK_ERRORS as error:
+            problem = _describe(error)
+        if _size(part) >= archive.size:
+            continue
+        tries = 0 if _size(part) > furthest else tries + 1
+        if tries == _TRIES:
+            raise _MirrorFailed(problem)
+        furthest = max(furthest, _size(part))
+        time.sleep(wait_secs * 2**tries)
+
+
+def _transfer(url: str, part: Path, archive: Archive, on_progress: Progress) -> None:
+    """Append to `part` what is missing; from the start if the server cannot resume."""
+    done = _size(part)
+    headers = {"User-Agent": f"resight/{__version__}"}
+    if done:
+        headers["Range"] = f"bytes={done}-"
+    request = urllib.request.Request(url, headers=headers)
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_SECS) as response:
+        resumes = response.status == 206
+        done = done if resumes else 0
+        length = response.headers.get("Content-Length")
+        if length is not None and done + int(length) != archive.size:
+            raise _MirrorFailed(
+                f"has {done + int(length):,} bytes where {archive.size:,} are expected"
+            )
+        with part.open("ab" if resumes else "wb") as file:
+            while done < archive.size and (chunk := response.read(_CHUNK)):
+                file.write(chunk)
+                done += len(chunk)
+                on_progress(f"download {archive.file}", done, archive.size)
+
+
+def _describe(error: Exception) -> str:
+    """One short reason; a refusal that another try would not change ends with this mirror."""
+    if isinstance(error, urllib.error.HTTPError):
+        error.close()
+        reason = f"HTTP {error.code} {error.reason}"
+        if error.code < 500 and error.code not in (408, 416, 429):
+            raise _MirrorFailed(reason) from error
+        return reason
+    if isinstance(error, urllib.error.URLError):
+        return str(error.reason)
+    return str(error) or type(error).__name__
+
+
+def _is_whole(path: Path, archive: Archive) -> bool:
+    """Whether the file has the archive's size, SHA-256 and MD5."""
+    if _size(path) != archive.size:
+        return False
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    return (sha256, md5) == (archive.sha256, archive.md5)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0

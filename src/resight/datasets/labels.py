@@ -1,0 +1,42 @@
+"""Labels of any kind to class names and numbers."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from ..errors import UsageError
+from .contents import Labels
+
+Label = int | str | None
+
+_MAX_CLASSES = 100_000
+
+
+def name_classes(labels: Iterable[Label]) -> tuple[str, ...]:
+    """Names for labels that come without: the words themselves, or the numbers from 0."""
+    values = set(labels)
+    if values and all(type(value) is int for value in values):
+        highest = max(value for value in values if isinstance(value, int))
+        if highest >= _MAX_CLASSES:
+            raise UsageError(f"label {highest} is no class number; they count from 0")
+        return tuple(str(number) for number in range(highest + 1))
+    return tuple(sorted(value for value in values if isinstance(value, str)))
+
+
+def number_labels(labels: Sequence[Label], classes: Sequence[str], where: str) -> Labels:
+    """(N,) the place of each label in `classes`.
+
+    Raises:
+        UsageError: a label is none of the classes; `where` says in what file or column.
+    """
+    index = {name: number for number, name in enumerate(classes)}
+    numbers = np.empty(len(labels), dtype=np.int64)
+    for row, label in enumerate(labels):
+        number = index.get(label) if isinstance(label, str) else label
+        if type(number) is not int or not 0 <= number < len(classes):
+            raise UsageError(
+                f"label {label!r} in row {row} of {where} is none of the {len(classes)} classes "
+                "(-1 and None mean unlabelled); leave such rows out"
+            )
+        numbers[row] = number
+    return numbers

@@ -1,0 +1,109 @@
+"""A name or a path to a data set in memory."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import UsageError
+from ..sources import ARCHIVES, find_source
+from . import arrays, cache, cifar, digits, folder, parquet
+from .contents import MAX_PX, MIN_PX, Contents, Found, Options, no_progress
+from .download import fetch
+from .values import Dataset, Progress, Split, hold_out
+
+_TEST_FRACTION = 0.2  # held out of sources that come in one piece
+_TEST_SEED = 0
+
+
+def load(
+    source: str,
+    *,
+    image_size: int | None = None,
+    offline: bool = False,
+    skip_unreadable: bool = False,
+    on_progress: Progress | None = None,
+) -> Dataset:
+    """Load a built-in data set by name, or any of the layouts below by path.
+
+    Parquet as on the Hugging Face hub; CIFAR batches, binary files or their archive; a folder a
+    class; `.npz`. What it is, the content decides. Pictures keep their size if all are the same
+    square, and become 32 px otherwise, unless `image_size` (8..512 px) says more. They are
+    decoded once and cached; see `Dataset.notes` for everything that was changed or left out.
+
+    Raises:
+        UsageError: the source does not exist, is none of these, or is not sound.
+        ResightError: a download failed.
+    """
+    if image_size is not None and not MIN_PX <= image_size <= MAX_PX:
+        raise UsageError(f"image_size = {image_size} must be {MIN_PX} to {MAX_PX} px")
+    options = Options(image_size, skip_unreadable, on_progress or no_progress)
+    where = find_source(source)
+    if where == "digits":
+        return _finish(where, digits.read(options))
+    if isinstance(where, str):
+        name, archive = where, ARCHIVES[where]
+        digest = cache.digest_of({"": archive.sha256})
+
+        def read() -> Contents:
+            downloads = cache.cache_folder() / "downloads"
+            path = fetch(archive, downloads, offline=offline, on_progress=options.on_progress)
+            return cifar.read_archive(path, options)
+    else:
+        found = _recognise(where)
+        name = where.resolve().name if where.is_dir() else where.name.partition(".")[0]
+        digest = cache.digest_files(found.files)
+
+        def read() -> Contents:
+            return found.read(options)
+
+    key = cache.entry_key(digest, options)
+    return cache.read_entry(key, name) or cache.write_entry(key, _finish(name, read()))
+
+
+def _recognise(path: Path) -> Found:
+    finders: tuple[Callable[[Path], Found | None], ...] = (
+        arrays.find,
+        cifar.find,
+        parquet.find,
+        folder.find,
+    )
+    try:
+        for find in finders:
+            if found := find(path):
+                return found
+    except OSError as error:
+        raise UsageError(f"data {str(path)!r} cannot be read: {error.strerror or error}") from error
+    raise UsageError(
+        f"data {str(path)!r} is no data set; expected a folder a class, Parquet, .npz, CIFAR "
+        "batches or their archive"
+    )
+
+
+def _finish(name: str, contents: Contents) -> Dataset:
+    """Divide what came in one piece, and check what every data set must have."""
+    classes, train, test, notes = contents.classes, contents.train, contents.test, contents.notes
+    if len(classes) < 2:
+        raise UsageError(f"data {name!r} has {len(classes)} class; at least 2 are needed")
+    if not len(train):
+        raise UsageError(f"data {name!r} has no training images")
+    if test is None:
+        train, test = hold_out(train, _TEST_FRACTION, _TEST_SEED)
+        notes = (*notes, f"no test split: {len(test):,} images, 20 % of each class, were held out")
+    if not len(test):
+        raise UsageError(f"data {name!r} has no test images")
+    absent = sorted(set(range(len(classes))) - set(train.labels.tolist()))
+    if absent:
+        raise UsageError(
+            f"data {name!r} has no training image of class {classes[absent[0]]!r}; add some, or "
+            "remove the class"
+        )
+    return Dataset(name, classes, train, test, notes, _fingerprint(classes, train, test))
+
+
+def _fingerprint(classes: tuple[str, ...], *splits: Split) -> str:
+    digest = hashlib.sha256(repr(classes).encode())
+    for split in splits:
+        digest.update(repr(tuple(split.images.shape)).encode())
+        digest.update(split.images.numpy().tobytes())
+        digest.update(split.labels.numpy().tobytes())
+    return digest.hexdigest()

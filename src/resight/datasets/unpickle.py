@@ -1,0 +1,120 @@
+"""Pickles from outside, read without running anything that they ask for.
+
+A pickle is a program: it names functions and calls them. The unpickler here knows the four names
+that a pickled NumPy array needs, and gives each a stand-in that only remembers. NumPy's own
+functions are never handed out either: with a forged state they can be made to read memory that
+is not theirs. Arrays are built at the end, from bytes whose length is checked.
+"""
+
+import io
+import pickle
+from typing import Any, Literal
+
+import numpy as np
+
+from ..errors import UsageError
+
+
+class _Array:
+    """A pickled array: filled by the pickle's BUILD instruction, as `ndarray.__setstate__`."""
+
+    values: np.ndarray[Any, np.dtype[np.uint8]] | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, is_fortran, content = state
+        if not isinstance(dtype, _DtypeState) or dtype.code not in ("u1", b"u1"):
+            raise pickle.UnpicklingError("an array of something other than uint8")
+        content = content.encode("latin1") if isinstance(content, str) else content
+        order: Literal["F", "C"] = "F" if is_fortran else "C"
+        self.values = np.frombuffer(content, dtype=np.uint8).reshape(shape, order=order)
+
+
+class _DtypeState:
+    def __init__(self, code: Any) -> None:
+        self.code = code
+
+    def __setstate__(self, state: Any) -> None:
+        """Byte order and alignment, which uint8 does not have."""
+
+
+# What stands in for a name is an instance without attributes, not a class or function: a pickle
+# can call it, but can change nothing about it.
+
+
+class _NewArray:
+    __slots__ = ()
+
+    def __call__(self, kind: Any, shape: Any, code: Any) -> _Array:
+        return _Array()
+
+
+class _NewDtype:
+    __slots__ = ()
+
+    def __call__(self, code: Any, align: Any = False, copy: Any = False) -> _DtypeState:
+        return _DtypeState(code)
+
+
+class _Encode:
+    """Python 3 writes bytes into old pickles as `_codecs.encode(text, "latin1")`."""
+
+    __slots__ = ()
+
+    def __call__(self, text: str, encoding: Any) -> bytes:
+        return text.encode("latin1")
+
+
+_ADMITTED = {
+    ("numpy.core.multiarray", "_reconstruct"): _NewArray(),
+    ("numpy._core.multiarray", "_reconstruct"): _NewArray(),
+    ("numpy", "ndarray"): "ndarray",  # only ever an argument of _reconstruct
+    ("numpy", "dtype"): _NewDtype(),
+    ("_codecs", "encode"): _Encode(),
+}
+
+# What the standard unpickler raises for bytes that are not a whole, sound pickle.
+_BROKEN = (
+    pickle.UnpicklingError,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ImportError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+)
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ADMITTED:
+            raise UsageError(f"its pickle asks for {module}.{name}, which could run code")
+        return _ADMITTED[module, name]
+
+
+def load_arrays(content: bytes, name: str) -> dict[str, Any]:
+    """The dictionary pickled in `content`, with uint8 arrays and plain values.
+
+    Written by Python 2 or 3; keys come back as str, other Python 2 strings as bytes.
+
+    Raises:
+        UsageError: it asks for anything but NumPy arrays, or is damaged; `name` says which file.
+    """
+    try:
+        loaded = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+    except UsageError as error:
+        raise UsageError(f"{name} is refused: {error}; get the official file") from None
+    except _BROKEN as error:
+        raise UsageError(
+            f"{name} is not a whole pickle of arrays ({error}); get the official file"
+        ) from error
+    if not isinstance(loaded, dict):
+        raise UsageError(f"{name} holds a {type(loaded).__name__}, not a dictionary of arrays")
+    return {
+        key.decode("latin1") if isinstance(key, bytes) else str(key): (
+            value.values if isinstance(value, _Array) else value
+        )
+        for key, value in loaded.items()
+    }

@@ -1,0 +1,103 @@
+"""Images and labels in memory, and how they are divided and measured."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+
+Progress = Callable[[str, int, int | None], None]  # (what, done, total or None if unknown)
+
+_CHUNK = 4096  # images whose pixels are widened at a time, to need little memory
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """N images of one size with their labels.
+
+    images: uint8 (N, C, H, W); labels: int64 (N,), -1 where unknown; ids: the file name or row
+    that each image came from.
+    """
+
+    images: Tensor
+    labels: Tensor
+    ids: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def select(self, rows: Tensor) -> "Split":
+        """The images at `rows`, (M,) int64, in that order."""
+        rows = rows.to(self.images.device)
+        ids = tuple(self.ids[row] for row in rows.tolist())
+        return Split(self.images[rows], self.labels[rows], ids)
+
+    def to(self, device: torch.device) -> "Split":
+        """The same split with its tensors on `device`."""
+        return Split(self.images.to(device), self.labels.to(device), self.ids)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A labelled training and test split, and where they came from."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    test: Split
+    notes: tuple[str, ...]  # what was converted, skipped or split, one line each
+    fingerprint: str  # hex digest of classes, images and labels
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and standard deviation of each channel, in units of [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def statistics(split: Split) -> Statistics:
+    """Mean and standard deviation over every pixel of `split`, channel by channel.
+
+    Sums are kept as integers, so the result is the same on every device. A channel that never
+    varies gets std 1, which leaves it at 0 after normalising.
+    """
+    channels = split.images.shape[1]
+    counts = torch.zeros(channels, 256, dtype=torch.int64)
+    for images in torch.split(split.images, _CHUNK):
+        for channel in range(channels):
+            values = images[:, channel].flatten()  # (N * H * W,)
+            counts[channel] += torch.bincount(values, minlength=256).cpu()
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    share = counts.double() / counts.sum(dim=1, keepdim=True)  # (C, 256)
+    mean = share @ levels
+    variance = (share * (levels - mean[:, None]) ** 2).sum(dim=1)
+    std = torch.where(variance > 0, variance.sqrt(), 1.0)
+    return Statistics(tuple(mean.tolist()), tuple(std.tolist()))
+
+
+def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+    """Divide into (train, val), taking `fraction` of every class for val.
+
+    Decided by the labels, the fraction and the seed alone. Every class keeps at least one image
+    in train, and has one in val if it has two. Rows stay in order within each part.
+
+    Raises:
+        UsageError: the fraction is not between 0 and 1, or no class has two images.
+    """
+    if not 0 < fraction < 1:
+        raise UsageError(f"fraction to hold out = {fraction} must lie between 0 and 1")
+    labels = split.labels.cpu()
+    generator = torch.Generator().manual_seed(seed)
+    held = torch.zeros(len(labels), dtype=torch.bool)
+    for label in sorted(set(labels.tolist())):
+        rows = (labels == label).nonzero().flatten()
+        count = round(fraction * len(rows))
+        count = min(max(count, 1), len(rows) - 1)
+        held[rows[torch.randperm(len(rows), generator=generator)[:count]]] = True
+    if not held.any():
+        raise UsageError("no class has two images, so none can be held out; add images")
+    return split.select((~held).nonzero().flatten()), split.select(held.nonzero().flatten())

@@ -1,0 +1,181 @@
+"""The whole story, from a recipe to a run folder. Start reading here.
+
+`Recipe -> Dataset -> (images, labels) -> model -> logits -> History -> Predictions -> run folder`
+"""
+
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .artefacts import summarise_run, write_results
+from .datasets import Dataset
+from .errors import Diverged, UsageError
+from .evaluation import predict_split
+from .interrupt import stop_requested
+from .preparation import Beginning, Note, Watch, begin
+from .presets import find_recipe
+from .recipe import Recipe
+from .recipe_text import differences, from_toml
+from .records import History, Predictions
+from .run_folder import ModelInfo, RunFolder, run_path
+from .training import EpochDone, fit
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came of training. `predictions` and `summary["test"]` are of the test set."""
+
+    folder: Path
+    recipe: Recipe
+    history: History
+    predictions: Predictions | None  # None when interrupted: the test set was not read
+    summary: dict[str, Any]
+    interrupted: bool
+
+
+def train(
+    recipe: Recipe | str,
+    *,
+    data: Dataset | str | None = None,
+    model: nn.Module | None = None,
+    device: str = "auto",
+    out: str | Path = "runs",
+    name: str | None = None,
+    force: bool = False,
+    offline: bool = False,
+    skip_unreadable: bool = False,
+    watch: Watch | None = None,
+) -> Run:
+    """Train by a recipe (a value, a preset's name or a TOML file) and evaluate the best weights.
+
+    `data` stands in for `recipe.data.source`; `model` for the recipe's network. `watch` is shown
+    every event and cannot change anything. Interrupted by Ctrl-C, the run returns with
+    `interrupted=True` and can be resumed.
+
+    Raises:
+        UsageError: the recipe, the data or the run folder is not usable as asked.
+        Diverged: the loss became NaN, infinite or exploded; the last good checkpoint is kept.
+    """
+    watch = watch or (lambda event: None)
+    recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
+    path = run_path(Path(out), name, recipe, force=force)
+    begun = begin(
+        recipe,
+        data=data,
+        model=model,
+        device=device,
+        offline=offline,
+        skip_unreadable=skip_unreadable,
+        watch=watch,
+    )
+    folder = RunFolder.create(path, begun.recipe)
+    folder.save_checkpoint(begun.state.state_dict(), fingerprint=begun.dataset.fingerprint)
+    return _run(folder, begun, watch)
+
+
+def resume(
+    run: str | Path | None = None,
+    *,
+    data: Dataset | None = None,
+    model: nn.Module | None = None,
+    device: str = "auto",
+    out: str | Path = "runs",
+    offline: bool = False,
+    watch: Watch | None = None,
+) -> Run:
+    """Go on with a run that was stopped or killed, exactly as if it had not been.
+
+    Without `run`, the newest one in `out`. A run of a module or data set passed in from Python
+    needs them passed in again.
+
+    Raises:
+        UsageError: no such run, or its recipe or data have changed since.
+        ResightError: no checkpoint can be read.
+    """
+    watch = watch or (lambda event: None)
+    folder = RunFolder.open(Path(run)) if run else RunFolder.newest(Path(out))
+    recipe = folder.recipe
+    saved, faults = folder.load_checkpoint()
+    for fault in faults:
+        watch(Note(fault))
+    changed = differences(recipe, from_toml(saved["recipe"], origin="checkpoint"))
+    if changed:
+        raise UsageError(
+            f"{folder.path / 'recipe.toml'} was changed since the run began "
+            f"({', '.join(changed)}); put it back, or start a new run from it"
+        )
+    begun = begin(
+        recipe,
+        data=data,
+        model=model,
+        device=device,
+        offline=offline,
+        skip_unreadable=True,  # as the run did, or the fingerprint differs
+        watch=watch,
+    )
+    if begun.dataset.fingerprint != saved["fingerprint"]:
+        raise UsageError(
+            f"the data in {recipe.data.source} changed since the run began; "
+            "put it back, or start a new run"
+        )
+    begun.state.load_state_dict(saved["state"])
+    return _run(folder, begun, watch)
+
+
+def demo(*, out: str | Path = "runs", watch: Watch | None = None) -> Run:
+    """The whole path on the bundled digits, in well under a minute."""
+    return train("digits", out=out, watch=watch)
+
+
+def _run(folder: RunFolder, begun: Beginning, watch: Watch) -> Run:
+    """Train to the end, keeping the best weights and the last state; then read the test once."""
+    recipe, state, fingerprint = begun.recipe, begun.state, begun.dataset.fingerprint
+    images = begun.splits.train.images  # (N, C, H, W)
+    info = ModelInfo(
+        recipe=recipe,
+        classes=begun.dataset.classes,
+        stats=begun.splits.stats,
+        channels=images.shape[1],
+        image_size=images.shape[-1],
+        epoch=0,
+    )
+    events = fit(state, recipe, begun.splits)
+    with stop_requested() as asked, closing(events):
+        try:
+            for event in events:
+                watch(event)
+                if isinstance(event, EpochDone):
+                    if event.best:
+                        folder.save_best(state.evaluated, replace(info, epoch=event.row.epoch))
+                    folder.save_checkpoint(state.state_dict(), fingerprint=fingerprint)
+                    folder.write_history(state.history)
+                if asked():
+                    break
+        except Diverged as error:
+            raise Diverged(
+                f"{error}; the state after epoch {len(state.rows)} is kept in {folder.path}"
+            ) from error
+    interrupted = len(state.rows) < recipe.schedule.epochs
+    if interrupted:
+        folder.save_checkpoint(state.state_dict(), fingerprint=fingerprint)
+    predictions = None if interrupted else _test(folder, begun)
+    summary = summarise_run(begun, predictions)
+    write_results(folder, summary, state.history, predictions, begun.dataset.test.images)
+    return Run(folder.path, recipe, state.history, predictions, summary, interrupted)
+
+
+def _test(folder: RunFolder, begun: Beginning) -> Predictions:
+    """What the chosen weights say about the test set; the model is left with them."""
+    weights, info = folder.load_best()
+    begun.state.model.load_state_dict(weights)
+    return predict_split(
+        begun.state.model,
+        begun.dataset.test.to(begun.splits.train.images.device),
+        info.stats,
+        classes=info.classes,
+        training=info.recipe.training,
+        evaluation=info.recipe.evaluation,
+    )

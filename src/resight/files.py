@@ -1,0 +1,38 @@
+"""Writing files so that a crash, a full disk or a second process never leaves half of one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import ResightError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place, whole and on disk, when the block ends.
+
+    Whatever goes wrong inside, `path` stays as it was and the temporary file is removed.
+
+    Raises:
+        ResightError: the folder cannot be written to, or the disk is full.
+    """
+    # The suffix stays last: writers such as matplotlib choose a format by it.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ResightError(
+            f"cannot write {path}: {error.strerror or error}; what was there before is unharmed"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Put `text` into `path` (UTF-8), in place of what is there."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

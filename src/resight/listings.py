@@ -1,0 +1,154 @@
+"""What there is to choose from, as text for a terminal. The lists do not import torch."""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .errors import UsageError
+from .presets import PRESETS, preset
+from .recipe import KINDS, Recipe
+from .recipe_text import overlay, suggest, to_toml, with_overrides
+from .sources import BUILT_IN
+
+
+def source_list(*, as_json: bool = False) -> str:
+    """The built-in data sets, and what else `--data` takes."""
+    if as_json:
+        return json.dumps(BUILT_IN)
+    table = _table("data", "what it is")
+    for name, what in BUILT_IN.items():
+        table.add_row(name, what)
+    table.add_row("PATH", "a folder per class, Parquet, CIFAR archives or folders, .npz")
+    return _text(table)
+
+
+def data_text(found: dict[str, Any]) -> str:
+    """What `look.describe_data` found, in lines."""
+    classes = found["classes"]
+    shown = ", ".join(classes[:12]) + (f", ... {len(classes)} in all" if len(classes) > 12 else "")
+    channels, height, width = found["shape"]
+    colour = "grey" if channels == 1 else "colour"
+    lines = [
+        f"{found['name']}: {found['train']:,} training and {found['test']:,} test images, "
+        f"{colour}, {height} x {width} px",
+        f"classes  {shown}",
+        f"mean     {_numbers(found['mean'])}  (of the training images, in [0, 1])",
+        f"std      {_numbers(found['std'])}",
+        *found["notes"],
+    ]
+    if found["preview"]:
+        lines.append(f"preview  {found['preview']}")
+    return "\n".join(lines)
+
+
+def recipe_list(*, as_json: bool = False) -> str:
+    """The named recipes."""
+    if as_json:
+        return json.dumps({name: preset(name).model_dump() for name in PRESETS})
+    table = _table("recipe", "network", "epochs", "what it is")
+    for name, entry in PRESETS.items():
+        recipe = preset(name)
+        table.add_row(name, recipe.model.name, str(recipe.schedule.epochs), entry.summary)
+    return _text(table)
+
+
+def recipe_text(name: str) -> str:
+    """One named recipe: where it comes from, how and why it differs from its base, its TOML."""
+    recipe = preset(name)
+    entry = PRESETS[name]
+    lines = [f"# {name}: {entry.summary}", f"# source: {entry.source}"]
+    lines.append(
+        f'# differs from "{entry.base}":' if entry.base else "# differs from the defaults:"
+    )
+    for path, (value, why) in entry.changes.items():
+        lines.append(f"#   {path} = {_shown(value)}  ({why})")
+    return "\n".join([*lines, "", to_toml(recipe)]).rstrip()
+
+
+def model_list(*, as_json: bool = False) -> str:
+    """The networks that recipes can name."""
+    first_lines = {
+        name: (kind.__doc__ or "").splitlines()[0]
+        for name, kind in KINDS["model"].items()
+        if name != "custom"
+    }
+    if as_json:
+        return json.dumps(first_lines)
+    table = _table("model", "what it is")
+    for name, line in first_lines.items():
+        table.add_row(name, line)
+    return _text(table) + "\n\nLayer by layer: resight models NAME"
+
+
+def model_table(
+    name: str,
+    overrides: Sequence[str],
+    input_shape: tuple[int, int, int],
+    classes: int,
+    *,
+    as_json: bool = False,
+) -> str:
+    """A network layer by layer, for images of `input_shape` (C, H, W)."""
+    valid = [kind for kind in KINDS["model"] if kind != "custom"]
+    if name not in valid:
+        raise UsageError(
+            f'there is no model "{name}"{suggest(name, valid)} (valid: {", ".join(valid)})'
+        )
+    if input_shape[0] < 1 or classes < 2:
+        raise UsageError(f"--channels {input_shape[0]} --classes {classes}: give at least 1 and 2")
+    recipe = overlay(Recipe(), {"model": {"name": name}}, origin="models")
+    recipe = with_overrides(recipe, overrides)
+
+    from .networks import build_model, layer_table
+
+    model = build_model(
+        recipe.model,
+        in_channels=input_shape[0],
+        num_classes=classes,
+        image_size=input_shape[1],
+        seed=0,
+    )
+    rows = layer_table(model, input_shape)
+    if as_json:
+        return json.dumps([asdict(row) for row in rows])
+    columns = ("layer", "kind", "output", "map px", "field px", "parameters", "MFLOP")
+    table = _table(*columns, right=columns[2:])
+    for row in rows:
+        table.add_row(
+            "  " * max(row.depth - 1, 0) + (row.path.rpartition(".")[2] or name),
+            row.kind,
+            "x".join(map(str, row.output_shape)),
+            "x".join(map(str, row.map_size)) if row.map_size else "",
+            str(row.receptive_field) if row.receptive_field else "",
+            f"{row.parameters:,}" if row.parameters else "",
+            f"{row.flop / 1e6:.1f}" if row.flop else "",
+            style="bold" if row.depth <= 1 else None,
+        )
+    return _text(table)
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4f}" for value in values)
+
+
+def _table(*columns: str, right: Sequence[str] = ()) -> Table:
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return table
+
+
+def _text(table: Table) -> str:
+    """As wide as it needs: results are for pipes and files as well as for screens."""
+    text = io.StringIO()
+    Console(file=text, width=160).print(table)
+    return "\n".join(line.rstrip() for line in text.getvalue().rstrip("\n").split("\n"))

@@ -1,0 +1,75 @@
+"""Networks for small images: a recipe's model section -> a module with seeded weights."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from resight import recipe
+from resight.errors import UsageError
+from resight.networks.norms import make_norm, norm_kind, norm_kinds
+from resight.networks.resnet import ResNet, resnet18, resnet34
+from resight.networks.resnet9 import ResNet9
+from resight.networks.swift import Swift
+from resight.networks.table import LayerRow, layer_table
+
+__all__ = [
+    "MODELS",
+    "LayerRow",
+    "ResNet",
+    "ResNet9",
+    "Swift",
+    "build_model",
+    "layer_table",
+    "make_norm",
+    "norm_kind",
+    "norm_kinds",
+    "prepare_model",
+]
+
+# Called with in_channels, num_classes and the knobs of the recipe section of that name.
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "resnet9": ResNet9,
+    "swift": Swift,
+}
+
+# Below these a pooling layer would run out of map, or a stage would see nothing but padding.
+SMALLEST_PX = {"resnet18": 8, "resnet34": 8, "resnet9": 8, "swift": 9}
+
+
+def build_model(
+    spec: recipe.Model, *, in_channels: int, num_classes: int, image_size: int, seed: int
+) -> nn.Module:
+    """The network of `spec`, on the CPU in float32, its weights drawn from `seed` alone.
+
+    The global random state is left as it was. UsageError: the images are too small for the
+    network, or `spec` names a module that only its owner can make.
+    """
+    if isinstance(spec, recipe.Custom):
+        raise UsageError(
+            f'model.name = "custom" ({spec.target or "no class named"}) cannot be built from a '
+            "recipe; pass the module in from Python: resight.train(recipe, model=...)"
+        )
+    smallest = SMALLEST_PX[spec.name]
+    if image_size < smallest:
+        raise UsageError(
+            f"images of {image_size} px are too small for {spec.name}, which needs at least "
+            f"{smallest} px; set data.image_size={smallest} or larger"
+        )
+    knobs = spec.model_dump(exclude={"name"})
+    # torch.manual_seed would also reseed every GPU; only the CPU's generator is borrowed here.
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)
+        return MODELS[spec.name](in_channels=in_channels, num_classes=num_classes, **knobs)
+
+
+def prepare_model(model: nn.Module, images: Tensor) -> None:
+    """Initialise what depends on data: the whitening layer of a Swift. Nothing for other networks.
+
+    `images`: (N, C, H, W) float32, normalised, from the training split without augmentation. At
+    most 5,000 are used, evenly spaced, so a sample of that many is enough.
+    """
+    if isinstance(model, Swift):
+        model.whiten_from(images)

@@ -1,0 +1,156 @@
+"""Swift: a small, quick network after airbench (Jordan 2024, arXiv 2404.00498).
+
+What makes it learn in few epochs: a fixed first layer that whitens 2x2 patches, convolutions that
+begin as the identity, normalisation whose scale is fixed so that only its bias learns, and small
+logits.
+"""
+
+import math
+from collections import OrderedDict
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from resight.networks.resnet import conv3x3
+
+LOGIT_SCALE = 1 / 9
+WHITEN_PX = 2  # side of a whitened patch
+WHITEN_EPS = 5e-4  # keeps directions of almost no variance from being blown up into noise
+WHITEN_IMAGES = 5_000  # more do not change the statistics of 2x2 patches
+
+Activation = Literal["relu", "gelu", "silu"]
+
+
+def make_activation(activation: Activation) -> nn.Module:
+    """The layer by its name; only ReLU can work in place without keeping a copy of its input."""
+    match activation:
+        case "relu":
+            return nn.ReLU(inplace=True)
+        case "gelu":
+            return nn.GELU()
+        case "silu":
+            return nn.SiLU()
+
+
+def bias_only_norm(channels: int) -> nn.BatchNorm2d:
+    """Batch norm with its scale fixed at 1; running statistics follow quickly (momentum 0.4).
+
+    eps stays at 1e-5, where airbench has 1e-12: variances here are of order 1, so training does
+    not notice, but a channel that was constant in training is not blown up by 1e6 in evaluation.
+    """
+    norm = nn.BatchNorm2d(channels, momentum=0.4)
+    norm.weight.requires_grad_(False)
+    return norm
+
+
+def identity_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """3x3 convolution that at first passes every input channel on; the other filters are random."""
+    conv = conv3x3(in_channels, out_channels)
+    with torch.no_grad():
+        nn.init.dirac_(conv.weight[:in_channels])
+    return conv
+
+
+def block(in_channels: int, out_channels: int, activation: Activation) -> nn.Sequential:
+    """(N, in_channels, H, W) -> (N, out_channels, H // 2, W // 2)."""
+    return nn.Sequential(
+        OrderedDict(
+            conv1=identity_conv(in_channels, out_channels),
+            pool=nn.MaxPool2d(2),
+            norm1=bias_only_norm(out_channels),
+            act1=make_activation(activation),
+            conv2=identity_conv(out_channels, out_channels),
+            norm2=bias_only_norm(out_channels),
+            act2=make_activation(activation),
+        )
+    )
+
+
+class Swift(nn.Module):
+    """Whitening layer, three blocks of two convolutions, max pool, linear, logits times 1/9.
+
+    `whiten`, `block1` to `block3` and `head` are the names to give as target layers of heat maps.
+    The head takes the maximum over the whole map (3x3 at 32 px), so other image sizes work too;
+    dropout acts on the pooled features, right before the linear layer. Smallest image: 9 px.
+
+    The filters of the first layer are random until `whiten_from` has seen images; they are never
+    trained, their biases are.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_classes: int,
+        widths: tuple[int, int, int] = (64, 256, 256),
+        activation: Activation = "relu",
+        dropout: float | None = None,
+    ) -> None:
+        super().__init__()
+        whitened = 2 * in_channels * WHITEN_PX**2
+        conv = nn.Conv2d(in_channels, whitened, WHITEN_PX)
+        conv.weight.requires_grad_(False)
+        assert conv.bias is not None
+        nn.init.zeros_(conv.bias)
+        self.whiten = nn.Sequential(OrderedDict(conv=conv, act=make_activation(activation)))
+        self.block1 = block(whitened, widths[0], activation)
+        self.block2 = block(widths[0], widths[1], activation)
+        self.block3 = block(widths[1], widths[2], activation)
+        self.head = nn.Sequential(
+            OrderedDict(
+                pool=nn.AdaptiveMaxPool2d(1),
+                flatten=nn.Flatten(),
+                dropout=nn.Dropout(dropout or 0.0),
+                fc=nn.Linear(widths[2], num_classes, bias=False),
+            )
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.whiten(images)  # (N, 8 C, H - 1, W - 1)
+        x = self.block1(x)  # (N, widths[0], 15, 15) from 32 px
+        x = self.block2(x)  # (N, widths[1], 7, 7)
+        x = self.block3(x)  # (N, widths[2], 3, 3)
+        logits: Tensor = self.head(x) * LOGIT_SCALE  # (N, K)
+        return logits
+
+    @torch.no_grad()
+    def whiten_from(self, images: Tensor) -> None:
+        """Set the first layer's filters so that the patches of `images` come out white.
+
+        `images`: (N, C, H, W) float, normalised. At most 5,000 are used, evenly spaced, as a data
+        set may be sorted by class.
+        """
+        conv = self.whiten.get_submodule("conv")
+        assert isinstance(conv, nn.Conv2d)
+        filters = whitening_filters(images[:: math.ceil(len(images) / WHITEN_IMAGES)])
+        conv.weight.copy_(torch.cat([filters, -filters]))
+
+
+def whitening_filters(images: Tensor) -> Tensor:
+    """Eigenvectors of the 2x2 patches of `images`, each over sqrt(eigenvalue + 5e-4).
+
+    (N, C, H, W) float, normalised -> (4 C, C, 2, 2) float64, by falling eigenvalue. Worked out on
+    the CPU, so that every device gets the same. The second moment stands in for the covariance, as
+    normalised images have mean 0. LAPACK leaves the sign of an eigenvector open: here its first
+    largest component is positive.
+    """
+    channels = images.shape[1]
+    dim = channels * WHITEN_PX**2
+    moment = torch.zeros(dim, dim, dtype=torch.float64)
+    count = 0
+    for start in range(0, len(images), 250):  # all patches at once would take gigabytes
+        chunk = images[start : start + 250].cpu().double()
+        patches = F.unfold(chunk, WHITEN_PX)  # (n, dim, patches an image)
+        patches = patches.transpose(0, 1).reshape(dim, -1)  # (dim, all patches)
+        moment += patches @ patches.T
+        count += patches.shape[1]
+    eigenvalues, columns = torch.linalg.eigh(moment / count)  # ascending
+    vectors: Tensor = columns.T.flip(0)  # (dim, dim), one a row
+    size = vectors.abs()
+    largest = size > size.amax(dim=1, keepdim=True) * (1 - 1e-6)  # equal but for rounding
+    first = largest.int().argmax(dim=1, keepdim=True)
+    vectors *= vectors.gather(1, first).sign()
+    vectors *= (eigenvalues.flip(0) + WHITEN_EPS).rsqrt()[:, None]
+    return vectors.reshape(dim, channels, WHITEN_PX, WHITEN_PX)

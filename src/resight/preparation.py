@@ -1,0 +1,173 @@
+"""The steps between the stages: from what was asked for to splits and a model on a device."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .augment import check_augment, normalise
+from .datasets import Dataset, hold_out, statistics
+from .datasets import load as load_dataset
+from .errors import UsageError
+from .networks import build_model, prepare_model
+from .recipe import Custom, Recipe
+from .recipe_text import overlay
+from .schedules import describe
+from .sources import find_source
+from .training import EpochDone, StepDone, TrainData, TrainState, start
+
+PREPARED_IMAGES = 5_000  # training images that data-dependent initialisation looks at
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something a person should know that is no fault: a conversion, a fallback."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Data is being fetched or decoded; `total` is None where it is not known."""
+
+    what: str
+    done: int
+    total: int | None
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """A run before its first step, or where a checkpoint is to be loaded into it."""
+
+    recipe: Recipe  # as asked, with data and model written down
+    dataset: Dataset
+    splits: TrainData
+    state: TrainState
+
+
+Event = StepDone | EpochDone | Note | Loading
+Watch = Callable[[Event], None]
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` takes a GPU where there is one; otherwise the device of that name.
+
+    Raises:
+        UsageError: torch knows no such device, or this machine has none.
+    """
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
+    if name == "auto":
+        name = next(kind for kind in ("cuda", "mps", "cpu") if available[kind])
+    kind, _, index = name.partition(":")
+    if kind not in available or (index and not index.isdigit()):
+        raise UsageError(f"device {name!r} is unknown; choose auto, cpu, cuda, cuda:N or mps")
+    if not available[kind] or (kind == "cuda" and int(index or 0) >= torch.cuda.device_count()):
+        raise UsageError(f"this machine has no device {name}; choose --device auto or cpu")
+    return torch.device(name)
+
+
+def use_deterministic() -> None:
+    """Make torch refuse, in this process, operations whose result varies between runs on a GPU."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
+def as_asked(recipe: Recipe, data: Dataset | str | None, model: nn.Module | None) -> Recipe:
+    """The recipe with what was passed in beside it written down; a path is made absolute."""
+    changes: dict[str, Any] = {}
+    if model is not None:
+        target = f"{type(model).__module__}.{type(model).__qualname__}"
+        changes["model"] = {"name": "custom", "target": target}
+    elif isinstance(recipe.model, Custom):
+        raise UsageError(
+            f'model.name = "custom" ({recipe.model.target}) has to be passed in from Python: '
+            "resight.train(recipe, model=...)"
+        )
+    if isinstance(data, Dataset):
+        changes["data"] = {"source": data.name}
+    else:
+        found = find_source(data or recipe.data.source)
+        changes["data"] = {"source": str(found.resolve() if isinstance(found, Path) else found)}
+    return overlay(recipe, changes, origin="train")
+
+
+def begin(
+    recipe: Recipe,
+    *,
+    data: Dataset | str | None,
+    model: nn.Module | None,
+    device: str,
+    offline: bool,
+    skip_unreadable: bool,
+    watch: Watch,
+) -> Beginning:
+    """Everything before the first step: checked, loaded, split and built.
+
+    Raises:
+        UsageError: recipe, data, model and device do not fit each other.
+    """
+    chosen = pick_device(device)
+    recipe = as_asked(recipe, data, model)
+    dataset = find_dataset(
+        recipe, data, offline=offline, skip_unreadable=skip_unreadable, watch=watch
+    )
+    splits = split_and_measure(recipe, dataset, chosen)
+    state = start(recipe, splits, model or fresh_model(recipe, splits))
+    watch(Note(describe(state.schedule)))
+    return Beginning(recipe, dataset, splits, state)
+
+
+def find_dataset(
+    recipe: Recipe,
+    data: Dataset | str | None,
+    *,
+    offline: bool,
+    skip_unreadable: bool,
+    watch: Watch,
+    image_size: int | None = None,
+) -> Dataset:
+    if not isinstance(data, Dataset):
+        data = load_dataset(
+            data or recipe.data.source,
+            image_size=image_size or recipe.data.image_size,
+            offline=offline,
+            skip_unreadable=skip_unreadable,
+            on_progress=lambda what, done, total: watch(Loading(what, done, total)),
+        )
+    for note in data.notes:
+        watch(Note(note))
+    return data
+
+
+def split_and_measure(recipe: Recipe, dataset: Dataset, device: torch.device) -> TrainData:
+    """Training and validation split on the device; the test set stays where it is."""
+    channels, size = dataset.train.images.shape[1], dataset.train.images.shape[-1]
+    check_augment(recipe.augment, channels, size)
+    train_split, val = dataset.train, None
+    if recipe.data.val_fraction is not None:
+        train_split, val = hold_out(train_split, recipe.data.val_fraction, recipe.seed)
+    return TrainData(
+        train=train_split.to(device),
+        val=val and val.to(device),
+        stats=statistics(train_split),
+        classes=dataset.classes,
+    )
+
+
+def fresh_model(recipe: Recipe, prepared: TrainData) -> nn.Module:
+    """The recipe's network, its weights from the seed and, where it asks, the training images."""
+    images = prepared.train.images
+    model = build_model(
+        recipe.model,
+        in_channels=images.shape[1],
+        num_classes=len(prepared.classes),
+        image_size=images.shape[-1],
+        seed=recipe.seed,
+    )
+    prepare_model(model, normalise(images[:PREPARED_IMAGES], prepared.stats).cpu())
+    return model

@@ -1,0 +1,107 @@
+"""What a person sees while a run is under way, on standard error."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from .preparation import Event, Loading, Note
+from .records import EpochRow
+from .training import EpochDone, StepDone
+
+REFRESH_SECS = 0.2  # reading the loss off a GPU makes it wait, so not at every step
+
+
+class ProgressLines:
+    """Shows events: a live bar within the epoch on a terminal, and a line an epoch everywhere."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.bar: Progress | None = None
+        self.task: TaskID | None = None
+        self.shown = 0.0
+        self.loaded = ""
+        self.began: tuple[float, int] | None = None  # when and at which step this session began
+        self.epochs = 0
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self.bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.fields[figures]}"),
+                TimeRemainingColumn(),
+                console=self.console,
+                transient=True,
+            )
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Note(text):
+                self._line(text)
+            case Loading():
+                self._loading(event)
+            case StepDone():
+                self._step(event)
+            case EpochDone(row, best):
+                self._line(epoch_line(row, self.epochs or row.epoch, best=best))
+
+    def _line(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _loading(self, event: Loading) -> None:
+        if self.bar:
+            done, total = event.done, event.total
+            figures = f"{done / total:.0%}" if total else f"{done:,}"
+            self._show(event.what, done, total, figures)
+        elif event.what != self.loaded:
+            self._line(event.what)
+        self.loaded = event.what
+
+    def _step(self, event: StepDone) -> None:
+        now = time.perf_counter()
+        self.epochs = event.total_steps // event.steps_per_epoch
+        if self.began is None:
+            self.began = (now, event.step)
+        if not self.bar or now - self.shown < REFRESH_SECS:
+            return
+        self.shown = now
+        since, first = self.began
+        speed = (event.step - first) / (now - since) if now > since else 0.0
+        figures = (
+            f"loss {float(event.loss):.3f}  lr {event.lr:.3g}  {speed * event.images:,.0f} images/s"
+        )
+        what = f"epoch {event.epoch}/{self.epochs}"
+        self._show(what, event.step, event.total_steps, figures)
+
+    def _show(self, what: str, done: int, total: int | None, figures: str) -> None:
+        assert self.bar is not None
+        if self.task is None:
+            self.task = self.bar.add_task(what, total=total, figures=figures)
+        self.bar.update(self.task, description=what, completed=done, total=total, figures=figures)
+
+
+def epoch_line(row: EpochRow, epochs: int, *, best: bool) -> str:
+    """One epoch in one line; a star marks the best so far."""
+    width = len(str(epochs))
+    parts = [
+        f"epoch {row.epoch:>{width}}/{epochs}",
+        f"train loss {row.train_loss:.3f} acc {row.train_accuracy:.2%}",
+    ]
+    if row.val_loss is not None and row.val_accuracy is not None:
+        parts.append(f"val loss {row.val_loss:.3f} acc {row.val_accuracy:.2%}")
+    parts += [f"lr {row.lr:.3g}", f"{row.images_per_sec:,.0f} images/s", f"{row.train_secs:.1f} s"]
+    return "  ".join(parts) + (" *" if best and row.val_loss is not None else "")

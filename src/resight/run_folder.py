@@ -1,0 +1,263 @@
+"""One folder a run: what was asked, what happened, and enough to go on or to ask the model again.
+
+    recipe.toml          every knob, resolved        metrics.jsonl, .csv   a line an epoch
+    env.json             versions, machine, command  summary.json          the result
+    last.pt, previous.pt resume from here            best.safetensors      the chosen weights
+    predictions.csv, confusion_matrix.csv, *.png     README.md             model card
+
+Every file is written whole or not at all. `previous.pt` is the checkpoint before `last.pt`, for
+when that one cannot be read.
+"""
+
+import csv
+import io
+import json
+import os
+import pickle
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_safetensors
+from safetensors.torch import save as format_safetensors
+from torch import Tensor, nn
+
+from .datasets import Statistics
+from .errors import ResightError, UsageError
+from .files import replacing, write_text
+from .metrics import confusion_rows, prediction_rows
+from .recipe import Recipe
+from .recipe_text import from_toml, to_toml
+from .records import History, Predictions
+
+FORMAT = 1  # of checkpoints
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What weights need beside themselves to be used: kept in the head of `best.safetensors`."""
+
+    recipe: Recipe
+    classes: tuple[str, ...]
+    stats: Statistics
+    channels: int
+    image_size: int
+    epoch: int
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run, by name."""
+
+    path: Path
+
+    @staticmethod
+    def create(path: Path, recipe: Recipe) -> "RunFolder":
+        """A new folder at `path`, in place of a run that is there (see `run_path`).
+
+        Raises:
+            UsageError: it cannot be made.
+        """
+        try:
+            if path.exists():
+                shutil.rmtree(path)
+            path.mkdir(parents=True)
+        except OSError as error:
+            raise UsageError(
+                f"cannot make the run folder {path}: {error.strerror}; choose another --out"
+            ) from error
+        folder = RunFolder(path)
+        write_text(path / "recipe.toml", to_toml(recipe))
+        folder.write_json("env.json", environment())
+        return folder
+
+    @staticmethod
+    def open(path: Path) -> "RunFolder":
+        """The folder of an earlier run.
+
+        Raises:
+            UsageError: it does not exist or holds no run.
+        """
+        if not (path / "recipe.toml").is_file():
+            fault = "holds no recipe.toml" if path.is_dir() else "does not exist"
+            raise UsageError(f"{path} is not a run folder: it {fault}; see `ls runs/`")
+        return RunFolder(path)
+
+    @staticmethod
+    def newest(out: Path) -> "RunFolder":
+        """The run under `out` that was written to last."""
+        runs = [p.parent for p in out.glob("*/recipe.toml")]
+        if not runs:
+            raise UsageError(f"there is no run in {out}/; name a run folder")
+        return RunFolder(max(runs, key=lambda run: max(f.stat().st_mtime for f in run.iterdir())))
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe the run was started with."""
+        file = self.path / "recipe.toml"
+        return from_toml(file.read_text(encoding="utf-8"), origin=str(file))
+
+    # --- checkpoints ------------------------------------------------------------------------
+
+    def save_checkpoint(self, state: Mapping[str, Any], *, fingerprint: str) -> None:
+        """Write `last.pt`; the one before it becomes `previous.pt`."""
+        last = self.path / "last.pt"
+        content = {
+            "format": FORMAT,
+            "recipe": to_toml(self.recipe),
+            "fingerprint": fingerprint,
+            "state": dict(state),
+        }
+        # By way of memory: torch reports a full disk as a RuntimeError among many.
+        written = io.BytesIO()
+        torch.save(content, written)
+        with replacing(last) as temporary:
+            temporary.write_bytes(written.getbuffer())
+            if last.exists():
+                os.replace(last, self.path / "previous.pt")
+
+    def load_checkpoint(self) -> tuple[dict[str, Any], list[str]]:
+        """The newest checkpoint that can be read, on the CPU, and a line for each that could not.
+
+        Raises:
+            ResightError: there is none.
+        """
+        faults: list[str] = []
+        for name in ("last.pt", "previous.pt"):
+            file = self.path / name
+            try:
+                content = torch.load(file, map_location="cpu", weights_only=True)
+                if content["format"] != FORMAT:
+                    raise UsageError(
+                        f"{file} has format {content['format']}, but this version of resight "
+                        f"reads {FORMAT}; resume it with the version in env.json"
+                    )
+                return content, faults
+            except FileNotFoundError:
+                faults.append(f"{file} is missing")
+            except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError):
+                faults.append(f"{file} is damaged and was passed over")
+        raise ResightError(f"{self.path} has no checkpoint to resume from: {'; '.join(faults)}")
+
+    # --- weights ----------------------------------------------------------------------------
+
+    def save_best(self, model: nn.Module, info: ModelInfo) -> None:
+        """Write `best.safetensors`: weights, with all that is needed to use them in its head."""
+        head = {
+            "recipe": to_toml(info.recipe),
+            "classes": json.dumps(info.classes),
+            "stats": json.dumps(asdict(info.stats)),
+            "channels": str(info.channels),
+            "image_size": str(info.image_size),
+            "epoch": str(info.epoch),
+        }
+        weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+        with replacing(self.path / "best.safetensors") as temporary:
+            temporary.write_bytes(format_safetensors(weights, metadata=head))
+
+    def load_best(self) -> tuple[dict[str, Tensor], ModelInfo]:
+        """The chosen weights and what belongs to them.
+
+        Raises:
+            ResightError: the run has none yet, or the file is damaged.
+        """
+        file = self.path / "best.safetensors"
+        if not file.exists():
+            raise ResightError(
+                f"{self.path} has no best.safetensors: no epoch was finished; "
+                f"go on with `resight resume {self.path}`"
+            )
+        try:
+            content = file.read_bytes()
+            weights = parse_safetensors(content)
+            head = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            kept = head["__metadata__"]
+            stats = json.loads(kept["stats"])
+            return weights, ModelInfo(
+                recipe=from_toml(kept["recipe"], origin=str(file)),
+                classes=tuple(json.loads(kept["classes"])),
+                stats=Statistics(mean=tuple(stats["mean"]), std=tuple(stats["std"])),
+                channels=int(kept["channels"]),
+                image_size=int(kept["image_size"]),
+                epoch=int(kept["epoch"]),
+            )
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise ResightError(f"{file} is damaged: {error}") from error
+
+    # --- results ----------------------------------------------------------------------------
+
+    def write_history(self, history: History) -> None:
+        """`metrics.jsonl` and `metrics.csv`, a line an epoch."""
+        rows = [asdict(row) for row in history.epochs]
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        if rows:
+            self.write_csv("metrics.csv", [list(rows[0]), *(list(row.values()) for row in rows)])
+
+    def write_predictions(self, predictions: Predictions, *, into: str = ".") -> None:
+        """`predictions.csv` and `confusion_matrix.csv`."""
+        self.write_csv(f"{into}/predictions.csv", prediction_rows(predictions))
+        self.write_csv(f"{into}/confusion_matrix.csv", confusion_rows(predictions))
+
+    def write_csv(self, name: str, rows: Iterable[Sequence[object]]) -> None:
+        """Rows, the first of them the header; None becomes an empty cell."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        write_text(self.path / name, text.getvalue())
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Plain Python as indented JSON."""
+        write_text(self.path / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def run_path(out: Path, name: str | None, recipe: Recipe, *, force: bool) -> Path:
+    """Where a new run goes: under `out`, by default named after the time and the recipe.
+
+    Raises:
+        UsageError: something is there, and `force` was not given or it is not a run.
+    """
+    path = out / (name or f"{time.strftime('%Y%m%d-%H%M%S')}-{recipe.name}")
+    if not path.exists():
+        return path
+    if not force:
+        raise UsageError(
+            f"{path} exists already; choose another --name, go on with it by "
+            f"`resight resume {path}`, or pass --force to replace it"
+        )
+    if not path.is_dir() or (any(path.iterdir()) and not (path / "recipe.toml").exists()):
+        raise UsageError(
+            f"{path} exists and is not a run folder, so --force will not replace it; "
+            "choose another --name"
+        )
+    return path
+
+
+def environment() -> dict[str, Any]:
+    """What a result depends on beside the recipe: versions, machine, revision, command line."""
+    revision = None
+    if shutil.which("git"):
+        asked = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        )
+        revision = asked.stdout.strip() or None
+    return {
+        "resight": version("resight"),
+        "torch": torch.__version__,
+        "numpy": version("numpy"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "git_revision": revision,
+        "command": sys.argv,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }

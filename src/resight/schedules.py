@@ -1,0 +1,290 @@
+"""Learning rate and momentum as a value: a pure function of the step.
+
+A `Schedule` can be drawn, described and checked before training, and holds no state to save:
+resuming at step k asks for step k. Only `plateau` needs more, the validation metrics so far.
+
+Steps are counted from 0; a sentence for people counts them from 1, so that "epoch 5" is the
+moment its last step is done. Numbers of epochs become steps by rounding to the nearest step,
+except the peak of `one_cycle`, which may lie between two steps.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from resight import recipe
+from resight.errors import UsageError
+
+_SMALLEST_DROP = 1e-8  # plateau: a smaller drop is not made (`eps` of ReduceLROnPlateau)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What one step is taken with; momentum is Adam's beta1, None where there is none."""
+
+    lr: float
+    momentum: float | None
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The rates of every step of a run, of the highest rate `lr` and the optimizer's momentum."""
+
+    spec: recipe.Schedule
+    lr: float
+    momentum: float | None
+    steps_per_epoch: int
+
+    @property
+    def total_steps(self) -> int:
+        return self.spec.epochs * self.steps_per_epoch
+
+    def at(self, step: int, metrics: Sequence[float] = ()) -> Rates:
+        """The rates of a step in 0..total_steps - 1.
+
+        `metrics` holds the validation metric of each finished epoch; only plateau reads it, and
+        only the epochs that end before this step. Raises UsageError for a step outside the run
+        and for too few metrics.
+        """
+        if not 0 <= step < self.total_steps:
+            raise UsageError(
+                f"step = {step} is outside the schedule; valid steps are 0 to "
+                f"{self.total_steps - 1} ({self.spec.epochs} epochs of {self.steps_per_epoch})"
+            )
+        match self.spec:
+            case recipe.OneCycle():
+                return _one_cycle(self, self.spec, step)
+            case recipe.Triangular():
+                return _triangular(self, self.spec, step)
+            case recipe.Plateau():
+                lr = _plateau(self, self.spec, metrics, epoch=step // self.steps_per_epoch)
+            case recipe.Cosine():
+                lr = _cosine(self, self.spec, step)
+            case recipe.MultiStep():
+                drops = sum(step >= self.steps(mark) for mark in self.spec.milestones)
+                lr = self.lr * self.spec.factor**drops
+            case recipe.Constant():
+                lr = self.lr
+        return Rates(lr, self.momentum)
+
+    def steps(self, epochs: float) -> int:
+        """A number of epochs, whole or not, as the nearest number of steps."""
+        return round(epochs * self.steps_per_epoch)
+
+
+def build_schedule(
+    spec: recipe.Schedule, *, lr: float, momentum: float | None, steps_per_epoch: int
+) -> Schedule:
+    """The schedule of a recipe: `lr` is its highest rate, `momentum` the optimizer's own.
+
+    Raises UsageError if the schedule cycles a momentum that the optimizer does not have.
+    """
+    if steps_per_epoch < 1:
+        raise UsageError(f"steps_per_epoch = {steps_per_epoch} must be at least 1")
+    if not (math.isfinite(lr) and lr > 0):
+        raise UsageError(f"lr = {lr} must be a positive number")
+    cycled = getattr(spec, "momentum_low", None)
+    if cycled is not None and momentum is None:
+        raise UsageError(
+            f"schedule.momentum_low = {cycled:g} cycles the momentum, but the optimizer has none; "
+            'set momentum_low and momentum_high to "none"'
+        )
+    return Schedule(spec, lr, momentum, steps_per_epoch)
+
+
+# --- the curves -----------------------------------------------------------------------------
+
+
+def _momentum(
+    schedule: Schedule, spec: recipe.OneCycle | recipe.Triangular, lift: float
+) -> float | None:
+    """High where the rate is low and back; lift 0 is the foot of the cycle, 1 its peak."""
+    if spec.momentum_low is None or spec.momentum_high is None:
+        return schedule.momentum
+    return spec.momentum_high - (spec.momentum_high - spec.momentum_low) * lift
+
+
+def _one_cycle_ends(schedule: Schedule, spec: recipe.OneCycle) -> tuple[float, float | None]:
+    """The steps of the peak and, with three phases, of the return to the start; may be fractions.
+
+    The convention of torch.optim.lr_scheduler.OneCycleLR: a phase of n steps that begins at
+    step 0 ends at n - 1, so the peak falls on the last step of `peak_epoch`.
+    """
+    fraction = 0.3 if spec.peak_epoch is None else spec.peak_epoch / spec.epochs
+    rise = fraction * schedule.total_steps
+    return rise - 1, 2 * rise - 2 if spec.three_phase else None
+
+
+def _one_cycle(schedule: Schedule, spec: recipe.OneCycle, step: int) -> Rates:
+    """Smith 2018, https://arxiv.org/abs/1803.09820; the last step has the end rate."""
+    start, peak = schedule.lr / spec.div, schedule.lr
+    end = start / spec.final_div
+    top, back = _one_cycle_ends(schedule, spec)
+    last = schedule.total_steps - 1
+
+    if step <= top:
+        share = _share(step, 0, top, spec.anneal)
+        lr, lift = start + (peak - start) * share, share
+    elif back is None:
+        share = _share(step, top, last, spec.anneal)
+        lr, lift = peak + (end - peak) * share, 1 - share
+    elif step <= back:
+        share = _share(step, top, back, spec.anneal)
+        lr, lift = peak + (start - peak) * share, 1 - share
+    else:
+        share = _share(step, back, last, spec.anneal)
+        lr, lift = start + (end - start) * share, 0.0
+    return Rates(lr, _momentum(schedule, spec, lift))
+
+
+def _share(step: int, begin: float, end: float, anneal: str) -> float:
+    """How much of the way from begin to end is done, in [0, 1]."""
+    share = (step - begin) / (end - begin) if end > begin else 1.0
+    return share if anneal == "linear" else (1 - math.cos(math.pi * share)) / 2
+
+
+def _half_cycle(schedule: Schedule, spec: recipe.Triangular) -> int:
+    return max(1, schedule.steps(spec.half_cycle_epochs))
+
+
+def _triangular(schedule: Schedule, spec: recipe.Triangular, step: int) -> Rates:
+    """The zigzag, https://arxiv.org/abs/1506.01186: with s steps a half cycle,
+
+    cycle = floor(1 + i / 2s),  x = |i / s - 2 cycle + 1|,  lr = lo + (hi - lo) max(0, 1 - x).
+
+    The height (hi - lo) halves every cycle in triangular2 and shrinks every step in exp_range.
+    """
+    low, high = schedule.lr / spec.div, schedule.lr
+    half = _half_cycle(schedule, spec)
+    cycle = 1 + step // (2 * half)
+    x = abs(step / half - 2 * cycle + 1)
+    lift = max(0.0, 1 - x)
+    if spec.name == "triangular2":
+        lift *= 0.5 ** (cycle - 1)
+    elif spec.name == "exp_range":
+        lift *= spec.gamma**step
+    lr = min(high, low + (high - low) * lift)  # the sum can round up past `high`
+    return Rates(lr, _momentum(schedule, spec, lift))
+
+
+def _plateau(
+    schedule: Schedule, spec: recipe.Plateau, metrics: Sequence[float], *, epoch: int
+) -> float:
+    """Replays the finished epochs, as torch.optim.lr_scheduler.ReduceLROnPlateau would see them."""
+    if len(metrics) < epoch:
+        raise UsageError(
+            f"the plateau schedule needs {spec.metric} of the {epoch} epochs before this step, "
+            f"but was given {len(metrics)}"
+        )
+    falling = spec.metric == "val_loss"
+    best = math.inf if falling else -math.inf
+    bad = wait = 0  # epochs without improvement; epochs of cooldown left
+    lr = schedule.lr
+    for value in metrics[:epoch]:
+        if falling:
+            improved = value < best * (1 - spec.threshold)
+        else:
+            improved = value > best * (1 + spec.threshold)
+        best, bad = (value, 0) if improved else (best, bad + 1)
+        if wait > 0:
+            wait, bad = wait - 1, 0
+        if bad > spec.patience:
+            lower = max(lr * spec.factor, spec.min_lr)
+            lr = lower if lr - lower > _SMALLEST_DROP else lr
+            bad, wait = 0, spec.cooldown
+    return lr
+
+
+def _cosine(schedule: Schedule, spec: recipe.Cosine, step: int) -> float:
+    """https://arxiv.org/abs/1608.03983, after CosineAnnealingLR with T_max = the steps left.
+
+    No step is wasted on a rate of 0: the first warm-up step has lr / warm-up steps, and the
+    cosine would reach its floor one step after the last.
+    """
+    warmup = schedule.steps(spec.warmup_epochs)
+    if step < warmup:
+        return schedule.lr * (step + 1) / warmup
+    floor = schedule.lr * spec.final_fraction
+    share = (step - warmup) / (schedule.total_steps - warmup)
+    return floor + (schedule.lr - floor) * (1 + math.cos(math.pi * share)) / 2
+
+
+# --- in words -------------------------------------------------------------------------------
+
+
+def describe(schedule: Schedule) -> str:
+    """One line with the rates at the corners, for reading before the training starts."""
+    spec = schedule.spec
+    match spec:
+        case recipe.OneCycle():
+            text = _describe_one_cycle(schedule, spec)
+        case recipe.Triangular():
+            text = _describe_triangular(schedule, spec)
+        case recipe.Plateau():
+            cooldown = f", then waits {_count(spec.cooldown, 'epoch')}" if spec.cooldown else ""
+            text = (
+                f"{schedule.lr:.4g} at the start; drops after {_count(spec.patience + 1, 'epoch')} "
+                f"without improvement of {spec.metric} (times {spec.factor:g}, "
+                f"not below {spec.min_lr:g}){cooldown}"
+            )
+        case recipe.Cosine():
+            warm = schedule.steps(spec.warmup_epochs)
+            text = _corners(schedule, [warm - 1] if warm > 1 else [])
+        case recipe.MultiStep():
+            drops = [
+                f", {schedule.at(step).lr:.4g} from step {step + 1} (after epoch {mark:g})"
+                for mark in spec.milestones
+                if (step := schedule.steps(mark)) < schedule.total_steps
+            ]
+            text = f"{schedule.at(0).lr:.4g} at the start" + "".join(drops)
+        case recipe.Constant():
+            text = f"{schedule.lr:.4g} at every one of {_count(schedule.total_steps, 'step')}"
+    return f"{spec.name}: {text}{_describe_momentum(schedule)}"
+
+
+def _describe_one_cycle(schedule: Schedule, spec: recipe.OneCycle) -> str:
+    top, back = _one_cycle_ends(schedule, spec)
+    ends = [top] if back is None else [top, back]
+    return _corners(schedule, [max(0, round(end)) for end in ends])
+
+
+def _corners(schedule: Schedule, steps: Sequence[int]) -> str:
+    """The rates at the start, at these steps and at the end."""
+    total = schedule.total_steps
+    middle = [
+        f"{schedule.at(step).lr:.4g} at epoch {_epoch(schedule, step)} (step {step + 1} of {total})"
+        for step in steps
+    ]
+    start, end = schedule.at(0).lr, schedule.at(total - 1).lr
+    return ", ".join([f"{start:.4g} at the start", *middle, f"{end:.4g} at the end"])
+
+
+def _describe_triangular(schedule: Schedule, spec: recipe.Triangular) -> str:
+    half = _half_cycle(schedule, spec)
+    low, high = f"{schedule.lr / spec.div:.4g}", f"{schedule.lr:.4g}"
+    shrink = {
+        "triangular": "",
+        "triangular2": "; the height halves every cycle",
+        "exp_range": f"; the height shrinks by {spec.gamma:g} every step",
+    }
+    return (
+        f"{low} -> {high} -> {low} every {_epoch(schedule, 2 * half - 1)} epochs "
+        f"({2 * half} steps of {schedule.total_steps}){shrink[spec.name]}"
+    )
+
+
+def _describe_momentum(schedule: Schedule) -> str:
+    low = getattr(schedule.spec, "momentum_low", None)
+    high = getattr(schedule.spec, "momentum_high", None)
+    if low is not None and high is not None:
+        return f"; momentum {high:g} -> {low:g} -> {high:g}"
+    return "" if schedule.momentum is None else f"; momentum {schedule.momentum:g}"
+
+
+def _epoch(schedule: Schedule, step: int) -> str:
+    """The epochs done after a step, with two decimals where they are needed."""
+    return f"{round((step + 1) / schedule.steps_per_epoch, 2):g}"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"

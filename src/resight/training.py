@@ -1,0 +1,331 @@
+"""The one training loop, written out.
+
+`fit` is a generator: it does a step, says so, and waits to be asked for the next. Whoever drives
+it decides what to show, when to save and when to stop; nothing hooks into the loop itself.
+
+    for event in fit(state, recipe, data):
+        ...
+
+Everything that changes during training is in `TrainState`. The batch, its augmentation and the
+dropout of step k of epoch e depend on (seed, e, k) alone, so a state that is saved and loaded
+goes on exactly where it stopped.
+"""
+
+import math
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from .batches import mix_seed, steps_per_epoch, train_batches
+from .datasets import Split, Statistics
+from .errors import Diverged, UsageError
+from .evaluation import autocast, in_layout, predict_split
+from .metrics import accuracy, mean_loss
+from .optimizers import add_l1_gradient, build_optimizer, set_rates
+from .recipe import Recipe, Training
+from .records import EpochRow, History
+from .schedules import Schedule, build_schedule
+
+# A mean cross entropy this many times that of guessing is an explosion, not a bad batch.
+EXPLODED = 50.0
+
+DROPOUT = 3  # the purpose of a seed, apart from order and augmentation
+
+
+@dataclass(frozen=True)
+class TrainData:
+    """What is trained on and watched: splits on the training device, and train's statistics."""
+
+    train: Split
+    val: Split | None
+    stats: Statistics
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """A step was taken. `loss` stays on the device; reading it may wait for the device."""
+
+    epoch: int  # counted from 1
+    step: int  # steps done in the whole run
+    steps_per_epoch: int
+    total_steps: int
+    loss: Tensor  # () mean over the step's images
+    lr: float
+    images: int
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """An epoch was finished and validated; `best`: its weights are the ones to keep so far."""
+
+    row: EpochRow
+    best: bool
+
+
+@dataclass
+class TrainState:
+    """Everything that changes while training."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    scaler: torch.amp.GradScaler
+    averaged: AveragedModel | None
+    step_losses: Tensor  # (total_steps,) float32 on the device, mean over the step's images
+    step_correct: Tensor  # (total_steps,) int64 on the device
+    step: int = 0  # steps done in the whole run
+    lrs: list[float] = field(default_factory=list)
+    momenta: list[float] = field(default_factory=list)
+    rows: list[EpochRow] = field(default_factory=list)
+    epoch_secs: float = 0.0  # spent in the epoch under way
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The module whose weights are judged and kept: the average where there is one."""
+        return self.averaged.module if self.averaged else self.model
+
+    @property
+    def history(self) -> History:
+        """The run so far."""
+        return History(
+            epochs=tuple(self.rows),
+            lrs=np.array(self.lrs),
+            momenta=np.array(self.momenta),
+            losses=self.step_losses[: self.step].double().cpu().numpy(),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain Python only: `torch.load(weights_only=True)` reads it back."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "averaged": self.averaged.state_dict() if self.averaged else None,
+            "step_losses": self.step_losses,
+            "step_correct": self.step_correct,
+            "step": self.step,
+            "lrs": self.lrs,
+            "momenta": self.momenta,
+            "rows": [asdict(row) for row in self.rows],
+            "epoch_secs": self.epoch_secs,
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scaler.load_state_dict(saved["scaler"])
+        if self.averaged:
+            self.averaged.load_state_dict(saved["averaged"])
+        self.step_losses.copy_(saved["step_losses"])
+        self.step_correct.copy_(saved["step_correct"])
+        self.step, self.epoch_secs = saved["step"], saved["epoch_secs"]
+        self.lrs, self.momenta = list(saved["lrs"]), list(saved["momenta"])
+        self.rows = [EpochRow(**row) for row in saved["rows"]]
+
+
+def start(recipe: Recipe, data: TrainData, model: nn.Module) -> TrainState:
+    """The state before the first step; `model` is moved to the data's device.
+
+    Raises:
+        UsageError: the device cannot compute in `training.precision`.
+    """
+    training, device = recipe.training, data.train.images.device
+    if training.precision == "fp16" and device.type == "cpu":
+        raise UsageError(
+            'training.precision = "fp16" needs a GPU, but the device is cpu; use bf16 or float32'
+        )
+    layout = torch.channels_last if training.channels_last else torch.contiguous_format
+    model = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+    optimizer = build_optimizer(recipe.optimizer, model)
+    spe = steps_per_epoch(len(data.train), training.batch_size)
+    momentum = getattr(recipe.optimizer, "momentum", getattr(recipe.optimizer, "beta1", None))
+    schedule = build_schedule(
+        recipe.schedule, lr=recipe.optimizer.lr, momentum=momentum, steps_per_epoch=spe
+    )
+    averaged = None
+    if training.ema_decay is not None:
+        average = get_ema_multi_avg_fn(training.ema_decay)  # type: ignore[no-untyped-call]
+        averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+    return TrainState(
+        model=model,
+        optimizer=optimizer,
+        schedule=schedule,
+        scaler=torch.amp.GradScaler(device.type, enabled=training.precision == "fp16"),
+        averaged=averaged,
+        step_losses=torch.full((schedule.total_steps,), math.nan, device=device),
+        step_correct=torch.zeros(schedule.total_steps, dtype=torch.int64, device=device),
+    )
+
+
+def fit(
+    state: TrainState, recipe: Recipe, data: TrainData
+) -> Generator[StepDone | EpochDone, None, None]:
+    """Train from where `state` is to the end of the schedule.
+
+    After every event `state` is whole: it can be saved, and the generator closed.
+
+    Raises:
+        Diverged: the loss became NaN, infinite or exploded; `state` is then not worth saving.
+    """
+    model: nn.Module = torch.compile(state.model) if recipe.training.compile else state.model  # type: ignore[assignment]
+    with _borrowed_rng(data.train.images.device), _micro_batch_norm(state.model, recipe.training):
+        while len(state.rows) < recipe.schedule.epochs:
+            yield from _train_epoch(state, model, recipe, data)
+            _check_finite(state, data, since=len(state.rows) * state.schedule.steps_per_epoch)
+            state.rows.append(_validate(state, recipe, data))
+            state.epoch_secs = 0.0
+            best = best_epoch(state.rows, recipe.training.select)
+            yield EpochDone(state.rows[-1], best=best == len(state.rows))
+
+
+def _train_epoch(
+    state: TrainState, model: nn.Module, recipe: Recipe, data: TrainData
+) -> Iterator[StepDone]:
+    """The steps that are left of the epoch under way; `model` is `state.model`, maybe compiled."""
+    training, device = recipe.training, data.train.images.device
+    epoch, spe = len(state.rows), state.schedule.steps_per_epoch
+    metrics = [getattr(row, getattr(recipe.schedule, "metric", "val_loss")) for row in state.rows]
+    batches = train_batches(
+        data.train,
+        recipe.augment,
+        data.stats,
+        batch_size=training.batch_size,
+        seed=recipe.seed,
+        epoch=epoch,
+        first_step=state.step - epoch * spe,
+    )
+    state.model.train()
+    clock = time.perf_counter()
+    for images, labels in batches:  # (N, C, H, W) normalised, (N,)
+        rates = state.schedule.at(state.step, metrics)
+        set_rates(state.optimizer, rates.lr, rates.momentum)
+        torch.manual_seed(mix_seed(recipe.seed, state.step, DROPOUT))
+        total, correct = torch.zeros((), device=device), torch.zeros_like(state.step_correct[0])
+        for x, y in _micro_batches(in_layout(images, training), labels, training.micro_batch):
+            with autocast(training, device):
+                logits = model(x)  # (n, K)
+            nll, objective = _cross_entropy(logits, y, recipe.loss.label_smoothing)
+            state.scaler.scale(objective.sum() / len(labels)).backward()  # type: ignore[no-untyped-call]
+            total += nll.detach().sum()
+            correct += (logits.argmax(1) == y).sum()
+        if recipe.loss.l1 is not None:
+            state.scaler.unscale_(state.optimizer)
+            add_l1_gradient(state.model, recipe.loss.l1)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.optimizer.zero_grad(set_to_none=True)
+        if state.averaged:
+            state.averaged.update_parameters(state.model)
+
+        state.step_losses[state.step] = loss = total / len(labels)
+        state.step_correct[state.step] = correct
+        state.lrs.append(rates.lr)
+        state.momenta.append(math.nan if rates.momentum is None else rates.momentum)
+        state.step += 1
+        state.epoch_secs += time.perf_counter() - clock
+        if device.type == "cpu":  # elsewhere reading the loss would make every step wait
+            _check_finite(state, data, since=state.step - 1)
+        yield StepDone(
+            epoch=epoch + 1,
+            step=state.step,
+            steps_per_epoch=spe,
+            total_steps=state.schedule.total_steps,
+            loss=loss,
+            lr=rates.lr,
+            images=len(labels),
+        )
+        clock = time.perf_counter()  # what the driver did is not training time
+
+
+def best_epoch(rows: Sequence[EpochRow], select: str) -> int:
+    """The epoch (from 1) whose weights are kept: best by `select`, the first of equals, or last."""
+    if select == "last":
+        return len(rows)
+    sign = -1 if select == "val_loss" else 1
+    return max(rows, key=lambda row: (sign * getattr(row, select), -row.epoch)).epoch
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    """(cross entropy to report, objective to minimise), each (N,); they differ by the smoothing."""
+    log_probs = F.log_softmax(logits.float(), dim=1)  # (N, K)
+    nll = F.nll_loss(log_probs, labels, reduction="none")
+    return nll, (1 - smoothing) * nll - smoothing * log_probs.mean(dim=1)
+
+
+def _micro_batches(
+    images: Tensor, labels: Tensor, size: int | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    # Even parts: a leftover of one image would be a poor sample for batch norm.
+    parts = 1 if size is None else math.ceil(len(labels) / size)
+    return zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)
+
+
+def _validate(state: TrainState, recipe: Recipe, data: TrainData) -> EpochRow:
+    """The row of the epoch whose steps are done."""
+    spe, n = state.schedule.steps_per_epoch, len(data.train)
+    done = slice(state.step - spe, state.step)
+    sizes = torch.full((spe,), float(recipe.training.batch_size), dtype=torch.float64)
+    sizes[-1] = n - recipe.training.batch_size * (spe - 1)
+    predictions = data.val and predict_split(
+        state.evaluated, data.val, data.stats, classes=data.classes, training=recipe.training
+    )
+    return EpochRow(
+        epoch=len(state.rows) + 1,
+        step=state.step,
+        lr=state.lrs[-1],
+        train_loss=float((state.step_losses[done].double().cpu() * sizes).sum() / n),
+        train_accuracy=int(state.step_correct[done].sum()) / n,
+        val_loss=mean_loss(predictions) if predictions else None,
+        val_accuracy=accuracy(predictions).value if predictions else None,
+        train_secs=state.epoch_secs,
+        images_per_sec=n / state.epoch_secs if state.epoch_secs else 0.0,
+    )
+
+
+def _check_finite(state: TrainState, data: TrainData, *, since: int) -> None:
+    limit = EXPLODED * math.log(len(data.classes))
+    bad = ~(state.step_losses[since : state.step] < limit)  # NaN is not less than anything
+    if bad.any():
+        step = since + int(bad.nonzero()[0])
+        raise Diverged(
+            f"the loss became {float(state.step_losses[step]):.4g} at step {step + 1} (epoch "
+            f"{step // state.schedule.steps_per_epoch + 1}) with lr {state.lrs[step]:.4g}; "
+            "lower optimizer.lr, or warm up longer"
+        )
+
+
+@contextmanager
+def _borrowed_rng(device: torch.device) -> Iterator[None]:
+    """Every step seeds torch's global generator, for dropout; it is given back as it was."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+@contextmanager
+def _micro_batch_norm(model: nn.Module, training: Training) -> Iterator[None]:
+    """Batch norm's running statistics forget per logical batch, not per micro-batch.
+
+    Each of the m micro-batches of a step updates them, so a momentum p would reach back m times
+    less far, and validation would follow the noise of single micro-batches: 1 - (1 - p)^(1/m)
+    keeps the reach.
+    """
+    parts = math.ceil(training.batch_size / (training.micro_batch or training.batch_size))
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    try:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum and 1 - (1 - momentum) ** (1 / parts)
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
