@@ -520,6 +520,17 @@ def test_the_table_gives_the_model_back_as_it_was(channels):
     assert torch.is_grad_enabled()
 
 
+def test_the_table_runs_in_evaluation_mode_without_gradients():
+    class Witness(nn.Module):
+        def forward(self, x):
+            self.seen = (self.training, torch.is_grad_enabled())
+            return x
+
+    model = Witness()
+    layer_table(model, (3, 8, 8))
+    assert model.seen == (False, False)
+
+
 def test_the_table_wants_one_tensor():
     class Pair(nn.Module):
         def forward(self, x):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
@@ -140,6 +140,7 @@ def test_triangular_agrees_with_torch(name, half_cycle_epochs, half_steps):
     half_cycle_epochs=st.floats(0.01, 20),
     steps_per_epoch=st.integers(1, 40),
 )
+@example(name="triangular", lr=0.01, div=10.0, half_cycle_epochs=2, steps_per_epoch=1)
 def test_the_zigzag_never_leaves_its_bounds(name, lr, div, half_cycle_epochs, steps_per_epoch):
     spec = Triangular(
         name=name,

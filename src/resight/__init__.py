@@ -1,3 +1,87 @@
-"""resight: train small image classifiers fast, and see why they err."""
+"""resight: train small image classifiers fast, and see why they err.
+
+    import resight
+
+    run = resight.train("digits")
+    run.summary["test"]["accuracy"]
+
+Every command of the command line is a function of the same name. Names are imported when they
+are first used, so `import resight` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .datasets import Dataset, Split, Statistics
+    from .datasets import load as data
+    from .errors import Diverged, ResightError, UsageError
+    from .experiment import Run, demo, resume, train
+    from .networks import layer_table, models
+    from .presets import find_recipe, recipes
+    from .recipe import Recipe
+    from .recipe_text import from_toml, to_toml, with_overrides
+    from .records import History, Predictions
+    from .trained import evaluate, predict
+
+_HOME = {
+    "Dataset": "datasets",
+    "Diverged": "errors",
+    "History": "records",
+    "Predictions": "records",
+    "Recipe": "recipe",
+    "ResightError": "errors",
+    "Run": "experiment",
+    "Split": "datasets",
+    "Statistics": "datasets",
+    "UsageError": "errors",
+    "data": "datasets:load",
+    "demo": "experiment",
+    "evaluate": "trained",
+    "find_recipe": "presets",
+    "from_toml": "recipe_text",
+    "layer_table": "networks",
+    "models": "networks",
+    "predict": "trained",
+    "recipes": "presets",
+    "resume": "experiment",
+    "to_toml": "recipe_text",
+    "train": "experiment",
+    "with_overrides": "recipe_text",
+}
+
+__all__ = [
+    "Dataset",
+    "Diverged",
+    "History",
+    "Predictions",
+    "Recipe",
+    "ResightError",
+    "Run",
+    "Split",
+    "Statistics",
+    "UsageError",
+    "__version__",
+    "data",
+    "demo",
+    "evaluate",
+    "find_recipe",
+    "from_toml",
+    "layer_table",
+    "models",
+    "predict",
+    "recipes",
+    "resume",
+    "to_toml",
+    "train",
+    "with_overrides",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'resight' has no attribute {name!r}")
+    module, _, inner = _HOME[name].partition(":")
+    return getattr(import_module(f".{module}", __name__), inner or name)

@@ -14,6 +14,7 @@ from .artefacts import summarise_run, write_results
 from .datasets import Dataset
 from .errors import Diverged, UsageError
 from .evaluation import predict_split
+from .files import remove_leftovers
 from .interrupt import stop_requested
 from .preparation import Beginning, Note, Watch, begin
 from .presets import find_recipe
@@ -122,6 +123,7 @@ def resume(
             "put it back, or start a new run"
         )
     begun.state.load_state_dict(saved["state"])
+    remove_leftovers(folder.path)
     return _run(folder, begun, watch)
 
 

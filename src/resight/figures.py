@@ -26,13 +26,15 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from resight.errors import ResightError, UsageError
-from resight.metrics import Calibration, Interval, wilson
-from resight.records import Floats, History, Ints, Predictions
+from .errors import ResightError, UsageError
+from .metrics import Calibration, Interval, wilson
+from .records import Floats, History, Ints, Predictions
 
 Pictures = NDArray[np.uint8]
 
 BLUE, VERMILION, SKY, GREY = "#0072B2", "#D55E00", "#9CCBEA", "#595959"
+
+_DPI = 160
 
 # Asked for in this order, each glyph from the first that has it, so that names in other scripts
 # are readable where the system has a font for them. matplotlib brings DejaVu Sans.
@@ -59,7 +61,7 @@ _STYLE = {
     "grid.color": "#E4E4E4",
     "legend.frameon": False,
     "lines.linewidth": 1.6,
-    "savefig.dpi": 160,
+    "savefig.dpi": _DPI,
     "svg.hashsalt": "resight",  # the same ids in every run
     "text.parse_math": False,
     "xtick.labelsize": 8,
@@ -467,11 +469,9 @@ def _short_names(names: Sequence[str], limit: int) -> list[str]:
 
 def _fit(text: Text, lead: str, name: str, room: float) -> None:
     """Set a text to `lead` and as much of the name as fits into `room` inches."""
-    figure = text.get_figure(root=True)
-    assert isinstance(figure, Figure)  # for the type checker: the text was just put there
     limit = len(name)
     text.set_text(lead + _shorten(name, limit))
-    while limit > 1 and (wide := text.get_window_extent().width / figure.dpi) > room:
+    while limit > 1 and (wide := text.get_window_extent(dpi=_DPI).width / _DPI) > room:
         limit = max(1, min(limit - 1, int(limit * room / wide) + 1))
         text.set_text(lead + _shorten(name, limit))
 

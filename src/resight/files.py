@@ -36,3 +36,9 @@ def write_text(path: Path, text: str) -> None:
     """Put `text` into `path` (UTF-8), in place of what is there."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of writers that were killed; no other may be at work here."""
+    for leftover in folder.glob(".*.part*"):
+        leftover.unlink(missing_ok=True)

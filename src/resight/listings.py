@@ -120,7 +120,7 @@ def model_table(
     table = _table(*columns, right=columns[2:])
     for row in rows:
         table.add_row(
-            "  " * max(row.depth - 1, 0) + (row.path.rpartition(".")[2] or name),
+            row.path or name,
             row.kind,
             "x".join(map(str, row.output_shape)),
             "x".join(map(str, row.map_size)) if row.map_size else "",

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
-from resight import recipe
-from resight.networks.norms import norm_kind
+from . import recipe
+from .networks.norms import norm_kind
 
 
 def build_optimizer(spec: recipe.Optimizer, model: nn.Module) -> Optimizer:

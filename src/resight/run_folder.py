@@ -154,15 +154,17 @@ class RunFolder:
         """Write `best.safetensors`: weights, with all that is needed to use them in its head."""
         head = {
             "recipe": to_toml(info.recipe),
-            "classes": json.dumps(info.classes),
-            "stats": json.dumps(asdict(info.stats)),
-            "channels": str(info.channels),
-            "image_size": str(info.image_size),
-            "epoch": str(info.epoch),
+            "classes": info.classes,
+            "stats": asdict(info.stats),
+            "channels": info.channels,
+            "image_size": info.image_size,
+            "epoch": info.epoch,
         }
+        # One entry: several are written in an order that changes from run to run.
+        metadata = {"resight": json.dumps(head)}
         weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
         with replacing(self.path / "best.safetensors") as temporary:
-            temporary.write_bytes(format_safetensors(weights, metadata=head))
+            temporary.write_bytes(format_safetensors(weights, metadata=metadata))
 
     def load_best(self) -> tuple[dict[str, Tensor], ModelInfo]:
         """The chosen weights and what belongs to them.
@@ -180,15 +182,14 @@ class RunFolder:
             content = file.read_bytes()
             weights = parse_safetensors(content)
             head = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-            kept = head["__metadata__"]
-            stats = json.loads(kept["stats"])
+            kept = json.loads(head["__metadata__"]["resight"])
             return weights, ModelInfo(
                 recipe=from_toml(kept["recipe"], origin=str(file)),
-                classes=tuple(json.loads(kept["classes"])),
-                stats=Statistics(mean=tuple(stats["mean"]), std=tuple(stats["std"])),
-                channels=int(kept["channels"]),
-                image_size=int(kept["image_size"]),
-                epoch=int(kept["epoch"]),
+                classes=tuple(kept["classes"]),
+                stats=Statistics(*(tuple(kept["stats"][name]) for name in ("mean", "std"))),
+                channels=kept["channels"],
+                image_size=kept["image_size"],
+                epoch=kept["epoch"],
             )
         except (SafetensorError, KeyError, ValueError) as error:
             raise ResightError(f"{file} is damaged: {error}") from error

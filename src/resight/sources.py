@@ -70,8 +70,8 @@ def find_source(source: str) -> str | Path:
     if source and path.exists():
         return path
     near = difflib.get_close_matches(source.lower(), BUILT_IN, n=1)
-    if not near and source and path.parent.is_dir():
-        siblings = [str(path.parent / name) for name in os.listdir(path.parent)]
-        near = difflib.get_close_matches(str(path), siblings, n=1, cutoff=0.8)
+    if not near and source and os.access(path.parent, os.R_OK):
+        siblings = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1)
+        near = [str(path.parent / name) for name in siblings]
     hint = f"did you mean {near[0]}?" if near else f"built in are {', '.join(BUILT_IN)}"
     raise UsageError(f"data {source!r} is neither a built-in name nor a path that exists; {hint}")

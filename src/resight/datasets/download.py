@@ -148,6 +148,8 @@ def _fetch_from(
             problem = f"broke off after {_size(part):,} of {archive.size:,} bytes"
         except _NETWORK_ERRORS as error:
             problem = _describe(error)
+            if isinstance(error, urllib.error.HTTPError) and error.code == 416:
+                part.unlink(missing_ok=True)  # what is here is no beginning of what is there
         if _size(part) >= archive.size:
             continue
         tries = 0 if _size(part) > furthest else tries + 1

@@ -85,7 +85,8 @@ def _is_picture(path: Path) -> bool:
 def _unwrap(path: Path) -> Path:
     """The folder itself, or the only one in it: `photos/photos/cat` is common."""
     inside = _visible(path)
-    if len(inside) == 1 and inside[0].is_dir():
+    splits = (*_TRAIN, *_TEST, *_VAL)
+    if len(inside) == 1 and inside[0].is_dir() and inside[0].name.lower() not in splits:
         deeper = _visible(inside[0])
         if sum(p.is_dir() for p in deeper) > 1:
             return inside[0]

@@ -26,7 +26,10 @@ class _Array:
             raise pickle.UnpicklingError("an array of something other than uint8")
         content = content.encode("latin1") if isinstance(content, str) else content
         order: Literal["F", "C"] = "F" if is_fortran else "C"
-        self.values = np.frombuffer(content, dtype=np.uint8).reshape(shape, order=order)
+        values = np.frombuffer(content, dtype=np.uint8).reshape(shape, order=order)
+        if values.shape != shape:  # reshape takes a negative length for "as many as there are"
+            raise pickle.UnpicklingError("an array of a negative length")
+        self.values = values
 
 
 class _DtypeState:
@@ -107,8 +110,9 @@ def load_arrays(content: bytes, name: str) -> dict[str, Any]:
     except UsageError as error:
         raise UsageError(f"{name} is refused: {error}; get the official file") from None
     except _BROKEN as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(
-            f"{name} is not a whole pickle of arrays ({error}); get the official file"
+            f"{name} is not a whole pickle of arrays ({reason}); get the official file"
         ) from error
     if not isinstance(loaded, dict):
         raise UsageError(f"{name} holds a {type(loaded).__name__}, not a dictionary of arrays")

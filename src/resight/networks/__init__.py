@@ -5,13 +5,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from resight import recipe
-from resight.errors import UsageError
-from resight.networks.norms import make_norm, norm_kind, norm_kinds
-from resight.networks.resnet import ResNet, resnet18, resnet34
-from resight.networks.resnet9 import ResNet9
-from resight.networks.swift import Swift
-from resight.networks.table import LayerRow, layer_table
+from .. import recipe
+from ..errors import UsageError
+from ..networks.norms import make_norm, norm_kind, norm_kinds
+from ..networks.resnet import ResNet, resnet18, resnet34
+from ..networks.resnet9 import ResNet9
+from ..networks.swift import Swift
+from ..networks.table import LayerRow, layer_table
 
 __all__ = [
     "MODELS",
@@ -22,6 +22,7 @@ __all__ = [
     "build_model",
     "layer_table",
     "make_norm",
+    "models",
     "norm_kind",
     "norm_kinds",
     "prepare_model",
@@ -63,6 +64,11 @@ def build_model(
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
         return MODELS[spec.name](in_channels=in_channels, num_classes=num_classes, **knobs)
+
+
+def models() -> dict[str, Callable[..., nn.Module]]:
+    """The constructor of every network, by name."""
+    return dict(MODELS)
 
 
 def prepare_model(model: nn.Module, images: Tensor) -> None:

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from resight.recipe import Norm
+from ..recipe import Norm
 
 
 def make_norm(norm: Norm, channels: int) -> nn.Module:

@@ -4,9 +4,9 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from resight.networks.norms import make_norm
-from resight.networks.resnet import conv3x3, init_kaiming
-from resight.recipe import Norm
+from ..networks.norms import make_norm
+from ..networks.resnet import conv3x3, init_kaiming
+from ..recipe import Norm
 
 
 class Residual(nn.Sequential):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resight.networks.resnet import conv3x3
+from ..networks.resnet import conv3x3
 
 LOGIT_SCALE = 1 / 9
 WHITEN_PX = 2  # side of a whitened patch

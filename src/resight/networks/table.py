@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from resight.errors import UsageError
+from ..errors import UsageError
 
 aten = torch.ops.aten
 

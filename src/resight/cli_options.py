@@ -1,0 +1,77 @@
+"""Flags that several commands share, and where their results and progress go."""
+
+import json
+import sys
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from .experiment import Run
+    from .preparation import Watch
+    from .progress import ProgressLines
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Show:
+    """How results are shown."""
+
+    quiet: bool = False
+    "No progress, only the result."
+    json: bool = False
+    "The result as JSON on standard output."
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Find:
+    """How data is found and read."""
+
+    offline: bool = False
+    "Never download."
+    skip_unreadable: bool = False
+    "Leave out pictures that cannot be read, and say so."
+
+
+Setting = Annotated[
+    list[str] | None, Parameter(name="--set", help="A knob, such as schedule.epochs=40.")
+]
+Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:N or mps.")]
+
+
+def progress(show: Show) -> "ProgressLines | nullcontext[Watch]":
+    if show.quiet:
+        return nullcontext(lambda event: None)
+    from rich.console import Console
+
+    from .progress import ProgressLines
+
+    return ProgressLines(Console(stderr=True))
+
+
+def report(run: "Run", show: Show) -> int:
+    if show.json:
+        print(
+            json.dumps({"folder": str(run.folder), "interrupted": run.interrupted, **run.summary})
+        )
+    elif run.summary["test"]:
+        print(f"test accuracy {accuracy_text(run.summary['test'])}")
+        print(f"weights of epoch {run.summary['best_epoch']}, by {run.summary['selected_by']}")
+        print(f"run folder {run.folder}/")
+        pictures = sorted(path.name for path in run.folder.glob("*.png"))
+        print(f"pictures   {' '.join(pictures)}")
+    if run.interrupted:
+        print(f"stopped; go on with: resight resume {run.folder}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def accuracy_text(found: dict[str, Any]) -> str:
+    a = found["accuracy"]
+    return (
+        f"{a['value']:.2%} (95 % interval {a['low']:.2%} to {a['high']:.2%}, n = {a['n']:,}), "
+        f"loss {found['loss']:.3f}"
+    )

@@ -1,0 +1,198 @@
+"""The commands that train a network or ask a trained one."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from .cli_options import Device, Find, Setting, Show, accuracy_text, progress, report
+
+
+def train(
+    recipe: str,
+    /,
+    *,
+    data: str | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    seed: int | None = None,
+    precision: str | None = None,
+    set_: Setting = None,
+    out: Path = Path("runs"),
+    name: str | None = None,
+    force: bool = False,
+    deterministic: bool = False,
+    dry_run: bool = False,
+    device: Device = "auto",
+    find: Find = Find(),
+    show: Show = Show(),
+) -> int:
+    """Train by a recipe, then read the test set once.
+
+    Parameters
+    ----------
+    recipe
+        A name (see `resight recipes`) or a .toml file.
+    data
+        A name (see `resight data`) or a path: a folder per class, Parquet, CIFAR files, .npz.
+    epochs
+        Stretch or shrink the whole schedule to this many epochs.
+    batch_size
+        Images a step.
+    lr
+        The highest learning rate of the schedule.
+    seed
+        Decides weights, order, augmentation, dropout and the validation split.
+    precision
+        float32, bf16 or fp16.
+    out
+        Where run folders are made.
+    name
+        The run folder's name; by default time and recipe.
+    force
+        Replace a run folder of that name.
+    deterministic
+        Refuse operations whose result varies between runs on a GPU.
+    dry_run
+        Check recipe and data, print the resolved recipe, and stop.
+    """
+    from . import experiment
+    from .preparation import begin, use_deterministic
+    from .presets import find_recipe
+    from .recipe_text import to_toml, with_epochs, with_overrides
+
+    flags = {
+        "data.source": data,
+        "training.batch_size": batch_size,
+        "optimizer.lr": lr,
+        "seed": seed,
+        "training.precision": precision,
+    }
+    asked = find_recipe(recipe)
+    if epochs is not None:
+        asked = with_epochs(asked, epochs)
+    given = [f"{path}={_toml(value)}" for path, value in flags.items() if value is not None]
+    asked = with_overrides(asked, [*given, *(set_ or [])])
+    if deterministic:
+        use_deterministic()
+    with progress(show) as watch:
+        if dry_run:
+            begun = begin(asked, data=None, model=None, device=device, watch=watch, **vars(find))
+            print(to_toml(begun.recipe), end="")
+            return 0
+        run = experiment.train(
+            asked, out=out, name=name, force=force, device=device, watch=watch, **vars(find)
+        )
+    return report(run, show)
+
+
+def resume(
+    run: Path | None = None,
+    /,
+    *,
+    out: Path = Path("runs"),
+    device: Device = "auto",
+    offline: bool = False,
+    show: Show = Show(),
+) -> int:
+    """Go on with a run that was stopped or killed, as if it had not been.
+
+    Parameters
+    ----------
+    run
+        The run folder; by default the newest.
+    out
+        Where to look for the newest run.
+    offline
+        Never download.
+    """
+    from . import experiment
+
+    with progress(show) as watch:
+        result = experiment.resume(run, out=out, device=device, offline=offline, watch=watch)
+    return report(result, show)
+
+
+def evaluate(
+    run: Path,
+    /,
+    *,
+    data: str | None = None,
+    tta: Literal["flip", "flip_shift", "none"] | None = None,
+    device: Device = "auto",
+    find: Find = Find(),
+    show: Show = Show(),
+) -> int:
+    """Ask a run's weights about its test set, or about the test set of other data.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    data
+        Other data with the same classes.
+    tta
+        Test-time augmentation: average over mirrored (and shifted) views.
+    """
+    from .trained import evaluate as ask
+
+    with progress(show) as watch:
+        found, _ = ask(run, data=data, tta=tta, device=device, watch=watch, **vars(find))
+    if show.json:
+        print(json.dumps(found))
+        return 0
+    print(f"{found['data']}: {accuracy_text(found)}")
+    for pair in found["most_confused"][:3]:
+        print(f"  {pair['count']} x {pair['true']} taken for {pair['pred']}")
+    print(f"calibration error {found['calibration']['ece']:.3f}; tables in {run / 'evaluation'}/")
+    return 0
+
+
+def predict(
+    run: Path,
+    /,
+    *images: Path,
+    top: int = 3,
+    device: Device = "auto",
+    show: Show = Show(),
+) -> int:
+    """What a run's weights see in picture files.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    images
+        Picture files.
+    top
+        How many classes to name.
+    """
+    from .trained import predict as ask
+
+    guesses = ask(run, images, device=device)
+    if show.json:
+        print(json.dumps([{"id": g.id, "classes": dict(g.ranking)} for g in guesses]))
+        return 0
+    for guess in guesses:
+        ranking = ", ".join(f"{name} {prob:.1%}" for name, prob in guess.ranking[:top])
+        print(f"{guess.id}: {ranking}")
+    return 0
+
+
+def demo(*, out: Path = Path("runs"), show: Show = Show()) -> int:
+    """Train and evaluate on the bundled digits: the whole path in well under a minute.
+
+    Parameters
+    ----------
+    out
+        Where run folders are made.
+    """
+    from . import experiment
+
+    with progress(show) as watch:
+        run = experiment.demo(out=out, watch=watch)
+    return report(run, show)
+
+
+def _toml(value: object) -> str:
+    return json.dumps(value) if isinstance(value, str) else str(value)

@@ -1,0 +1,35 @@
+"""What several test files share."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from resight.datasets import Dataset, Split
+
+CLASSES = ("disc", "bar", "frame")
+SIDE = 16
+
+
+def _pictures(count: int, generator: torch.Generator, prefix: str) -> Split:
+    """`count` noisy images, (N, 3, 16, 16) uint8: each class lights up a third of the columns."""
+    labels = torch.arange(count) % len(CLASSES)
+    images = torch.randint(0, 120, (count, 3, SIDE, SIDE), generator=generator)
+    third = torch.arange(SIDE) * len(CLASSES) // SIDE  # (W,) 0 0 .. 1 1 .. 2 2
+    lit: Tensor = third == labels[:, None]  # (N, W)
+    images += 100 * lit[:, None, None, :]
+    ids = tuple(f"{prefix}/{row}" for row in range(count))
+    return Split(images=images.to(torch.uint8), labels=labels, ids=ids)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Dataset:
+    """Three classes that a small network learns in a few epochs; 91 + 31 images, both odd."""
+    generator = torch.Generator().manual_seed(20)
+    return Dataset(
+        name="tiny",
+        classes=CLASSES,
+        train=_pictures(91, generator, "train"),
+        test=_pictures(31, generator, "test"),
+        notes=(),
+        fingerprint="0" * 64,
+    )

@@ -1,0 +1,290 @@
+"""From a recipe to a run folder, and what later commands make of it."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from torch import nn
+
+import resight
+from resight.errors import Diverged, ResightError, UsageError
+from resight.recipe import Constant
+from resight.recipe_text import from_toml, with_overrides
+from resight.training import StepDone
+
+QUICK = [
+    "model.name=swift",
+    "model.widths=[8,8,8]",
+    "training.batch_size=32",
+    "training.micro_batch=none",
+    "schedule.name=constant",
+    "schedule.epochs=2",
+    "optimizer.lr=0.05",
+    "augment.crop=none",
+]
+
+
+def quick(*more: str) -> resight.Recipe:
+    return with_overrides(resight.find_recipe("base"), [*QUICK, *more])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny: resight.Dataset) -> resight.Run:
+    return resight.train(quick(), data=tiny, out=tmp_path_factory.mktemp("out"), name="run")
+
+
+def test_the_run_folder_holds_what_it_should(run: resight.Run) -> None:
+    assert {path.name for path in run.folder.iterdir()} == {
+        "recipe.toml",
+        "env.json",
+        "metrics.jsonl",
+        "metrics.csv",
+        "summary.json",
+        "last.pt",
+        "previous.pt",
+        "best.safetensors",
+        "predictions.csv",
+        "confusion_matrix.csv",
+        "README.md",
+        "curves.png",
+        "rates.png",
+        "confusion_matrix.png",
+        "reliability.png",
+        "per_class.png",
+        "misclassified.png",
+        "correct.png",
+    }
+    for picture in run.folder.glob("*.png"):
+        with Image.open(picture) as image:
+            image.load()
+
+
+def test_the_recipe_in_the_folder_is_the_one_that_ran(run: resight.Run) -> None:
+    recipe = from_toml((run.folder / "recipe.toml").read_text())
+    assert recipe == run.recipe
+    assert recipe.data.source == "tiny"
+
+
+def test_metrics_say_the_same_in_both_forms(run: resight.Run) -> None:
+    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    with open(run.folder / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [{k: str(v) for k, v in line.items()} for line in lines] == rows
+    assert [line["epoch"] for line in lines] == [1, 2]
+
+
+def test_predictions_are_of_the_whole_test_set_with_the_best_weights(
+    run: resight.Run, tiny: resight.Dataset
+) -> None:
+    with open(run.folder / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == list(tiny.test.ids)
+    assert [row["truth"] for row in rows] == [tiny.classes[k] for k in tiny.test.labels]
+    right = sum(row["truth"] == row["prediction"] for row in rows)
+    assert run.summary["test"]["accuracy"]["value"] == right / len(rows)
+    again, predictions = resight.evaluate(run.folder, data=tiny)
+    assert again["accuracy"] == run.summary["test"]["accuracy"]
+    assert run.predictions is not None
+    np.testing.assert_array_equal(predictions.logits, run.predictions.logits)
+
+
+def test_the_best_weights_carry_what_they_need(run: resight.Run, tiny: resight.Dataset) -> None:
+    with safe_open(run.folder / "best.safetensors", "pt") as file:
+        head = json.loads(file.metadata()["resight"])
+    assert head["classes"] == list(tiny.classes)
+    assert head["epoch"] == run.summary["best_epoch"]
+    assert from_toml(head["recipe"]) == run.recipe
+
+
+def test_the_test_set_has_no_part_in_training(tmp_path: Path, tiny: resight.Dataset) -> None:
+    """Another test set changes nothing but the answer about it."""
+    other = resight.Dataset(
+        "tiny", tiny.classes, tiny.train, tiny.test.select(torch.arange(9)), (), tiny.fingerprint
+    )
+    a = resight.train(quick(), data=tiny, out=tmp_path, name="a")
+    b = resight.train(quick(), data=other, out=tmp_path, name="b")
+    assert (a.folder / "best.safetensors").read_bytes() == (
+        b.folder / "best.safetensors"
+    ).read_bytes()
+    assert b.summary["test"]["images"] == 9
+
+
+def test_a_seed_decides_everything(tmp_path: Path, tiny: resight.Dataset) -> None:
+    torch.manual_seed(1)
+    a = resight.train(quick("seed=3"), data=tiny, out=tmp_path, name="a")
+    torch.manual_seed(2)
+    b = resight.train(quick("seed=3"), data=tiny, out=tmp_path, name="b")
+    c = resight.train(quick("seed=4"), data=tiny, out=tmp_path, name="c")
+    weights = [(r.folder / "best.safetensors").read_bytes() for r in (a, b, c)]
+    assert weights[0] == weights[1] != weights[2]
+
+
+def test_an_existing_folder_is_refused_unless_forced(tmp_path: Path, tiny: resight.Dataset) -> None:
+    first = resight.train(quick(), data=tiny, out=tmp_path, name="a")
+    before = (first.folder / "summary.json").read_text()
+    with pytest.raises(UsageError, match="exists already; choose another --name"):
+        resight.train(quick(), data=tiny, out=tmp_path, name="a")
+    assert (first.folder / "summary.json").read_text() == before
+    again = resight.train(quick("seed=9"), data=tiny, out=tmp_path, name="a", force=True)
+    assert again.recipe.seed == 9
+
+
+def test_force_does_not_replace_what_is_no_run(tmp_path: Path, tiny: resight.Dataset) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "mine.jpg").write_bytes(b"precious")
+    with pytest.raises(UsageError, match="is not a run folder, so --force will not replace it"):
+        resight.train(quick(), data=tiny, out=tmp_path, name="photos", force=True)
+    assert (tmp_path / "photos" / "mine.jpg").read_bytes() == b"precious"
+
+
+def test_an_unwritable_place_is_refused(tmp_path: Path, tiny: resight.Dataset) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"cannot make the run folder .* choose another --out"):
+        resight.train(quick(), data=tiny, out=tmp_path / "file", name="a")
+
+
+def test_divergence_keeps_the_last_good_checkpoint(tmp_path: Path, tiny: resight.Dataset) -> None:
+    class Breaks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3))
+            self.calls = 0
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            self.calls += self.training
+            logits: torch.Tensor = self.inner(images)
+            return logits * (float("nan") if self.calls == 5 else 1.0)
+
+    with pytest.raises(Diverged, match=r"became nan at step 5 \(epoch 2\) .* state after epoch 1"):
+        resight.train(
+            quick("optimizer.lr=0.001"), data=tiny, model=Breaks(), out=tmp_path, name="a"
+        )
+    saved = torch.load(tmp_path / "a" / "last.pt", weights_only=True)
+    assert len(saved["state"]["rows"]) == 1
+    assert all(value.isfinite().all() for value in saved["state"]["model"].values())
+
+
+FULL_DISK = """
+import resource, sys
+import resight
+from resight.recipe_text import with_epochs
+recipe = with_epochs(resight.find_recipe("digits"), 3)
+def fill(event):
+    if type(event).__name__ == "StepDone" and event.epoch == 2:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    resight.train(recipe, out=sys.argv[1], name="a", watch=fill)
+except resight.ResightError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path) -> None:
+    """A limit on the size of files fails as a full disk does: in the middle of a write."""
+    result = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert "cannot write" in result.stdout
+    assert "File too large" in result.stdout
+    assert result.stdout.count("\n") == 1
+    assert not list((tmp_path / "a").glob(".*"))
+    assert len(resight.resume(tmp_path / "a").history.epochs) == 3
+
+
+def test_a_module_of_ones_own(tmp_path: Path, tiny: resight.Dataset) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3))
+    run = resight.train(
+        quick("optimizer.lr=0.001"), data=tiny, model=model, out=tmp_path, name="mine"
+    )
+    assert run.recipe.model.name == "custom"
+    assert "Sequential" in run.recipe.model.target
+    assert run.predictions is not None
+    fresh = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3))
+    _, predictions = resight.evaluate(run.folder, data=tiny, model=fresh)
+    np.testing.assert_array_equal(predictions.logits, run.predictions.logits)
+    with pytest.raises(UsageError, match="pass"):
+        resight.evaluate(run.folder, data=tiny)
+
+
+def test_without_validation_the_last_epoch_is_kept(tmp_path: Path, tiny: resight.Dataset) -> None:
+    recipe = quick("data.val_fraction=none", "training.select=last")
+    run = resight.train(recipe, data=tiny, out=tmp_path, name="all")
+    assert run.summary["data"]["train"] == len(tiny.train)
+    assert run.summary["validation"] is None
+    assert run.summary["best_epoch"] == 2
+
+
+def test_pictures_of_ones_own(run: resight.Run, tiny: resight.Dataset, tmp_path: Path) -> None:
+    """A picture from the test set, saved as a file, is seen as it was in the test set."""
+    assert run.predictions is not None
+    Image.fromarray(tiny.test.images[4].permute(1, 2, 0).numpy()).save(tmp_path / "four.png")
+    (guess,) = resight.predict(run.folder, [tmp_path / "four.png"])
+    assert guess.id.endswith("four.png")
+    probs = dict(zip(tiny.classes, run.predictions.probs[4], strict=True))
+    assert dict(guess.ranking) == pytest.approx(probs, abs=1e-6)
+    assert [p for _, p in guess.ranking] == sorted(dict(guess.ranking).values(), reverse=True)
+
+
+def test_other_classes_are_refused(run: resight.Run) -> None:
+    with pytest.raises(UsageError, match=r"the classes of digits .* are not those"):
+        resight.evaluate(run.folder, data="digits")
+
+
+def test_a_damaged_model_file_is_said(tmp_path: Path, run: resight.Run) -> None:
+    for name in ("recipe.toml", "best.safetensors"):
+        (tmp_path / name).write_bytes((run.folder / name).read_bytes()[:200])
+    with pytest.raises(ResightError, match=r"best\.safetensors is damaged"):
+        resight.predict(tmp_path, ["x.png"])
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [("tpu", "is unknown; choose"), ("cuda:99", "has no device"), ("cpu:x", "is unknown")],
+)
+def test_devices_that_do_not_exist(name: str, fault: str, tiny: resight.Dataset) -> None:
+    with pytest.raises(UsageError, match=fault):
+        resight.train(quick(), data=tiny, device=name)
+
+
+def test_what_the_run_was_is_written_down(run: resight.Run) -> None:
+    env = json.loads((run.folder / "env.json").read_text())
+    assert env["torch"] == torch.__version__
+    assert env["threads"] == torch.get_num_threads()
+    card = (run.folder / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: pytorch\n")
+    assert f"{run.summary['test']['accuracy']['value']:.2%}" in card
+
+
+def test_training_leaves_the_global_generator_alone(tmp_path: Path, tiny: resight.Dataset) -> None:
+    before = torch.get_rng_state()
+    resight.train(quick("model.dropout=0.5"), data=tiny, out=tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_watching_changes_nothing(run: resight.Run, tiny: resight.Dataset, tmp_path: Path) -> None:
+    def look(event: object) -> None:
+        torch.rand(3)
+        if isinstance(event, StepDone):
+            np.random.default_rng().random()
+
+    other = resight.train(quick(), data=tiny, out=tmp_path, name="run", watch=look)
+    assert (other.folder / "best.safetensors").read_bytes() == (
+        run.folder / "best.safetensors"
+    ).read_bytes()
+
+
+def test_a_path_is_kept_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a run can be resumed from another folder."""
+    images = np.random.default_rng(0).integers(0, 255, (40, 16, 16, 3), dtype=np.uint8)
+    np.savez(tmp_path / "set.npz", images=images, labels=np.arange(40) % 4)
+    monkeypatch.chdir(tmp_path)
+    run = resight.train(quick(), data="set.npz", out=tmp_path, name="a")
+    assert run.recipe.data.source == str(tmp_path / "set.npz")
+    assert isinstance(run.recipe.schedule, Constant)
