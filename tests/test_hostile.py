@@ -151,7 +151,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int =
     [
         (member("../evil.txt"), "'../evil.txt' leads out of its folder"),
         (member("a/../../evil.txt"), "leads out"),
-        (member("/tmp/evil.txt"), "leads out"),
+        (member("/etc/evil.txt"), "leads out"),
         (member("a\\..\\..\\evil.txt"), "leads out"),
         (member("../../data_batch_1"), "leads out"),
         (member("x", tarfile.SYMTYPE, "/etc/passwd"), "'x' is a link or a device"),

@@ -56,10 +56,9 @@ def train(
     dry_run
         Check recipe and data, print the resolved recipe, and stop.
     """
-    from . import experiment
-    from .preparation import begin, use_deterministic
     from .presets import find_recipe
     from .recipe_text import to_toml, with_epochs, with_overrides
+    from .sources import find_source
 
     flags = {
         "data.source": data,
@@ -73,6 +72,11 @@ def train(
         asked = with_epochs(asked, epochs)
     given = [f"{path}={_toml(value)}" for path, value in flags.items() if value is not None]
     asked = with_overrides(asked, [*given, *(set_ or [])])
+    find_source(asked.data.source)
+
+    from . import experiment  # torch: only now that the request makes sense
+    from .preparation import begin, use_deterministic
+
     if deterministic:
         use_deterministic()
     with progress(show) as watch:

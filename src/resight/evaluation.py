@@ -17,9 +17,9 @@ from .records import Predictions
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; every module's `training` flag is given back."""
     flags = [(module, module.training) for module in model.modules()]
-    model.eval()
     try:
-        with torch.inference_mode():
+        model.eval()
+        with torch.no_grad():  # in inference mode, what a module caches could not be trained with
             yield
     finally:
         for module, flag in flags:
@@ -53,7 +53,7 @@ def predict_split(
     with evaluating(model), autocast(training, device):
         for images, _ in eval_batches(split, stats, batch_size=batch_size):
             images = in_layout(images, training)
-            logits.append(view_logits(model, images, tta).float())
+            logits.append(view_logits(model, images, tta))
     return Predictions(
         ids=split.ids,
         logits=torch.cat(logits).cpu().numpy(),  # (N, K)
@@ -70,18 +70,22 @@ def in_layout(images: Tensor, training: Training) -> Tensor:
 
 
 def view_logits(model: nn.Module, images: Tensor, tta: str | None) -> Tensor:
-    """Logits (N, K), averaged over the views of test-time augmentation.
+    """Logits (N, K) in float32, averaged over the views of test-time augmentation.
 
     `flip`: the image and its mirror. `flip_shift` (Jordan 2024): those two, and the same shifted
     by one pixel up-left and down-right; the unshifted pair weighs as much as the shifted four.
     """
+
+    def both_ways(view: Tensor) -> Tensor:
+        mean: Tensor = (model(view).float() + model(view.flip(-1)).float()) / 2
+        return mean
+
     if tta is None:
-        return model(images)  # type: ignore[no-any-return]
-    mirrored = (model(images) + model(images.flip(-1))) / 2
+        return model(images).float()  # type: ignore[no-any-return]
+    unshifted = both_ways(images)
     if tta == "flip":
-        return mirrored  # type: ignore[no-any-return]
+        return unshifted
     height, width = images.shape[-2:]
-    padded = F.pad(images, (1, 1, 1, 1), mode="reflect")
-    shifted = [padded[..., d : d + height, d : d + width] for d in (0, 2)]
-    views = [view for image in shifted for view in (image, image.flip(-1))]
-    return mirrored / 2 + sum(model(view) for view in views) / 8  # type: ignore[no-any-return]
+    padded = F.pad(images, (1, 1, 1, 1), mode="reflect")  # (N, C, H + 2, W + 2)
+    up_left, down_right = (padded[..., d : d + height, d : d + width] for d in (2, 0))
+    return unshifted / 2 + (both_ways(up_left) + both_ways(down_right)) / 4

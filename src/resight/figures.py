@@ -1,8 +1,8 @@
 """Records to pictures: each function takes values and gives a matplotlib `Figure`; `save` writes.
 
-Made for print: one scale for what is compared, the Okabe-Ito colours with a second cue (line
-style, marker or sign) for every difference of hue, text of 6 pt or more. pyplot is not used, so
-no window, no global figure; a user's own matplotlib settings do not change the pictures.
+Made for print: one scale for what is compared, and the Okabe-Ito colours with a second cue
+(line style, marker or sign) for every difference of hue. pyplot is not used, so no window, no
+global figure; a user's own matplotlib settings do not change the pictures.
 
 Pictures are uint8 (N, H, W, C), C = 1 or 3. Names and ids come from outside and are drawn as
 they are: `$` starts no formula, a control character becomes a question mark.
@@ -57,11 +57,11 @@ _STYLE = {
     "axes.titlelocation": "left",
     "axes.titlesize": 10,
     "figure.constrained_layout.use": True,
+    "figure.dpi": _DPI,
     "font.size": 9,
     "grid.color": "#E4E4E4",
     "legend.frameon": False,
     "lines.linewidth": 1.6,
-    "savefig.dpi": _DPI,
     "svg.hashsalt": "resight",  # the same ids in every run
     "text.parse_math": False,
     "xtick.labelsize": 8,
@@ -471,7 +471,7 @@ def _fit(text: Text, lead: str, name: str, room: float) -> None:
     """Set a text to `lead` and as much of the name as fits into `room` inches."""
     limit = len(name)
     text.set_text(lead + _shorten(name, limit))
-    while limit > 1 and (wide := text.get_window_extent(dpi=_DPI).width / _DPI) > room:
+    while limit > 1 and (wide := text.get_window_extent().width / _DPI) > room:
         limit = max(1, min(limit - 1, int(limit * room / wide) + 1))
         text.set_text(lead + _shorten(name, limit))
 

@@ -8,7 +8,8 @@ it decides what to show, when to save and when to stop; nothing hooks into the l
 
 Everything that changes during training is in `TrainState`. The batch, its augmentation and the
 dropout of step k of epoch e depend on (seed, e, k) alone, so a state that is saved and loaded
-goes on exactly where it stopped.
+goes on exactly where it stopped. What a step borrows, such as torch's global random numbers, it
+gives back before the event.
 """
 
 import math
@@ -30,14 +31,14 @@ from .errors import Diverged, UsageError
 from .evaluation import autocast, in_layout, predict_split
 from .metrics import accuracy, mean_loss
 from .optimizers import add_l1_gradient, build_optimizer, set_rates
-from .recipe import Recipe, Training
-from .records import EpochRow, History
+from .recipe import SGD, Plateau, Recipe, RMSprop
+from .records import EpochRow, History, Predictions
 from .schedules import Schedule, build_schedule
 
 # A mean cross entropy this many times that of guessing is an explosion, not a bad batch.
 EXPLODED = 50.0
 
-DROPOUT = 3  # the purpose of a seed, apart from order and augmentation
+DROPOUT = 3  # the purpose of a seed; 1 and 2 are the order and the augmentation of batches.py
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class TrainState:
     lrs: list[float] = field(default_factory=list)
     momenta: list[float] = field(default_factory=list)
     rows: list[EpochRow] = field(default_factory=list)
-    epoch_secs: float = 0.0  # spent in the epoch under way
+    epoch_secs: float = 0.0  # of the epoch under way, with what the driver did between steps
 
     @property
     def evaluated(self) -> nn.Module:
@@ -100,11 +101,14 @@ class TrainState:
             epochs=tuple(self.rows),
             lrs=np.array(self.lrs),
             momenta=np.array(self.momenta),
-            losses=self.step_losses[: self.step].double().cpu().numpy(),
+            losses=self.step_losses[: self.step].cpu().double().numpy(),
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain Python only: `torch.load(weights_only=True)` reads it back."""
+        """Tensors and plain Python only: `torch.load(weights_only=True)` reads it back.
+
+        They share memory with the state: save or copy them before the next step.
+        """
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -146,19 +150,17 @@ def start(recipe: Recipe, data: TrainData, model: nn.Module) -> TrainState:
         )
     layout = torch.channels_last if training.channels_last else torch.contiguous_format
     model = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
-    optimizer = build_optimizer(recipe.optimizer, model)
     spe = steps_per_epoch(len(data.train), training.batch_size)
-    momentum = getattr(recipe.optimizer, "momentum", getattr(recipe.optimizer, "beta1", None))
-    schedule = build_schedule(
-        recipe.schedule, lr=recipe.optimizer.lr, momentum=momentum, steps_per_epoch=spe
-    )
+    spec = recipe.optimizer
+    momentum = spec.momentum if isinstance(spec, SGD | RMSprop) else spec.beta1
+    schedule = build_schedule(recipe.schedule, lr=spec.lr, momentum=momentum, steps_per_epoch=spe)
     averaged = None
     if training.ema_decay is not None:
         average = get_ema_multi_avg_fn(training.ema_decay)  # type: ignore[no-untyped-call]
         averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
     return TrainState(
         model=model,
-        optimizer=optimizer,
+        optimizer=build_optimizer(spec, model),
         schedule=schedule,
         scaler=torch.amp.GradScaler(device.type, enabled=training.precision == "fp16"),
         averaged=averaged,
@@ -175,17 +177,16 @@ def fit(
     After every event `state` is whole: it can be saved, and the generator closed.
 
     Raises:
-        Diverged: the loss became NaN, infinite or exploded; `state` is then not worth saving.
+        Diverged: the loss became NaN, infinite or exploded, or the weights did; `state` is then
+            not worth saving.
     """
     model: nn.Module = torch.compile(state.model) if recipe.training.compile else state.model  # type: ignore[assignment]
-    with _borrowed_rng(data.train.images.device), _micro_batch_norm(state.model, recipe.training):
-        while len(state.rows) < recipe.schedule.epochs:
-            yield from _train_epoch(state, model, recipe, data)
-            _check_finite(state, data, since=len(state.rows) * state.schedule.steps_per_epoch)
-            state.rows.append(_validate(state, recipe, data))
-            state.epoch_secs = 0.0
-            best = best_epoch(state.rows, recipe.training.select)
-            yield EpochDone(state.rows[-1], best=best == len(state.rows))
+    while len(state.rows) < recipe.schedule.epochs:
+        yield from _train_epoch(state, model, recipe, data)
+        state.rows.append(_validate(state, recipe, data))
+        state.epoch_secs = 0.0
+        best = best_epoch(state.rows, recipe.training.select)
+        yield EpochDone(state.rows[-1], best=best == len(state.rows))
 
 
 def _train_epoch(
@@ -194,7 +195,9 @@ def _train_epoch(
     """The steps that are left of the epoch under way; `model` is `state.model`, maybe compiled."""
     training, device = recipe.training, data.train.images.device
     epoch, spe = len(state.rows), state.schedule.steps_per_epoch
-    metrics = [getattr(row, getattr(recipe.schedule, "metric", "val_loss")) for row in state.rows]
+    watched: list[float] = []
+    if isinstance(recipe.schedule, Plateau):
+        watched = [getattr(row, recipe.schedule.metric) for row in state.rows]
     batches = train_batches(
         data.train,
         recipe.augment,
@@ -204,37 +207,40 @@ def _train_epoch(
         epoch=epoch,
         first_step=state.step - epoch * spe,
     )
-    state.model.train()
-    clock = time.perf_counter()
+    began = time.perf_counter() - state.epoch_secs
     for images, labels in batches:  # (N, C, H, W) normalised, (N,)
-        rates = state.schedule.at(state.step, metrics)
+        rates = state.schedule.at(state.step, watched)
         set_rates(state.optimizer, rates.lr, rates.momentum)
-        torch.manual_seed(mix_seed(recipe.seed, state.step, DROPOUT))
-        total, correct = torch.zeros((), device=device), torch.zeros_like(state.step_correct[0])
-        for x, y in _micro_batches(in_layout(images, training), labels, training.micro_batch):
-            with autocast(training, device):
-                logits = model(x)  # (n, K)
-            nll, objective = _cross_entropy(logits, y, recipe.loss.label_smoothing)
-            state.scaler.scale(objective.sum() / len(labels)).backward()  # type: ignore[no-untyped-call]
-            total += nll.detach().sum()
-            correct += (logits.argmax(1) == y).sum()
+        state.optimizer.zero_grad(set_to_none=True)  # also what an interrupted step left behind
+        state.model.train()
+        parts = _micro_batches(in_layout(images, training), labels, training.micro_batch)
+        loss = torch.zeros((), device=device)
+        correct = torch.zeros((), dtype=torch.int64, device=device)
+        seed = mix_seed(recipe.seed, epoch, state.step - epoch * spe, DROPOUT)
+        with _seeded(seed, device), _shared_momentum(state.model, len(parts)):
+            for x, y in parts:
+                with autocast(training, device):
+                    logits = model(x)  # (n, K)
+                nll, objective = _cross_entropy(logits, y, recipe.loss.label_smoothing)
+                state.scaler.scale(objective.sum() / len(labels)).backward()  # type: ignore[no-untyped-call]
+                loss += nll.detach().sum() / len(labels)
+                correct += (logits.argmax(1) == y).sum()
         if recipe.loss.l1 is not None:
             state.scaler.unscale_(state.optimizer)
             add_l1_gradient(state.model, recipe.loss.l1)
         state.scaler.step(state.optimizer)
         state.scaler.update()
-        state.optimizer.zero_grad(set_to_none=True)
         if state.averaged:
             state.averaged.update_parameters(state.model)
 
-        state.step_losses[state.step] = loss = total / len(labels)
+        state.step_losses[state.step] = loss
         state.step_correct[state.step] = correct
         state.lrs.append(rates.lr)
         state.momenta.append(math.nan if rates.momentum is None else rates.momentum)
         state.step += 1
-        state.epoch_secs += time.perf_counter() - clock
         if device.type == "cpu":  # elsewhere reading the loss would make every step wait
-            _check_finite(state, data, since=state.step - 1)
+            _check_losses(state, data, since=state.step - 1)
+        state.epoch_secs = time.perf_counter() - began
         yield StepDone(
             epoch=epoch + 1,
             step=state.step,
@@ -244,15 +250,24 @@ def _train_epoch(
             lr=rates.lr,
             images=len(labels),
         )
-        clock = time.perf_counter()  # what the driver did is not training time
+    _check_losses(state, data, since=epoch * spe)  # waits until the device has done the steps
+    state.epoch_secs = time.perf_counter() - began
 
 
 def best_epoch(rows: Sequence[EpochRow], select: str) -> int:
-    """The epoch (from 1) whose weights are kept: best by `select`, the first of equals, or last."""
+    """The epoch (from 1) whose weights are kept, by `training.select`.
+
+    Of equal accuracies the one with the lower loss, and of equals in that too the first.
+    """
     if select == "last":
         return len(rows)
-    sign = -1 if select == "val_loss" else 1
-    return max(rows, key=lambda row: (sign * getattr(row, select), -row.epoch)).epoch
+
+    def rank(row: EpochRow) -> tuple[float, ...]:
+        assert row.val_accuracy is not None  # without validation a recipe can only select "last"
+        assert row.val_loss is not None
+        return (row.val_loss,) if select == "val_loss" else (-row.val_accuracy, row.val_loss)
+
+    return min(rows, key=rank).epoch  # the first of equals
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
@@ -262,70 +277,94 @@ def _cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> tuple[Te
     return nll, (1 - smoothing) * nll - smoothing * log_probs.mean(dim=1)
 
 
-def _micro_batches(
-    images: Tensor, labels: Tensor, size: int | None
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _micro_batches(images: Tensor, labels: Tensor, size: int | None) -> list[tuple[Tensor, Tensor]]:
     # Even parts: a leftover of one image would be a poor sample for batch norm.
     parts = 1 if size is None else math.ceil(len(labels) / size)
-    return zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)
+    return list(zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True))
 
 
 def _validate(state: TrainState, recipe: Recipe, data: TrainData) -> EpochRow:
     """The row of the epoch whose steps are done."""
     spe, n = state.schedule.steps_per_epoch, len(data.train)
     done = slice(state.step - spe, state.step)
-    sizes = torch.full((spe,), float(recipe.training.batch_size), dtype=torch.float64)
+    sizes = torch.full((spe,), recipe.training.batch_size, dtype=torch.float64)
     sizes[-1] = n - recipe.training.batch_size * (spe - 1)
-    predictions = data.val and predict_split(
-        state.evaluated, data.val, data.stats, classes=data.classes, training=recipe.training
-    )
+    predictions = None
+    if data.val is not None:
+        predictions = predict_split(
+            state.evaluated, data.val, data.stats, classes=data.classes, training=recipe.training
+        )
+    _check_weights(state, predictions)
     return EpochRow(
         epoch=len(state.rows) + 1,
         step=state.step,
         lr=state.lrs[-1],
-        train_loss=float((state.step_losses[done].double().cpu() * sizes).sum() / n),
+        train_loss=float((state.step_losses[done].cpu().double() * sizes).sum() / n),
         train_accuracy=int(state.step_correct[done].sum()) / n,
         val_loss=mean_loss(predictions) if predictions else None,
         val_accuracy=accuracy(predictions).value if predictions else None,
         train_secs=state.epoch_secs,
-        images_per_sec=n / state.epoch_secs if state.epoch_secs else 0.0,
+        images_per_sec=n / state.epoch_secs,
     )
 
 
-def _check_finite(state: TrainState, data: TrainData, *, since: int) -> None:
+def _check_losses(state: TrainState, data: TrainData, *, since: int) -> None:
     limit = EXPLODED * math.log(len(data.classes))
     bad = ~(state.step_losses[since : state.step] < limit)  # NaN is not less than anything
     if bad.any():
         step = since + int(bad.nonzero()[0])
-        raise Diverged(
-            f"the loss became {float(state.step_losses[step]):.4g} at step {step + 1} (epoch "
-            f"{step // state.schedule.steps_per_epoch + 1}) with lr {state.lrs[step]:.4g}; "
-            "lower optimizer.lr, or warm up longer"
-        )
+        raise _diverged(state, step, f"the loss became {float(state.step_losses[step]):.4g}")
+
+
+def _check_weights(state: TrainState, predictions: Predictions | None) -> None:
+    """What the last step of an epoch broke shows in no training loss."""
+    finite = torch.stack([weight.isfinite().all() for weight in state.evaluated.parameters()])
+    if not finite.all():
+        raise _diverged(state, state.step - 1, "the weights became NaN or infinite")
+    if predictions and not np.isfinite(predictions.logits).all():
+        raise _diverged(state, state.step - 1, "the validation loss became NaN or infinite")
+
+
+def _diverged(state: TrainState, step: int, what: str) -> Diverged:
+    return Diverged(
+        f"{what} at step {step + 1} (epoch {step // state.schedule.steps_per_epoch + 1}) with lr "
+        f"{state.lrs[step]:.4g}; lower optimizer.lr, or warm up longer"
+    )
 
 
 @contextmanager
-def _borrowed_rng(device: torch.device) -> Iterator[None]:
-    """Every step seeds torch's global generator, for dropout; it is given back as it was."""
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generators, which dropout draws from; then give them back."""
+    # torch.manual_seed would reseed every GPU, and on the CPU alone takes a hundred times longer.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        elif device.type == "mps":  # the one that fork_rng cannot give back
+            torch.mps.manual_seed(seed)
         yield
 
 
 @contextmanager
-def _micro_batch_norm(model: nn.Module, training: Training) -> Iterator[None]:
-    """Batch norm's running statistics forget per logical batch, not per micro-batch.
+def _shared_momentum(model: nn.Module, parts: int) -> Iterator[None]:
+    """Batch norm's running statistics forget per step, not per micro-batch.
 
     Each of the m micro-batches of a step updates them, so a momentum p would reach back m times
     less far, and validation would follow the noise of single micro-batches: 1 - (1 - p)^(1/m)
     keeps the reach.
     """
-    parts = math.ceil(training.batch_size / (training.micro_batch or training.batch_size))
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
+    borrowed = [
+        (module, module.momentum)
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        and module.momentum is not None  # None: the plain mean over all batches so far
+        and parts > 1
+    ]
     try:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum and 1 - (1 - momentum) ** (1 / parts)
+        for norm, momentum in borrowed:
+            norm.momentum = 1 - (1 - momentum) ** (1 / parts)
         yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
+        for norm, momentum in borrowed:
             norm.momentum = momentum

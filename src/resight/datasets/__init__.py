@@ -1,6 +1,6 @@
 """Data sets: a name or a path to uint8 images, labels, class names and ids."""
 
-from .load import load
+from .loading import load
 from .pictures import read_pictures
 from .values import Dataset, Split, Statistics, hold_out, statistics
 

@@ -58,7 +58,7 @@ def digest_files(files: Mapping[str, Path]) -> str:
     index, a file counts as unchanged while its size, times and inode are.
     """
     stats = {name: _stat(path) for name, path in files.items()}
-    state = [(name, str(files[name].absolute()), stat) for name, stat in stats.items()]
+    state = [(name, os.path.abspath(files[name]), stat) for name, stat in stats.items()]
     memo = cache_folder() / "digests" / hashlib.sha256(repr(state).encode()).hexdigest()[:32]
     try:
         remembered = memo.read_text(encoding="ascii")

@@ -3,6 +3,7 @@
 Krizhevsky 2009, "Learning multiple layers of features from tiny images".
 """
 
+import os
 import tarfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -117,7 +118,8 @@ def _is_tar(path: Path) -> bool:
 
 
 def _files(folder: Path) -> set[str]:
-    return {p.name for p in folder.iterdir() if p.is_file()}
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if entry.is_file()}
 
 
 def _layout_of(names: Iterable[str]) -> _Layout | None:

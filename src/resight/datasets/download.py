@@ -169,11 +169,9 @@ def _transfer(url: str, part: Path, archive: Archive, on_progress: Progress) -> 
     with urllib.request.urlopen(request, timeout=_TIMEOUT_SECS) as response:
         resumes = response.status == 206
         done = done if resumes else 0
-        length = response.headers.get("Content-Length")
-        if length is not None and done + int(length) != archive.size:
-            raise _MirrorFailed(
-                f"has {done + int(length):,} bytes where {archive.size:,} are expected"
-            )
+        length = response.length  # of what is to come; None if the server does not say
+        if length is not None and done + length != archive.size:
+            raise _MirrorFailed(f"has {done + length:,} bytes where {archive.size:,} are expected")
         with part.open("ab" if resumes else "wb") as file:
             while done < archive.size and (chunk := response.read(_CHUNK)):
                 file.write(chunk)

@@ -38,7 +38,7 @@ def find(path: Path) -> Found | None:
     if not path.is_dir():
         return None
     root = _unwrap(path)
-    folders = {p.name.lower(): p.name for p in _visible(root) if _may_be_split(p)}
+    folders = {p.name.lower(): p.name for p in _visible(root) if _is_split(p)}
     train = next((folders[name] for name in _TRAIN if name in folders), None)
     test = next((folders[name] for name in (*_TEST, *_VAL) if name in folders), None)
     if train is None and test is not None:
@@ -72,14 +72,16 @@ def _visible(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if not p.name.startswith((".", "__MACOSX")))
 
 
-def _may_be_split(folder: Path) -> bool:
-    """Whether it holds class folders, not pictures: there are data sets with a class `train`."""
-    inside = _visible(folder) if folder.is_dir() else []
-    return any(p.is_dir() for p in inside) and not any(_is_picture(p) for p in inside)
+def _is_split(folder: Path) -> bool:
+    """Whether it is named like one and holds class folders: a class may be called `train`."""
+    if folder.name.lower() not in (*_TRAIN, *_TEST, *_VAL) or not folder.is_dir():
+        return False
+    inside = _visible(folder)
+    return any(p.is_dir() for p in inside) and not any(_is_picture(p.name) for p in inside)
 
 
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in _SUFFIXES
+def _is_picture(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in _SUFFIXES
 
 
 def _unwrap(path: Path) -> Path:
@@ -101,19 +103,21 @@ def _tree(root: Path, folder: Path) -> _Tree:
             others += 1
             continue
         names = pictures.setdefault(entry.name, [])
-        for file in _walk(entry):
-            if _is_picture(file):
-                names.append(file.relative_to(root).as_posix())
+        for name in _walk(root, entry):
+            if _is_picture(name):
+                names.append(name)
             else:
                 others += 1
         names.sort()
     return _Tree(pictures, others)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _walk(root: Path, folder: Path) -> Iterator[str]:
+    """Names of files at any depth of `folder`, relative to `root`. Paths as text, for speed."""
     for inside, subfolders, files in os.walk(folder):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        yield from (Path(inside, name) for name in files if not name.startswith("."))
+        above = Path(inside).relative_to(root).as_posix()
+        yield from (f"{above}/{name}" for name in files if not name.startswith("."))
 
 
 def _check(tree: _Tree, root: Path) -> None:

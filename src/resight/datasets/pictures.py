@@ -152,9 +152,11 @@ def _decode(
     for row, result in enumerate(_each_decoded(pictures, work, options)):
         if isinstance(result, _Unreadable):
             if not options.skip_unreadable:
+                # Pictures named one by one, for a model whose channels are known, are not skipped.
+                skip = ", or skip such files with --skip-unreadable (skip_unreadable=True)"
                 raise UsageError(
                     f"{result.name} cannot be read as a picture ({result.reason}); mend or remove "
-                    "it, or skip such files with --skip-unreadable (skip_unreadable=True)"
+                    f"it{skip if channels is None else ''}"
                 )
             skipped.append(result.name)
             continue

@@ -104,6 +104,6 @@ def _fingerprint(classes: tuple[str, ...], *splits: Split) -> str:
     digest = hashlib.sha256(repr(classes).encode())
     for split in splits:
         digest.update(repr(tuple(split.images.shape)).encode())
-        digest.update(split.images.numpy().tobytes())
-        digest.update(split.labels.numpy().tobytes())
+        digest.update(split.images.contiguous().numpy().data)
+        digest.update(split.labels.contiguous().numpy().data)
     return digest.hexdigest()

@@ -1,0 +1,64 @@
+"""What every benchmark shares: a quiet machine, sides in turn, medians, a table and JSON."""
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+MOST_LOAD = 0.3  # load average of the last minute above which figures are not published
+
+
+def quiet_machine(*, allow_busy: bool) -> None:
+    """Stop with a message if something else is running, unless that is allowed."""
+    load = os.getloadavg()[0]
+    if load > MOST_LOAD and not allow_busy:
+        sys.exit(
+            f"the load average is {load:.2f}, above {MOST_LOAD}: a figure measured now would not "
+            "be worth publishing; wait a minute, or pass --busy to look anyway"
+        )
+
+
+def machine() -> dict[str, Any]:
+    """What a figure was measured on, with the speed of a reference matrix product."""
+    a = torch.rand(2048, 2048)
+    secs = []
+    for _ in range(5):
+        start = time.perf_counter()
+        a @ a
+        secs.append(time.perf_counter() - start)
+    return {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "matmul_gflops": round(2 * 2048**3 / statistics.median(secs) / 1e9, 1),
+        "load": round(os.getloadavg()[0], 2),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def in_turn(
+    sides: Mapping[str, Callable[[], float]], rounds: int, say: Callable[[str], None]
+) -> dict[str, list[float]]:
+    """Figures of each side, the sides taken in turn, after one round that does not count."""
+    figures: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(rounds + 1):
+        for name, side in sides.items():
+            figure = side()
+            say(f"round {turn}/{rounds}  {name}: {figure:.1f}")
+            if turn:
+                figures[name].append(figure)
+    return figures
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median and extremes."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def write_json(content: Mapping[str, Any]) -> None:
+    """On standard output, where progress does not go."""
+    print(json.dumps(content, indent=2))
