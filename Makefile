@@ -11,7 +11,7 @@ demo: .venv/installed  ## install, then train and evaluate on the bundled digits
 	$(BIN)/resight demo
 
 test: .venv/dev  ## install, then run all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto
 
 check: .venv/dev  ## format, lint and types, as they must be
 	$(BIN)/ruff format --check .

@@ -22,7 +22,8 @@ from resight.augment import normalise
 from resight.networks import build_model
 from resight.preparation import split_and_measure
 from resight.recipe_text import overlay
-from resight.training import TrainData, fit, start
+from resight.train_state import TrainData, start
+from resight.training import fit
 
 NETWORKS = ("resnet9", "resnet18")
 PLAIN_BATCHES = (64, 128, 256)

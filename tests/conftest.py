@@ -1,5 +1,10 @@
 """What several test files share."""
 
+import os
+
+# Several test processes with several threads each would wait for one another most of the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 from torch import Tensor

@@ -18,6 +18,7 @@ from PIL import Image
 
 from resight import figures, metrics
 from resight.errors import ResightError, UsageError
+from resight.figures import style
 from resight.recipe import MultiStep, OneCycle, Triangular
 from resight.records import EpochRow, History, Predictions
 from resight.schedules import build_schedule
@@ -380,11 +381,11 @@ def test_draws_must_fit_their_images(after):
 
 @given(st.text(max_size=60), st.integers(2, 40))
 def test_shortened_names_keep_both_ends(text, limit):
-    short = figures._shorten(text, limit)
+    short = style.shorten(text, limit)
     assert len(short) == min(len(text), limit)
     assert short.isprintable()
     if len(text) > limit:
         cut = (limit - 1) - (limit - 1) * 2 // 3
         assert short[cut] == "…"
-        assert figures._clean(text).startswith(short[:cut])
-        assert figures._clean(text).endswith(short[cut + 1 :])
+        assert style.clean(text).startswith(short[:cut])
+        assert style.clean(text).endswith(short[cut + 1 :])

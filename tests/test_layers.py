@@ -16,7 +16,7 @@ LAYERS = [
     {"errors", "files", "interrupt", "recipe", "recipe_text", "presets", "records", "metrics"}
     | {"sources"},
     {"datasets", "augment", "batches", "networks", "schedules", "optimizers"},
-    {"evaluation", "training"},
+    {"evaluation", "train_state", "training"},
     {"preparation", "run_folder", "figures", "artefacts"},
     {"experiment", "trained", "look", "listings", "progress"},
     {"cli_options", "cli_runs", "cli_lists", "cli", "__main__", "__init__"},
@@ -62,7 +62,7 @@ def test_imports_point_one_way(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_stay_small(path: Path) -> None:
-    limit = 500 if path.name in ("figures.py", "recipe.py") else 330
+    limit = 410 if path.name == "recipe.py" else 330
     assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
 
 

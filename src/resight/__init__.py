@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .networks import layer_table, models
     from .presets import find_recipe, recipes
     from .recipe import Recipe
-    from .recipe_text import from_toml, to_toml, with_overrides
+    from .recipe_text import from_toml, to_toml, with_epochs, with_overrides
     from .records import History, Predictions
     from .trained import evaluate, predict
 
@@ -49,6 +49,7 @@ _HOME = {
     "resume": "experiment",
     "to_toml": "recipe_text",
     "train": "experiment",
+    "with_epochs": "recipe_text",
     "with_overrides": "recipe_text",
 }
 
@@ -76,6 +77,7 @@ __all__ = [
     "resume",
     "to_toml",
     "train",
+    "with_epochs",
     "with_overrides",
 ]
 

@@ -18,7 +18,8 @@ from .recipe import Custom, Recipe
 from .recipe_text import overlay
 from .schedules import describe
 from .sources import find_source
-from .training import EpochDone, StepDone, TrainData, TrainState, start
+from .train_state import TrainData, TrainState, start
+from .training import EpochDone, StepDone
 
 PREPARED_IMAGES = 5_000  # training images that data-dependent initialisation looks at
 

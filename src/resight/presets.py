@@ -96,6 +96,7 @@ PRESETS: dict[str, Preset] = {
             "optimizer.lr": (0.2, "scaled down with the batch"),
             "schedule.epochs": (10, "seconds"),
             "schedule.peak_epoch": (2.5, "a quarter of the run"),
+            "loss.label_smoothing": (0.0, "nearly all right: confidence should say so"),
             "training.batch_size": (128, "11 steps an epoch of 1,299 images"),
             "training.micro_batch": ("none", "the batch is small enough"),
         },
@@ -136,8 +137,10 @@ def find_recipe(name_or_path: str) -> Recipe:
         return preset(name_or_path)
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"recipe file {path} cannot be read: {error}") from error
+    except OSError as error:
+        raise UsageError(f"recipe file {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"recipe file {path} is not text in UTF-8") from error
     tables = parse_toml(text, str(path))
     base = tables.pop("base", None)
     if base is not None and not isinstance(base, str):

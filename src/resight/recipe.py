@@ -257,7 +257,8 @@ class OneCycle(_MomentumCycle):
         if self.peak_epoch is not None and self.peak_epoch >= limit:
             half = "half of " if self.three_phase else ""
             raise ValueError(
-                f"peak_epoch = {self.peak_epoch:g} must come before {half}epochs = {self.epochs}"
+                f"peak_epoch = {self.peak_epoch:g} must come before {half}epochs = {self.epochs}; "
+                "--epochs shrinks the whole schedule"
             )
         return self
 

@@ -16,39 +16,26 @@ import math
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from .batches import mix_seed, steps_per_epoch, train_batches
-from .datasets import Split, Statistics
-from .errors import Diverged, UsageError
+from .batches import mix_seed, train_batches
+from .errors import Diverged
 from .evaluation import autocast, in_layout, predict_split
 from .metrics import accuracy, mean_loss
-from .optimizers import add_l1_gradient, build_optimizer, set_rates
-from .recipe import SGD, Plateau, Recipe, RMSprop
-from .records import EpochRow, History, Predictions
-from .schedules import Schedule, build_schedule
+from .optimizers import add_l1_gradient, set_rates
+from .recipe import Plateau, Recipe
+from .records import EpochRow, Predictions
+from .train_state import TrainData, TrainState
 
 # A mean cross entropy this many times that of guessing is an explosion, not a bad batch.
 EXPLODED = 50.0
 
 DROPOUT = 3  # the purpose of a seed; 1 and 2 are the order and the augmentation of batches.py
-
-
-@dataclass(frozen=True)
-class TrainData:
-    """What is trained on and watched: splits on the training device, and train's statistics."""
-
-    train: Split
-    val: Split | None
-    stats: Statistics
-    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -70,103 +57,6 @@ class EpochDone:
 
     row: EpochRow
     best: bool
-
-
-@dataclass
-class TrainState:
-    """Everything that changes while training."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    schedule: Schedule
-    scaler: torch.amp.GradScaler
-    averaged: AveragedModel | None
-    step_losses: Tensor  # (total_steps,) float32 on the device, mean over the step's images
-    step_correct: Tensor  # (total_steps,) int64 on the device
-    step: int = 0  # steps done in the whole run
-    lrs: list[float] = field(default_factory=list)
-    momenta: list[float] = field(default_factory=list)
-    rows: list[EpochRow] = field(default_factory=list)
-    epoch_secs: float = 0.0  # of the epoch under way, with what the driver did between steps
-
-    @property
-    def evaluated(self) -> nn.Module:
-        """The module whose weights are judged and kept: the average where there is one."""
-        return self.averaged.module if self.averaged else self.model
-
-    @property
-    def history(self) -> History:
-        """The run so far."""
-        return History(
-            epochs=tuple(self.rows),
-            lrs=np.array(self.lrs),
-            momenta=np.array(self.momenta),
-            losses=self.step_losses[: self.step].cpu().double().numpy(),
-        )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain Python only: `torch.load(weights_only=True)` reads it back.
-
-        They share memory with the state: save or copy them before the next step.
-        """
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "averaged": self.averaged.state_dict() if self.averaged else None,
-            "step_losses": self.step_losses,
-            "step_correct": self.step_correct,
-            "step": self.step,
-            "lrs": self.lrs,
-            "momenta": self.momenta,
-            "rows": [asdict(row) for row in self.rows],
-            "epoch_secs": self.epoch_secs,
-        }
-
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
-        self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.scaler.load_state_dict(saved["scaler"])
-        if self.averaged:
-            self.averaged.load_state_dict(saved["averaged"])
-        self.step_losses.copy_(saved["step_losses"])
-        self.step_correct.copy_(saved["step_correct"])
-        self.step, self.epoch_secs = saved["step"], saved["epoch_secs"]
-        self.lrs, self.momenta = list(saved["lrs"]), list(saved["momenta"])
-        self.rows = [EpochRow(**row) for row in saved["rows"]]
-
-
-def start(recipe: Recipe, data: TrainData, model: nn.Module) -> TrainState:
-    """The state before the first step; `model` is moved to the data's device.
-
-    Raises:
-        UsageError: the device cannot compute in `training.precision`.
-    """
-    training, device = recipe.training, data.train.images.device
-    if training.precision == "fp16" and device.type == "cpu":
-        raise UsageError(
-            'training.precision = "fp16" needs a GPU, but the device is cpu; use bf16 or float32'
-        )
-    layout = torch.channels_last if training.channels_last else torch.contiguous_format
-    model = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
-    spe = steps_per_epoch(len(data.train), training.batch_size)
-    spec = recipe.optimizer
-    momentum = spec.momentum if isinstance(spec, SGD | RMSprop) else spec.beta1
-    schedule = build_schedule(recipe.schedule, lr=spec.lr, momentum=momentum, steps_per_epoch=spe)
-    averaged = None
-    if training.ema_decay is not None:
-        average = get_ema_multi_avg_fn(training.ema_decay)  # type: ignore[no-untyped-call]
-        averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
-    return TrainState(
-        model=model,
-        optimizer=build_optimizer(spec, model),
-        schedule=schedule,
-        scaler=torch.amp.GradScaler(device.type, enabled=training.precision == "fp16"),
-        averaged=averaged,
-        step_losses=torch.full((schedule.total_steps,), math.nan, device=device),
-        step_correct=torch.zeros(schedule.total_steps, dtype=torch.int64, device=device),
-    )
 
 
 def fit(
@@ -195,6 +85,7 @@ def _train_epoch(
     """The steps that are left of the epoch under way; `model` is `state.model`, maybe compiled."""
     training, device = recipe.training, data.train.images.device
     epoch, spe = len(state.rows), state.schedule.steps_per_epoch
+    first = state.step - epoch * spe
     watched: list[float] = []
     if isinstance(recipe.schedule, Plateau):
         watched = [getattr(row, recipe.schedule.metric) for row in state.rows]
@@ -205,10 +96,10 @@ def _train_epoch(
         batch_size=training.batch_size,
         seed=recipe.seed,
         epoch=epoch,
-        first_step=state.step - epoch * spe,
+        first_step=first,
     )
     began = time.perf_counter() - state.epoch_secs
-    for images, labels in batches:  # (N, C, H, W) normalised, (N,)
+    for k, (images, labels) in enumerate(batches, first):  # (N, C, H, W) normalised, (N,)
         rates = state.schedule.at(state.step, watched)
         set_rates(state.optimizer, rates.lr, rates.momentum)
         state.optimizer.zero_grad(set_to_none=True)  # also what an interrupted step left behind
@@ -216,7 +107,7 @@ def _train_epoch(
         parts = _micro_batches(in_layout(images, training), labels, training.micro_batch)
         loss = torch.zeros((), device=device)
         correct = torch.zeros((), dtype=torch.int64, device=device)
-        seed = mix_seed(recipe.seed, epoch, state.step - epoch * spe, DROPOUT)
+        seed = mix_seed(recipe.seed, epoch, k, DROPOUT)
         with _seeded(seed, device), _shared_momentum(state.model, len(parts)):
             for x, y in parts:
                 with autocast(training, device):

@@ -57,7 +57,9 @@ def _read(path: Path, options: Options) -> Contents:
         images, image_notes = _images(arrays[images_key], images_key)
         numbers = number_labels(labels[labels_key], classes, labels_key)
         if len(images) != len(numbers):
-            raise UsageError(f"{images_key} has {len(images)} images but {len(numbers)} labels")
+            raise UsageError(
+                f"{path}: {images_key} has {len(images)} images but {len(numbers)} labels"
+            )
         images, fit_notes = fit_arrays(images, options.image_size)
         notes += [note for note in (*image_notes, *fit_notes) if note not in notes]
         ids = [f"{images_key}[{row}]" for row in range(len(images))]

@@ -1,0 +1,27 @@
+"""Records to pictures: each function takes values and gives a matplotlib `Figure`; `save` writes.
+
+Made for print: one scale for what is compared, and the Okabe-Ito colours with a second cue
+(line style, marker or sign) for every difference of hue. pyplot is not used, so no window, no
+global figure; a user's own matplotlib settings do not change the pictures.
+
+Pictures are uint8 (N, H, W, C), C = 1 or 3. Names and ids come from outside and are drawn as
+they are: `$` starts no formula, a control character becomes a question mark.
+"""
+
+from .curves import rates_as_run, schedule_curve, training_curves
+from .numbers import confusion_matrix, per_class, reliability
+from .pictures import before_after, image_grid, prediction_grid
+from .style import save
+
+__all__ = [
+    "before_after",
+    "confusion_matrix",
+    "image_grid",
+    "per_class",
+    "prediction_grid",
+    "rates_as_run",
+    "reliability",
+    "save",
+    "schedule_curve",
+    "training_curves",
+]

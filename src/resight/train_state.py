@@ -1,0 +1,125 @@
+"""Everything that changes while training, in one place: what a checkpoint saves and gives back."""
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from .batches import steps_per_epoch
+from .datasets import Split, Statistics
+from .errors import UsageError
+from .optimizers import build_optimizer
+from .recipe import SGD, Recipe, RMSprop
+from .records import EpochRow, History
+from .schedules import Schedule, build_schedule
+
+
+@dataclass(frozen=True)
+class TrainData:
+    """What is trained on and watched: splits on the training device, and train's statistics."""
+
+    train: Split
+    val: Split | None
+    stats: Statistics
+    classes: tuple[str, ...]
+
+
+@dataclass
+class TrainState:
+    """Everything that changes while training."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    scaler: torch.amp.GradScaler
+    averaged: AveragedModel | None
+    step_losses: Tensor  # (total_steps,) float32 on the device, mean over the step's images
+    step_correct: Tensor  # (total_steps,) int64 on the device
+    step: int = 0  # steps done in the whole run
+    lrs: list[float] = field(default_factory=list)
+    momenta: list[float] = field(default_factory=list)
+    rows: list[EpochRow] = field(default_factory=list)
+    epoch_secs: float = 0.0  # of the epoch under way, with what the driver did between steps
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The module whose weights are judged and kept: the average where there is one."""
+        return self.averaged.module if self.averaged else self.model
+
+    @property
+    def history(self) -> History:
+        """The run so far."""
+        return History(
+            epochs=tuple(self.rows),
+            lrs=np.array(self.lrs),
+            momenta=np.array(self.momenta),
+            losses=self.step_losses[: self.step].cpu().double().numpy(),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain Python only: `torch.load(weights_only=True)` reads it back.
+
+        They share memory with the state: save or copy them before the next step.
+        """
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "averaged": self.averaged.state_dict() if self.averaged else None,
+            "step_losses": self.step_losses,
+            "step_correct": self.step_correct,
+            "step": self.step,
+            "lrs": self.lrs,
+            "momenta": self.momenta,
+            "rows": [asdict(row) for row in self.rows],
+            "epoch_secs": self.epoch_secs,
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scaler.load_state_dict(saved["scaler"])
+        if self.averaged:
+            self.averaged.load_state_dict(saved["averaged"])
+        self.step_losses.copy_(saved["step_losses"])
+        self.step_correct.copy_(saved["step_correct"])
+        self.step, self.epoch_secs = saved["step"], saved["epoch_secs"]
+        self.lrs, self.momenta = list(saved["lrs"]), list(saved["momenta"])
+        self.rows = [EpochRow(**row) for row in saved["rows"]]
+
+
+def start(recipe: Recipe, data: TrainData, model: nn.Module) -> TrainState:
+    """The state before the first step; `model` is moved to the data's device.
+
+    Raises:
+        UsageError: the device cannot compute in `training.precision`.
+    """
+    training, device = recipe.training, data.train.images.device
+    if training.precision == "fp16" and device.type == "cpu":
+        raise UsageError(
+            'training.precision = "fp16" needs a GPU, but the device is cpu; use bf16 or float32'
+        )
+    layout = torch.channels_last if training.channels_last else torch.contiguous_format
+    model = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+    spe = steps_per_epoch(len(data.train), training.batch_size)
+    spec = recipe.optimizer
+    momentum = spec.momentum if isinstance(spec, SGD | RMSprop) else spec.beta1
+    schedule = build_schedule(recipe.schedule, lr=spec.lr, momentum=momentum, steps_per_epoch=spe)
+    averaged = None
+    if training.ema_decay is not None:
+        average = get_ema_multi_avg_fn(training.ema_decay)  # type: ignore[no-untyped-call]
+        averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+    return TrainState(
+        model=model,
+        optimizer=build_optimizer(spec, model),
+        schedule=schedule,
+        scaler=torch.amp.GradScaler(device.type, enabled=training.precision == "fp16"),
+        averaged=averaged,
+        step_losses=torch.full((schedule.total_steps,), math.nan, device=device),
+        step_correct=torch.zeros(schedule.total_steps, dtype=torch.int64, device=device),
+    )
