@@ -364,6 +364,30 @@ def test_any_module_learns(data):
     assert state.rows[-1].train_loss < state.rows[0].train_loss / 2
 
 
+@pytest.mark.parametrize(
+    ("outputs", "found"),
+    [
+        (nn.Linear(768, 5), r"\(1, 5\)"),
+        (nn.Linear(768, 2), r"\(1, 2\)"),
+        (nn.Sequential(nn.Linear(768, 3), nn.Unflatten(1, (3, 1))), r"\(1, 3, 1\)"),
+    ],
+)
+def test_outputs_that_are_not_one_a_class_are_refused_at_once(data, outputs, found):
+    model = nn.Sequential(nn.Flatten(), outputs)
+    with pytest.raises(UsageError, match=rf"makes {found} of one image, .* 3 classes; .* \(1, 3\)"):
+        start(recipe_of(), data, model)
+    assert model.training
+
+
+def test_outputs_that_are_no_tensor_are_refused_at_once(data):
+    class Named(Pixels):
+        def forward(self, images):
+            return {"logits": super().forward(images)}
+
+    with pytest.raises(UsageError, match="makes dict of one image"):
+        start(recipe_of(), data, Named())
+
+
 # --- random numbers ---------------------------------------------------------------------------
 
 

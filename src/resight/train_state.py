@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from .augment import normalise
 from .batches import steps_per_epoch
 from .datasets import Split, Statistics
 from .errors import UsageError
+from .evaluation import autocast, evaluating, in_layout
 from .optimizers import build_optimizer
 from .recipe import SGD, Recipe, RMSprop
 from .records import EpochRow, History
@@ -97,7 +99,8 @@ def start(recipe: Recipe, data: TrainData, model: nn.Module) -> TrainState:
     """The state before the first step; `model` is moved to the data's device.
 
     Raises:
-        UsageError: the device cannot compute in `training.precision`.
+        UsageError: the device cannot compute in `training.precision`, or the model's outputs are
+            not one number a class.
     """
     training, device = recipe.training, data.train.images.device
     if training.precision == "fp16" and device.type == "cpu":
@@ -106,6 +109,7 @@ def start(recipe: Recipe, data: TrainData, model: nn.Module) -> TrainState:
         )
     layout = torch.channels_last if training.channels_last else torch.contiguous_format
     model = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+    _check_outputs(model, recipe, data)
     spe = steps_per_epoch(len(data.train), training.batch_size)
     spec = recipe.optimizer
     momentum = spec.momentum if isinstance(spec, SGD | RMSprop) else spec.beta1
@@ -123,3 +127,17 @@ def start(recipe: Recipe, data: TrainData, model: nn.Module) -> TrainState:
         step_losses=torch.full((schedule.total_steps,), math.nan, device=device),
         step_correct=torch.zeros(schedule.total_steps, dtype=torch.int64, device=device),
     )
+
+
+def _check_outputs(model: nn.Module, recipe: Recipe, data: TrainData) -> None:
+    """Outputs without a class would train without complaint, and fail when they are evaluated."""
+    images = normalise(data.train.images[:1], data.stats)  # (1, C, H, W)
+    with evaluating(model), autocast(recipe.training, images.device):
+        logits = model(in_layout(images, recipe.training))
+    wanted = (1, len(data.classes))
+    if not isinstance(logits, Tensor) or logits.shape != wanted:
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UsageError(
+            f"the model makes {found} of one image, but the data has {wanted[1]} classes; "
+            f"its forward has to return logits of shape {wanted}"
+        )

@@ -62,14 +62,14 @@ def fetch(
     Failures that may pass are tried again after `wait_secs`, twice as long each time.
 
     Raises:
-        ResightError: offline, no mirror has the right file, or the folder cannot be written.
-        UsageError: `RESIGHT_MIRROR` is not a web address.
+        ResightError: no mirror has the right file, or the folder cannot be written.
+        UsageError: offline and not there yet, or `RESIGHT_MIRROR` is not a web address.
     """
     target = folder / archive.file
     if _is_whole(target, archive):
         return target
     if offline or is_offline():
-        raise ResightError(
+        raise UsageError(
             f"{archive.file} is not in {folder} (or not the official file) and downloads are "
             f"off; put {archive.mirrors[0]}/{archive.file} there, or pass --data PATH"
         )
