@@ -106,7 +106,8 @@ def test_evaluate(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["loss"] != summary["loss"]
     n, value = found["accuracy"]["n"], found["accuracy"]["value"]
     assert found["accuracy"]["low"] == wilson(round(n * value), n).low
-    assert (done / "evaluation" / "predictions.csv").exists()
+    assert (done / "evaluation-digits" / "predictions.csv").exists()
+    assert (done / "evaluation-digits-flip_shift" / "predictions.csv").exists()
 
 
 def test_predict(done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,7 +166,7 @@ def test_every_command_has_help_and_a_function_of_its_name(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     names = [name for command in app for name in [str(command)] if not name.startswith("-")]
-    assert len(names) == 8
+    assert len(names) == 9
     for name in names:
         assert callable(getattr(resight, name))
         assert main([name, "--help"]) == 0
@@ -240,5 +241,5 @@ def test_on_a_terminal_a_bar_moves_and_colour_can_be_refused(tmp_path: Path) -> 
     os.close(screen)
     assert process.wait() == 0
     text = shown.decode()
-    assert re.search(r"epoch [12]/2 .*━.*loss [\d.]+  lr [\d.]+  [\d,]+ images/s", text)
+    assert re.search(r"epoch [12]/2 .*━.*loss [\d.]+  acc \d+%  lr [\d.]+  [\d,]+ images/s", text)
     assert not re.search(r"\x1b\[[\d;]*3[0-7][;m]", text)  # no colour

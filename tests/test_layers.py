@@ -14,11 +14,11 @@ ROOT = Path(resight.__file__).parent
 # A module imports only from its own layer or an earlier one.
 LAYERS = [
     {"errors", "files", "interrupt", "recipe", "recipe_text", "presets", "records", "metrics"}
-    | {"sources"},
-    {"datasets", "augment", "batches", "networks", "schedules", "optimizers"},
-    {"evaluation", "train_state", "training"},
+    | {"sources", "lr_rules", "lr_verdict"},
+    {"datasets", "augment", "batches", "networks", "schedules", "optimizers"} | {"lr_scheduler"},
+    {"evaluation", "train_state", "training", "lr_range", "give_back"},
     {"preparation", "run_folder", "figures", "artefacts"},
-    {"experiment", "trained", "look", "listings", "progress"},
+    {"experiment", "trained", "look", "listings", "progress"} | {"schedule_view", "sketch"},
     {"cli_options", "cli_runs", "cli_lists", "cli", "__main__", "__init__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
@@ -90,6 +90,7 @@ HEAVY = "[m for m in ('torch', 'matplotlib', 'pyarrow', 'PIL') if m in sys.modul
         (["recipes", "swift"], 0),
         (["models"], 0),
         (["data"], 0),
+        (["schedule", "base"], 0),
         (["nonsense"], 2),
         (["train", "digits", "--nonsense"], 2),
         (["train", "nonsense"], 2),

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from .datasets import load as data
     from .errors import Diverged, ResightError, UsageError
     from .experiment import Run, demo, resume, train
+    from .lr_scheduler import ScheduleLR
     from .networks import layer_table, models
     from .presets import find_recipe, recipes
     from .recipe import Recipe
     from .recipe_text import from_toml, to_toml, with_epochs, with_overrides
     from .records import History, Predictions
+    from .schedule_view import schedule
     from .trained import evaluate, predict
 
 _HOME = {
@@ -34,6 +36,7 @@ _HOME = {
     "Recipe": "recipe",
     "ResightError": "errors",
     "Run": "experiment",
+    "ScheduleLR": "lr_scheduler",
     "Split": "datasets",
     "Statistics": "datasets",
     "UsageError": "errors",
@@ -47,6 +50,7 @@ _HOME = {
     "predict": "trained",
     "recipes": "presets",
     "resume": "experiment",
+    "schedule": "schedule_view",
     "to_toml": "recipe_text",
     "train": "experiment",
     "with_epochs": "recipe_text",
@@ -61,6 +65,7 @@ __all__ = [
     "Recipe",
     "ResightError",
     "Run",
+    "ScheduleLR",
     "Split",
     "Statistics",
     "UsageError",
@@ -75,6 +80,7 @@ __all__ = [
     "predict",
     "recipes",
     "resume",
+    "schedule",
     "to_toml",
     "train",
     "with_epochs",

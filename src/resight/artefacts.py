@@ -1,12 +1,14 @@
 """What a run leaves behind for people: the summary, tables, pictures and the model card."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from . import figures
+from .errors import ResightError
 from .files import write_text
 from .metrics import calibration, confusion, per_class_accuracy, summarise, top_losses, wilson
 from .preparation import Beginning
@@ -53,6 +55,7 @@ def summarise_run(begun: Beginning, predictions: Predictions | None) -> dict[str
 
 def write_results(
     folder: RunFolder,
+    recipe: Recipe,
     result: dict[str, Any],
     history: History,
     predictions: Predictions | None,
@@ -61,7 +64,7 @@ def write_results(
     """Everything that `summary` and `history` say, as files in the run folder."""
     folder.write_json("summary.json", result)
     folder.write_history(history)
-    write_text(folder.path / "README.md", model_card(folder.recipe, result))
+    write_text(folder.path / "README.md", model_card(recipe, result))
     if history.epochs:
         figures.save(
             figures.training_curves(history, result["best_epoch"]), folder.path / "curves.png"
@@ -73,11 +76,14 @@ def write_results(
 
 
 def write_evaluation(
-    folder: RunFolder, found: dict[str, Any], predictions: Predictions, images: Tensor
+    path: Path, found: dict[str, Any], predictions: Predictions, images: Tensor
 ) -> None:
-    """The answer of `evaluate`, in the folder `evaluation/` of the run."""
-    inside = RunFolder(folder.path / "evaluation")
-    inside.path.mkdir(exist_ok=True)
+    """The answer of `evaluate`, in a folder of its own."""
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ResightError(f"cannot make {path}: {error.strerror}") from error
+    inside = RunFolder(path)
     inside.write_json("summary.json", found)
     inside.write_predictions(predictions)
     draw_predictions(inside, predictions, images)

@@ -45,10 +45,14 @@ def step_generator(seed: int, epoch: int, step: int, device: torch.device) -> Ge
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
-    """Count the batches of n images; the last may be smaller."""
-    if batch_size < 1:
-        raise UsageError(f"batch_size = {batch_size} must be at least 1")
-    return -(-n // batch_size)
+    """Count the training batches of n images; the last may be smaller.
+
+    A single image left over makes no batch: batch norm can learn nothing from it, and on a 1x1
+    map cannot even compute. Another order leaves another image out in the next epoch.
+    """
+    _check_size(batch_size)
+    full, rest = divmod(n, batch_size)
+    return max(1, full + (rest > 1))
 
 
 def train_batches(
@@ -85,6 +89,12 @@ def eval_batches(
     split: Split, stats: Statistics, *, batch_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield a split in its own order, normalised only: (images, labels) as in `train_batches`."""
-    for step in range(steps_per_epoch(len(split), batch_size)):
-        rows = slice(step * batch_size, (step + 1) * batch_size)
+    _check_size(batch_size)
+    for first in range(0, len(split), batch_size):
+        rows = slice(first, first + batch_size)
         yield normalise(split.images[rows], stats), split.labels[rows]
+
+
+def _check_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise UsageError(f"batch_size = {batch_size} must be at least 1")

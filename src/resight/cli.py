@@ -31,6 +31,7 @@ for command in (
     cli_lists.recipes,
     cli_lists.models,
     cli_lists.data,
+    cli_lists.schedule,
     cli_runs.demo,
 ):
     app.command(command)

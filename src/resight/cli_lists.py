@@ -1,7 +1,11 @@
-"""The commands that show what there is: recipes, networks, data."""
+"""The commands that show what there is: recipes, networks, data, schedules."""
 
 import json
+import sys
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from .cli_options import Find, Setting, Show, progress
 
@@ -16,7 +20,10 @@ def recipes(name: str | None = None, /, *, show: Show = Show()) -> int:
     """
     from . import listings
 
-    print(listings.recipe_text(name) if name else listings.recipe_list(as_json=show.json))
+    if name is None:
+        print(listings.recipe_list(as_json=show.json))
+    else:
+        print(listings.recipe_text(name, as_json=show.json))
     return 0
 
 
@@ -88,10 +95,64 @@ def data(
         found = describe_data(
             source,
             recipe=recipe,
-            overrides=set_ or [],
+            overrides=[f"data.skip_unreadable={str(find.skip_unreadable).lower()}", *(set_ or [])],
             preview=out if preview else None,
+            offline=find.offline,
             watch=watch,
-            **vars(find),
         )
     print(json.dumps(found) if show.json else listings.data_text(found))
+    return 0
+
+
+def schedule(
+    recipe: str,
+    /,
+    *,
+    epochs: int | None = None,
+    images: int | None = None,
+    steps_per_epoch: int | None = None,
+    set_: Setting = None,
+    compare: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    metrics: str | None = None,
+    out: Path | None = None,
+    show: Show = Show(),
+) -> int:
+    """Show learning rate and momentum of a whole run, before any training.
+
+    Parameters
+    ----------
+    recipe
+        A name (see `resight recipes`) or a .toml file.
+    epochs
+        Stretch or shrink the whole schedule to this many epochs.
+    images
+        Training images, without those held out; 45,000 if not given.
+    steps_per_epoch
+        Steps an epoch, where they are known, instead of images.
+    compare
+        Kinds of schedule to lay over each other, of the same epochs and highest rate.
+    metrics
+        What plateau watches: a value an epoch with commas between, or a past run's folder.
+    out
+        Draw a figure: a .png or .svg file.
+    """
+    from .presets import find_recipe
+    from .recipe_text import with_epochs, with_overrides
+    from .schedule_view import show_schedule
+
+    asked = find_recipe(recipe)
+    if epochs is not None:
+        asked = with_epochs(asked, epochs)
+    text = show_schedule(
+        with_overrides(asked, set_ or []),
+        compare=compare or [],
+        metrics=metrics,
+        steps_per_epoch=steps_per_epoch,
+        images=images,
+        out=out,
+        as_json=show.json,
+    )
+    # A pipe may know fewer letters than a terminal; the numbers are plain in any.
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding))
     return 0

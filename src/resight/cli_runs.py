@@ -57,35 +57,36 @@ def train(
         Check recipe and data, print the resolved recipe, and stop.
     """
     from .presets import find_recipe
-    from .recipe_text import to_toml, with_epochs, with_overrides
+    from .recipe_text import nested, overlay, to_toml, with_epochs, with_overrides
     from .sources import find_source
 
     flags = {
         "data.source": data,
+        "data.skip_unreadable": find.skip_unreadable or None,
         "training.batch_size": batch_size,
+        "training.precision": precision,
+        "training.deterministic": deterministic or None,
         "optimizer.lr": lr,
         "seed": seed,
-        "training.precision": precision,
     }
     asked = find_recipe(recipe)
     if epochs is not None:
         asked = with_epochs(asked, epochs)
-    given = [f"{path}={_toml(value)}" for path, value in flags.items() if value is not None]
-    asked = with_overrides(asked, [*given, *(set_ or [])])
+    given = nested((path, value) for path, value in flags.items() if value is not None)
+    asked = with_overrides(overlay(asked, given, origin="flags"), set_ or [])
     find_source(asked.data.source)
 
     from . import experiment  # torch: only now that the request makes sense
-    from .preparation import begin, use_deterministic
+    from .preparation import begin
 
-    if deterministic:
-        use_deterministic()
+    offline = find.offline
     with progress(show) as watch:
         if dry_run:
-            begun = begin(asked, data=None, model=None, device=device, watch=watch, **vars(find))
+            begun = begin(asked, data=None, model=None, device=device, offline=offline, watch=watch)
             print(to_toml(begun.recipe), end="")
             return 0
         run = experiment.train(
-            asked, out=out, name=name, force=force, device=device, watch=watch, **vars(find)
+            asked, out=out, name=name, force=force, device=device, offline=offline, watch=watch
         )
     return report(run, show)
 
@@ -148,7 +149,8 @@ def evaluate(
     print(f"{found['data']}: {accuracy_text(found)}")
     for pair in found["most_confused"][:3]:
         print(f"  {pair['count']} x {pair['true']} taken for {pair['pred']}")
-    print(f"calibration error {found['calibration']['ece']:.3f}; tables in {run / 'evaluation'}/")
+    print(f"calibration error {found['calibration']['ece']:.3f}")
+    print(f"tables and pictures in {run / found['folder']}/")
     return 0
 
 
@@ -196,7 +198,3 @@ def demo(*, out: Path = Path("runs"), show: Show = Show()) -> int:
     with progress(show) as watch:
         run = experiment.demo(out=out, watch=watch)
     return report(run, show)
-
-
-def _toml(value: object) -> str:
-    return json.dumps(value) if isinstance(value, str) else str(value)

@@ -1,29 +1,14 @@
 """One pass over a split: what the model says about every image."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .batches import eval_batches
 from .datasets import Split, Statistics
+from .networks.modes import evaluating as evaluating
 from .recipe import Evaluation, Training
 from .records import Predictions
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; every module's `training` flag is given back."""
-    flags = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        with torch.no_grad():  # in inference mode, what a module caches could not be trained with
-            yield
-    finally:
-        for module, flag in flags:
-            module.training = flag
 
 
 def autocast(training: Training, device: torch.device) -> torch.autocast:
@@ -40,12 +25,15 @@ def predict_split(
     classes: tuple[str, ...],
     training: Training | None = None,
     evaluation: Evaluation | None = None,
-    batch_size: int = 500,
+    batch_size: int | None = None,
 ) -> Predictions:
     """Logits for every image of `split`, on the device the split is on, in its order.
 
-    `training` gives precision and memory layout, `evaluation` the test-time augmentation.
+    `training` gives precision and memory layout, `evaluation` the test-time augmentation. By
+    default a batch has about as many pixels as 500 images of 32 px.
     """
+    pixels = split.images.shape[-2] * split.images.shape[-1]
+    batch_size = batch_size or max(1, 500 * 32 * 32 // pixels)
     training = training or Training()
     tta = evaluation.tta if evaluation else None
     device = split.images.device

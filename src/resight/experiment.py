@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from .artefacts import summarise_run, write_results
 from .datasets import Dataset
-from .errors import Diverged, UsageError
+from .errors import Diverged, ResightError, UsageError
 from .evaluation import predict_split
 from .files import remove_leftovers
 from .interrupt import stop_requested
@@ -22,7 +23,7 @@ from .recipe import Recipe
 from .recipe_text import differences, from_toml
 from .records import History, Predictions
 from .run_folder import ModelInfo, RunFolder, run_path
-from .training import EpochDone, fit
+from .training import EpochDone, check_losses, deterministic_if, fit
 
 
 @dataclass(frozen=True)
@@ -40,21 +41,20 @@ class Run:
 def train(
     recipe: Recipe | str,
     *,
-    data: Dataset | str | None = None,
+    data: Dataset | str | Path | None = None,
     model: nn.Module | None = None,
     device: str = "auto",
     out: str | Path = "runs",
     name: str | None = None,
     force: bool = False,
     offline: bool = False,
-    skip_unreadable: bool = False,
     watch: Watch | None = None,
 ) -> Run:
     """Train by a recipe (a value, a preset's name or a TOML file) and evaluate the best weights.
 
     `data` stands in for `recipe.data.source`; `model` for the recipe's network. `watch` is shown
     every event and cannot change anything. Interrupted by Ctrl-C, the run returns with
-    `interrupted=True` and can be resumed.
+    `interrupted=True` and can be resumed. A finished run leaves `model` with the chosen weights.
 
     Raises:
         UsageError: the recipe, the data or the run folder is not usable as asked.
@@ -69,11 +69,16 @@ def train(
         model=model,
         device=device,
         offline=offline,
-        skip_unreadable=skip_unreadable,
         watch=watch,
     )
-    folder = RunFolder.create(path, begun.recipe)
-    folder.save_checkpoint(begun.state.state_dict(), fingerprint=begun.dataset.fingerprint)
+    folder = RunFolder.create(
+        path,
+        begun.recipe,
+        begun.state.state_dict(),
+        fingerprint=begun.dataset.fingerprint,
+        force=force,
+        device=str(begun.splits.train.images.device),
+    )
     return _run(folder, begun, watch)
 
 
@@ -114,7 +119,6 @@ def resume(
         model=model,
         device=device,
         offline=offline,
-        skip_unreadable=True,  # as the run did, or the fingerprint differs
         watch=watch,
     )
     if begun.dataset.fingerprint != saved["fingerprint"]:
@@ -123,7 +127,6 @@ def resume(
             "put it back, or start a new run"
         )
     begun.state.load_state_dict(saved["state"])
-    remove_leftovers(folder.path)
     return _run(folder, begun, watch)
 
 
@@ -145,27 +148,39 @@ def _run(folder: RunFolder, begun: Beginning, watch: Watch) -> Run:
         epoch=0,
     )
     events = fit(state, recipe, begun.splits)
-    with stop_requested() as asked, closing(events):
+    with (
+        folder.alone(),
+        deterministic_if(recipe.training.deterministic),
+        stop_requested() as asked,
+        closing(events),
+    ):
+        remove_leftovers(folder.path)
         try:
             for event in events:
                 watch(event)
                 if isinstance(event, EpochDone):
                     if event.best:
                         folder.save_best(state.evaluated, replace(info, epoch=event.row.epoch))
-                    folder.save_checkpoint(state.state_dict(), fingerprint=fingerprint)
+                    folder.save_checkpoint(recipe, state.state_dict(), fingerprint=fingerprint)
                     folder.write_history(state.history)
                 if asked():
                     break
+            check_losses(state, begun.splits)  # on a GPU, those of an epoch cut short were not
         except Diverged as error:
             raise Diverged(
                 f"{error}; the state after epoch {len(state.rows)} is kept in {folder.path}"
             ) from error
-    interrupted = len(state.rows) < recipe.schedule.epochs
-    if interrupted:
-        folder.save_checkpoint(state.state_dict(), fingerprint=fingerprint)
+        except torch.OutOfMemoryError as error:
+            raise ResightError(
+                f"the memory of {begun.splits.train.images.device} is full; set "
+                f"training.micro_batch to less than {recipe.training.micro_batch or 'batch_size'}"
+            ) from error
+        interrupted = len(state.rows) < recipe.schedule.epochs
+        if interrupted:
+            folder.save_checkpoint(recipe, state.state_dict(), fingerprint=fingerprint)
     predictions = None if interrupted else _test(folder, begun)
     summary = summarise_run(begun, predictions)
-    write_results(folder, summary, state.history, predictions, begun.dataset.test.images)
+    write_results(folder, recipe, summary, state.history, predictions, begun.dataset.test.images)
     return Run(folder.path, recipe, state.history, predictions, summary, interrupted)
 
 

@@ -34,9 +34,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Put `text` into `path` (UTF-8), in place of what is there."""
+    r"""Put `text` into `path`, in place of what is there.
+
+    In UTF-8; a file name that is none, as Unix allows, is written with its bytes as \udcXX.
+    """
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -57,9 +57,11 @@ def recipe_list(*, as_json: bool = False) -> str:
     return _text(table)
 
 
-def recipe_text(name: str) -> str:
+def recipe_text(name: str, *, as_json: bool = False) -> str:
     """One named recipe: where it comes from, how and why it differs from its base, its TOML."""
     recipe = preset(name)
+    if as_json:
+        return json.dumps(recipe.model_dump())
     entry = PRESETS[name]
     lines = [f"# {name}: {entry.summary}", f"# source: {entry.source}"]
     lines.append(

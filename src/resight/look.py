@@ -10,7 +10,7 @@ from . import figures
 from .augment import augment, check_augment, denormalise
 from .batches import step_generator
 from .datasets import Dataset, statistics
-from .preparation import Watch, find_dataset
+from .preparation import Loading, Watch, find_dataset
 from .presets import find_recipe
 from .recipe import Recipe
 from .recipe_text import overlay, with_overrides
@@ -25,7 +25,6 @@ def describe_data(
     overrides: Sequence[str] = (),
     preview: Path | None = None,
     offline: bool = False,
-    skip_unreadable: bool = False,
     watch: Watch = lambda event: None,
 ) -> dict[str, Any]:
     """Counts, classes, shape and statistics of a data set; with `preview`, a picture as well.
@@ -35,7 +34,10 @@ def describe_data(
     asked = overlay(find_recipe(recipe), {"data": {"source": source}}, origin="data")
     asked = with_overrides(asked, overrides)
     dataset = find_dataset(
-        asked, None, offline=offline, skip_unreadable=skip_unreadable, watch=lambda event: None
+        asked,
+        None,
+        offline=offline,
+        watch=lambda event: watch(event) if isinstance(event, Loading) else None,
     )
     if preview is not None:
         draw_preview(dataset, asked, preview)

@@ -1,6 +1,6 @@
 """The steps between the stages: from what was asked for to splits and a model on a device."""
 
-import os
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +14,14 @@ from .datasets import Dataset, hold_out, statistics
 from .datasets import load as load_dataset
 from .errors import UsageError
 from .networks import build_model, prepare_model
-from .recipe import Custom, Recipe
+from .recipe import Custom, Recipe, Swift
 from .recipe_text import overlay
 from .schedules import describe
 from .sources import find_source
 from .train_state import TrainData, TrainState, start
 from .training import EpochDone, StepDone
 
-PREPARED_IMAGES = 5_000  # training images that data-dependent initialisation looks at
+PREPARED_IMAGES = 5_000  # training images that whitening looks at
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,7 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def use_deterministic() -> None:
-    """Make torch refuse, in this process, operations whose result varies between runs on a GPU."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
-
-
-def as_asked(recipe: Recipe, data: Dataset | str | None, model: nn.Module | None) -> Recipe:
+def as_asked(recipe: Recipe, data: Dataset | str | Path | None, model: nn.Module | None) -> Recipe:
     """The recipe with what was passed in beside it written down; a path is made absolute."""
     changes: dict[str, Any] = {}
     if model is not None:
@@ -92,7 +85,7 @@ def as_asked(recipe: Recipe, data: Dataset | str | None, model: nn.Module | None
     if isinstance(data, Dataset):
         changes["data"] = {"source": data.name}
     else:
-        found = find_source(data or recipe.data.source)
+        found = find_source(str(data or recipe.data.source))
         changes["data"] = {"source": str(found.resolve() if isinstance(found, Path) else found)}
     return overlay(recipe, changes, origin="train")
 
@@ -100,11 +93,10 @@ def as_asked(recipe: Recipe, data: Dataset | str | None, model: nn.Module | None
 def begin(
     recipe: Recipe,
     *,
-    data: Dataset | str | None,
+    data: Dataset | str | Path | None,
     model: nn.Module | None,
     device: str,
     offline: bool,
-    skip_unreadable: bool,
     watch: Watch,
 ) -> Beginning:
     """Everything before the first step: checked, loaded, split and built.
@@ -114,30 +106,23 @@ def begin(
     """
     chosen = pick_device(device)
     recipe = as_asked(recipe, data, model)
-    dataset = find_dataset(
-        recipe, data, offline=offline, skip_unreadable=skip_unreadable, watch=watch
-    )
+    dataset = find_dataset(recipe, data, offline=offline, watch=watch)
     splits = split_and_measure(recipe, dataset, chosen)
-    state = start(recipe, splits, model or fresh_model(recipe, splits))
+    state = start(recipe, splits, fresh_model(recipe, splits) if model is None else model)
     watch(Note(describe(state.schedule)))
     return Beginning(recipe, dataset, splits, state)
 
 
 def find_dataset(
-    recipe: Recipe,
-    data: Dataset | str | None,
-    *,
-    offline: bool,
-    skip_unreadable: bool,
-    watch: Watch,
-    image_size: int | None = None,
+    recipe: Recipe, data: Dataset | str | Path | None, *, offline: bool, watch: Watch
 ) -> Dataset:
+    """`data`, or what it or the recipe names, read as the recipe says; its notes are watched."""
     if not isinstance(data, Dataset):
         data = load_dataset(
-            data or recipe.data.source,
-            image_size=image_size or recipe.data.image_size,
+            str(data or recipe.data.source),
+            image_size=recipe.data.image_size,
             offline=offline,
-            skip_unreadable=skip_unreadable,
+            skip_unreadable=recipe.data.skip_unreadable,
             on_progress=lambda what, done, total: watch(Loading(what, done, total)),
         )
     for note in data.notes:
@@ -170,5 +155,7 @@ def fresh_model(recipe: Recipe, prepared: TrainData) -> nn.Module:
         image_size=images.shape[-1],
         seed=recipe.seed,
     )
-    prepare_model(model, normalise(images[:PREPARED_IMAGES], prepared.stats).cpu())
+    if isinstance(recipe.model, Swift):
+        evenly = images[:: math.ceil(len(images) / PREPARED_IMAGES)]  # data may be sorted by class
+        prepare_model(model, normalise(evenly, prepared.stats).cpu())
     return model

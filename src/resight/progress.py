@@ -11,7 +11,8 @@ from .preparation import Event, Loading, Note
 from .records import EpochRow
 from .training import EpochDone, StepDone
 
-REFRESH_SECS = 0.2  # reading the loss off a GPU makes it wait, so not at every step
+REFRESH_SECS = 0.25  # reading the loss off a GPU makes it wait, so not at every step
+LINE_SECS = 30.0  # between plain lines within an epoch, where there is no terminal
 
 
 class ProgressLines:
@@ -35,6 +36,7 @@ class ProgressLines:
                 TimeRemainingColumn(),
                 console=self.console,
                 transient=True,
+                refresh_per_second=4,
             )
             self.bar.start()
         return self
@@ -73,19 +75,25 @@ class ProgressLines:
 
     def _step(self, event: StepDone) -> None:
         now = time.perf_counter()
-        self.epochs = event.total_steps // event.steps_per_epoch
         if self.began is None:
-            self.began = (now, event.step)
-        if not self.bar or now - self.shown < REFRESH_SECS:
+            self.began, self.shown = (now, event.step), now
+        self.epochs = event.total_steps // event.steps_per_epoch
+        if now - self.shown < (REFRESH_SECS if self.bar else LINE_SECS):
             return
         self.shown = now
         since, first = self.began
-        speed = (event.step - first) / (now - since) if now > since else 0.0
-        figures = (
-            f"loss {float(event.loss):.3f}  lr {event.lr:.3g}  {speed * event.images:,.0f} images/s"
-        )
+        speed = (event.step - first) / (now - since)  # steps a second
         what = f"epoch {event.epoch}/{self.epochs}"
-        self._show(what, event.step, event.total_steps, figures)
+        figures = (
+            f"loss {float(event.loss):.3f}  acc {int(event.correct) / event.images:.0%}  "
+            f"lr {event.lr:.3g}  {speed * event.images:,.0f} images/s"
+        )
+        if self.bar:
+            self._show(what, event.step, event.total_steps, figures)
+        elif speed:
+            left = (event.total_steps - event.step) / speed
+            where = f"step {event.step}/{event.total_steps}"
+            self._line(f"  {what}  {where}  {figures}  {left / 60:.0f} min left")
 
     def _show(self, what: str, done: int, total: int | None, figures: str) -> None:
         assert self.bar is not None

@@ -46,6 +46,7 @@ class Data(Section):
     source: str = "digits"  # a name (`resight data`) or a path
     image_size: Annotated[int, Field(ge=8, le=512)] | None = None  # px; None keeps their own
     val_fraction: Annotated[float, Field(gt=0, le=0.5)] | None = 0.1  # of train, stratified
+    skip_unreadable: bool = False  # leave out pictures that cannot be read, and say so
 
 
 class Crop(Section):
@@ -133,7 +134,7 @@ class Swift(Section):
     """Small, quick network: whitened first layer, three blocks (after Jordan 2024, airbench)."""
 
     name: Literal["swift"] = "swift"
-    widths: Annotated[tuple[int, int, int], Field(strict=False)] = (64, 256, 256)
+    widths: Annotated[tuple[int, int, int], Field(strict=False)] = (32, 128, 128)
     activation: Literal["relu", "gelu", "silu"] = "relu"
     dropout: Fraction | None = None
 
@@ -304,12 +305,19 @@ class MultiStep(_Schedule):
     """Constant, times `factor` at each milestone (in epochs)."""
 
     name: Literal["multistep"] = "multistep"
-    milestones: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)] = (10.0, 15.0)
+    milestones: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)] | None = (
+        None  # None: at half and at three quarters of the epochs
+    )
     factor: Fraction = 0.1
+
+    @property
+    def marks(self) -> tuple[float, ...]:
+        """The milestones in epochs, with the default filled in."""
+        return self.milestones or (0.5 * self.epochs, 0.75 * self.epochs)
 
     @model_validator(mode="after")
     def _milestones_inside(self) -> Self:
-        marks = list(self.milestones)
+        marks = list(self.marks)
         if marks != sorted(set(marks)) or marks[-1] >= self.epochs:
             raise ValueError(
                 f"milestones = {marks} must increase and stay below epochs = {self.epochs}"
@@ -342,20 +350,13 @@ class Training(Section):
     """How a step is computed, and which weights are kept."""
 
     batch_size: Annotated[int, Field(ge=1)] = 128
-    micro_batch: Annotated[int, Field(ge=1)] | None = None  # gradients add up to batch_size
+    micro_batch: Annotated[int, Field(ge=1)] | None = None  # at most; gradients add up to a batch
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     channels_last: bool = True
     compile: bool = False
+    deterministic: bool = False  # refuse operations whose result varies between runs on a GPU
     ema_decay: Fraction | None = None  # a step; the averaged weights are then the ones evaluated
     select: Literal["val_accuracy", "val_loss", "last"] = "val_accuracy"
-
-    @model_validator(mode="after")
-    def _micro_divides(self) -> Self:
-        if self.micro_batch is not None and self.micro_batch > self.batch_size:
-            raise ValueError(
-                f"micro_batch = {self.micro_batch} is greater than batch_size = {self.batch_size}"
-            )
-        return self
 
 
 class Evaluation(Section):

@@ -19,7 +19,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -38,6 +41,11 @@ from .metrics import confusion_rows, prediction_rows
 from .recipe import Recipe
 from .recipe_text import from_toml, to_toml
 from .records import History, Predictions
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows has no advisory locks of this kind
+    fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1  # of checkpoints
 
@@ -61,24 +69,43 @@ class RunFolder:
     path: Path
 
     @staticmethod
-    def create(path: Path, recipe: Recipe) -> "RunFolder":
-        """A new folder at `path`, in place of a run that is there (see `run_path`).
+    def create(
+        path: Path,
+        recipe: Recipe,
+        state: Mapping[str, Any],
+        *,
+        fingerprint: str,
+        force: bool = False,
+        device: str = "cpu",
+    ) -> "RunFolder":
+        """A new folder that can be resumed; with `force`, in place of a run that is there.
+
+        It appears whole: a process killed in between leaves nothing at `path`, or the old run.
 
         Raises:
-            UsageError: it cannot be made.
+            UsageError: it cannot be made, or another run took the name in the meantime.
         """
+        making = path.with_name(f".{path.name}.{os.getpid()}.part")
+        old = path.with_name(f".{path.name}.{os.getpid()}.old")
         try:
-            if path.exists():
-                shutil.rmtree(path)
-            path.mkdir(parents=True)
+            making.mkdir(parents=True)
+            folder = RunFolder(making)
+            write_text(making / "recipe.toml", to_toml(recipe))
+            folder.write_json("env.json", environment(device))
+            folder.save_checkpoint(recipe, state, fingerprint=fingerprint)
+            if force and path.exists():
+                os.replace(path, old)
+            os.rename(making, path)  # refuses a folder with something in it
         except OSError as error:
+            if path.exists() and not force:
+                raise UsageError(_taken(path)) from error
             raise UsageError(
                 f"cannot make the run folder {path}: {error.strerror}; choose another --out"
             ) from error
-        folder = RunFolder(path)
-        write_text(path / "recipe.toml", to_toml(recipe))
-        folder.write_json("env.json", environment())
-        return folder
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+        return RunFolder(path)
 
     @staticmethod
     def open(path: Path) -> "RunFolder":
@@ -95,7 +122,7 @@ class RunFolder:
     @staticmethod
     def newest(out: Path) -> "RunFolder":
         """The run under `out` that was written to last."""
-        runs = [p.parent for p in out.glob("*/recipe.toml")]
+        runs = [p.parent for p in out.glob("[!.]*/recipe.toml")]
         if not runs:
             raise UsageError(f"there is no run in {out}/; name a run folder")
         return RunFolder(max(runs, key=lambda run: max(f.stat().st_mtime for f in run.iterdir())))
@@ -104,16 +131,21 @@ class RunFolder:
     def recipe(self) -> Recipe:
         """The recipe the run was started with."""
         file = self.path / "recipe.toml"
-        return from_toml(file.read_text(encoding="utf-8"), origin=str(file))
+        try:
+            return from_toml(file.read_text(encoding="utf-8"), origin=str(file))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{file} cannot be read: {error}") from error
 
     # --- checkpoints ------------------------------------------------------------------------
 
-    def save_checkpoint(self, state: Mapping[str, Any], *, fingerprint: str) -> None:
+    def save_checkpoint(
+        self, recipe: Recipe, state: Mapping[str, Any], *, fingerprint: str
+    ) -> None:
         """Write `last.pt`; the one before it becomes `previous.pt`."""
         last = self.path / "last.pt"
         content = {
             "format": FORMAT,
-            "recipe": to_toml(self.recipe),
+            "recipe": to_toml(recipe),
             "fingerprint": fingerprint,
             "state": dict(state),
         }
@@ -134,19 +166,34 @@ class RunFolder:
         faults: list[str] = []
         for name in ("last.pt", "previous.pt"):
             file = self.path / name
-            try:
-                content = torch.load(file, map_location="cpu", weights_only=True)
-                if content["format"] != FORMAT:
-                    raise UsageError(
-                        f"{file} has format {content['format']}, but this version of resight "
-                        f"reads {FORMAT}; resume it with the version in env.json"
-                    )
-                return content, faults
-            except FileNotFoundError:
+            if not file.exists():
                 faults.append(f"{file} is missing")
-            except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError):
+            elif (content := _read_checkpoint(file)) is None:
                 faults.append(f"{file} is damaged and was passed over")
+            elif content["format"] == FORMAT:
+                return content, faults
+            else:
+                faults.append(f"{file} is of another version of resight (see env.json)")
         raise ResightError(f"{self.path} has no checkpoint to resume from: {'; '.join(faults)}")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from training in this folder; a killed one keeps nobody out.
+
+        Raises:
+            UsageError: another process is at work here.
+        """
+        if fcntl is None:  # Windows
+            yield
+            return
+        with open(self.path / "recipe.toml", "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UsageError(
+                    f"another process is training in {self.path}; wait for it, or stop it first"
+                ) from error
+            yield
 
     # --- weights ----------------------------------------------------------------------------
 
@@ -191,7 +238,7 @@ class RunFolder:
                 image_size=kept["image_size"],
                 epoch=kept["epoch"],
             )
-        except (SafetensorError, KeyError, ValueError) as error:
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise ResightError(f"{file} is damaged: {error}") from error
 
     # --- results ----------------------------------------------------------------------------
@@ -203,10 +250,10 @@ class RunFolder:
         if rows:
             self.write_csv("metrics.csv", [list(rows[0]), *(list(row.values()) for row in rows)])
 
-    def write_predictions(self, predictions: Predictions, *, into: str = ".") -> None:
+    def write_predictions(self, predictions: Predictions) -> None:
         """`predictions.csv` and `confusion_matrix.csv`."""
-        self.write_csv(f"{into}/predictions.csv", prediction_rows(predictions))
-        self.write_csv(f"{into}/confusion_matrix.csv", confusion_rows(predictions))
+        self.write_csv("predictions.csv", prediction_rows(predictions))
+        self.write_csv("confusion_matrix.csv", confusion_rows(predictions))
 
     def write_csv(self, name: str, rows: Iterable[Sequence[object]]) -> None:
         """Rows, the first of them the header; None becomes an empty cell."""
@@ -229,10 +276,7 @@ def run_path(out: Path, name: str | None, recipe: Recipe, *, force: bool) -> Pat
     if not path.exists():
         return path
     if not force:
-        raise UsageError(
-            f"{path} exists already; choose another --name, go on with it by "
-            f"`resight resume {path}`, or pass --force to replace it"
-        )
+        raise UsageError(_taken(path))
     if not path.is_dir() or (any(path.iterdir()) and not (path / "recipe.toml").exists()):
         raise UsageError(
             f"{path} exists and is not a run folder, so --force will not replace it; "
@@ -241,7 +285,28 @@ def run_path(out: Path, name: str | None, recipe: Recipe, *, force: bool) -> Pat
     return path
 
 
-def environment() -> dict[str, Any]:
+def _taken(path: Path) -> str:
+    return (
+        f"{path} exists already; choose another --name, go on with it by "
+        f"`resight resume {path}`, or pass --force to replace it"
+    )
+
+
+def _read_checkpoint(file: Path) -> dict[str, Any] | None:
+    """What `save_checkpoint` wrote, or None if any byte of its content is not as written."""
+    try:
+        with zipfile.ZipFile(file) as parts:  # torch's format; torch does not check the sums
+            if parts.testzip() is not None:
+                return None
+        content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        return content if {"format", "recipe", "fingerprint", "state"} <= set(content) else None
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+    except (EOFError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error):
+        return None
+
+
+def environment(device: str) -> dict[str, Any]:
     """What a result depends on beside the recipe: versions, machine, revision, command line."""
     revision = None
     if shutil.which("git"):
@@ -257,7 +322,8 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "device": device,
+        "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") else None,
         "git_revision": revision,
         "command": sys.argv,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

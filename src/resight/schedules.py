@@ -61,7 +61,7 @@ class Schedule:
             case recipe.Cosine():
                 lr = _cosine(self, self.spec, step)
             case recipe.MultiStep():
-                drops = sum(step >= self.steps(mark) for mark in self.spec.milestones)
+                drops = sum(step >= self.steps(mark) for mark in self.spec.marks)
                 lr = self.lr * self.spec.factor**drops
             case recipe.Constant():
                 lr = self.lr
@@ -233,7 +233,7 @@ def describe(schedule: Schedule) -> str:
         case recipe.MultiStep():
             drops = [
                 f", {schedule.at(step).lr:.4g} from step {step + 1} (after epoch {mark:g})"
-                for mark in spec.milestones
+                for mark in spec.marks
                 if (step := schedule.steps(mark)) < schedule.total_steps
             ]
             text = f"{schedule.at(0).lr:.4g} at the start" + "".join(drops)

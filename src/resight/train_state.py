@@ -13,7 +13,8 @@ from .augment import normalise
 from .batches import steps_per_epoch
 from .datasets import Split, Statistics
 from .errors import UsageError
-from .evaluation import autocast, evaluating, in_layout
+from .evaluation import autocast, in_layout
+from .networks.modes import evaluating
 from .optimizers import build_optimizer
 from .recipe import SGD, Recipe, RMSprop
 from .records import EpochRow, History

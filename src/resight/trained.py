@@ -23,7 +23,7 @@ from .run_folder import ModelInfo, RunFolder
 def evaluate(
     run: str | Path,
     *,
-    data: Dataset | str | None = None,
+    data: Dataset | str | Path | None = None,
     model: nn.Module | None = None,
     tta: Literal["flip", "flip_shift", "none"] | None = None,
     device: str = "auto",
@@ -33,8 +33,8 @@ def evaluate(
 ) -> tuple[dict[str, Any], Predictions]:
     """Ask a run's chosen weights about a test set: its own, or that of `data`.
 
-    Returns the summary, which is also written into the run folder under `evaluation/`, and the
-    predictions. `tta` stands in for the recipe's test-time augmentation.
+    Returns the summary and the predictions, which are also written into the run folder, under
+    `evaluation-<data>[-<tta>]/`. `tta` stands in for the recipe's test-time augmentation.
 
     Raises:
         UsageError: the classes or the colours of `data` are not those the run was trained on.
@@ -44,14 +44,10 @@ def evaluate(
     recipe = info.recipe
     if tta is not None:
         recipe = overlay(recipe, {"evaluation": {"tta": tta}}, origin="evaluate")
-    dataset = find_dataset(
-        recipe,
-        data,
-        image_size=info.image_size,
-        offline=offline,
-        skip_unreadable=skip_unreadable,
-        watch=watch or (lambda event: None),
-    )
+    if data is not None:
+        read_as = {"image_size": info.image_size, "skip_unreadable": skip_unreadable}
+        recipe = overlay(recipe, {"data": read_as}, origin="evaluate")
+    dataset = find_dataset(recipe, data, offline=offline, watch=watch or (lambda event: None))
     if dataset.classes != info.classes:
         raise UsageError(
             f"the classes of {dataset.name} ({_listed(dataset.classes)}) are not those the run was "
@@ -70,8 +66,10 @@ def evaluate(
         training=recipe.training,
         evaluation=recipe.evaluation,
     )
-    found = {"data": dataset.name, "tta": recipe.evaluation.tta, **summarise(predictions)}
-    write_evaluation(folder, found, predictions, dataset.test.images)
+    used = recipe.evaluation.tta
+    name = f"evaluation-{dataset.name}" + (f"-{used}" if used else "")
+    found = {"data": dataset.name, "tta": used, "folder": name, **summarise(predictions)}
+    write_evaluation(folder.path / name, found, predictions, dataset.test.images)
     return found, predictions
 
 
@@ -119,13 +117,14 @@ def _load_model(
     folder: RunFolder, model: nn.Module | None, device: torch.device
 ) -> tuple[nn.Module, ModelInfo]:
     weights, info = folder.load_best()
-    model = model or build_model(
-        info.recipe.model,
-        in_channels=info.channels,
-        num_classes=len(info.classes),
-        image_size=info.image_size,
-        seed=info.recipe.seed,
-    )
+    if model is None:
+        model = build_model(
+            info.recipe.model,
+            in_channels=info.channels,
+            num_classes=len(info.classes),
+            image_size=info.image_size,
+            seed=info.recipe.seed,
+        )
     model.load_state_dict(weights)
     return model.to(device), info
 

@@ -13,6 +13,7 @@ gives back before the event.
 """
 
 import math
+import os
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,7 @@ class StepDone:
     steps_per_epoch: int
     total_steps: int
     loss: Tensor  # () mean over the step's images
+    correct: Tensor  # () how many of them were right
     lr: float
     images: int
 
@@ -130,7 +132,7 @@ def _train_epoch(
         state.momenta.append(math.nan if rates.momentum is None else rates.momentum)
         state.step += 1
         if device.type == "cpu":  # elsewhere reading the loss would make every step wait
-            _check_losses(state, data, since=state.step - 1)
+            check_losses(state, data, since=state.step - 1)
         state.epoch_secs = time.perf_counter() - began
         yield StepDone(
             epoch=epoch + 1,
@@ -138,10 +140,11 @@ def _train_epoch(
             steps_per_epoch=spe,
             total_steps=state.schedule.total_steps,
             loss=loss,
+            correct=correct,
             lr=rates.lr,
             images=len(labels),
         )
-    _check_losses(state, data, since=epoch * spe)  # waits until the device has done the steps
+    check_losses(state, data, since=epoch * spe)  # waits until the device has done the steps
     state.epoch_secs = time.perf_counter() - began
 
 
@@ -176,10 +179,11 @@ def _micro_batches(images: Tensor, labels: Tensor, size: int | None) -> list[tup
 
 def _validate(state: TrainState, recipe: Recipe, data: TrainData) -> EpochRow:
     """The row of the epoch whose steps are done."""
-    spe, n = state.schedule.steps_per_epoch, len(data.train)
+    spe, size = state.schedule.steps_per_epoch, recipe.training.batch_size
     done = slice(state.step - spe, state.step)
-    sizes = torch.full((spe,), recipe.training.batch_size, dtype=torch.float64)
-    sizes[-1] = n - recipe.training.batch_size * (spe - 1)
+    sizes = torch.full((spe,), size, dtype=torch.float64)
+    sizes[-1] = min(size, len(data.train) - size * (spe - 1))
+    n = int(sizes.sum())  # images of the epoch
     predictions = None
     if data.val is not None:
         predictions = predict_split(
@@ -199,7 +203,8 @@ def _validate(state: TrainState, recipe: Recipe, data: TrainData) -> EpochRow:
     )
 
 
-def _check_losses(state: TrainState, data: TrainData, *, since: int) -> None:
+def check_losses(state: TrainState, data: TrainData, *, since: int = 0) -> None:
+    """Raise `Diverged` if the loss of a step from `since` on is NaN, infinite or exploded."""
     limit = EXPLODED * math.log(len(data.classes))
     bad = ~(state.step_losses[since : state.step] < limit)  # NaN is not less than anything
     if bad.any():
@@ -259,3 +264,16 @@ def _shared_momentum(model: nn.Module, parts: int) -> Iterator[None]:
     finally:
         for norm, momentum in borrowed:
             norm.momentum = momentum
+
+
+@contextmanager
+def deterministic_if(wanted: bool) -> Iterator[None]:
+    """Make torch refuse operations whose result varies between runs; then as it was before."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS varies without it
+    try:
+        torch.use_deterministic_algorithms(wanted or before)
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

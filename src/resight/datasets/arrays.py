@@ -31,9 +31,12 @@ def find(path: Path) -> Found | None:
     """Recognise a zip file that holds `.npy` arrays."""
     if not path.is_file() or not zipfile.is_zipfile(path):
         return None
-    with zipfile.ZipFile(path) as archive:
-        if not any(name.endswith(".npy") for name in archive.namelist()):
-            return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if not any(name.endswith(".npy") for name in archive.namelist()):
+                return None
+    except zipfile.BadZipFile as error:
+        raise UsageError(f"{path} is a damaged archive: {error}") from error
     return Found({"": path}, partial(_read, path))
 
 

@@ -47,6 +47,8 @@ def find(path: Path) -> Found | None:
     if train is not None and test is not None:
         parts = {"train": _tree(root, root / train), "test": _tree(root, root / test)}
         val = next((folders[name] for name in _VAL if name in folders), test)
+        if test not in {folders.get(name) for name in _TEST}:
+            notes.append(f"there is no test folder: {test} stands in for it")
         if val != test:
             notes.append(f"{val} was left out: validation images are held out of {train}")
     else:

@@ -65,6 +65,8 @@ def find(path: Path) -> Found | None:
         for split in splits
         if split not in used
     )
+    if test == "validation" and test in splits:
+        unused += ("there is no test split: validation stands in for it",)
     files = {name: file for split in used.values() for name, file in split.items()}
     return Found(files, partial(_read, used, notes=unused))
 

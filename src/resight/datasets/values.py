@@ -1,5 +1,6 @@
 """Images and labels in memory, and how they are divided and measured."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,6 +26,19 @@ class Split:
     labels: Tensor
     ids: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        images, labels = self.images, self.labels
+        if images.dtype != torch.uint8 or images.ndim != 4:
+            raise UsageError(
+                f"images are {images.dtype} of shape {tuple(images.shape)}; "
+                "give torch.uint8 (N, C, H, W)"
+            )
+        if labels.dtype != torch.int64 or not len(images) == len(labels) == len(self.ids):
+            raise UsageError(
+                f"{len(images)} images have {len(labels)} labels of {labels.dtype} and "
+                f"{len(self.ids)} ids; give each image one of both, the labels in torch.int64"
+            )
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -47,8 +61,27 @@ class Dataset:
     classes: tuple[str, ...]
     train: Split
     test: Split
-    notes: tuple[str, ...]  # what was converted, skipped or split, one line each
-    fingerprint: str  # hex digest of classes, images and labels
+    notes: tuple[str, ...] = ()  # what was converted, skipped or split, one line each
+    fingerprint: str = ""  # hex digest of classes, images and labels; worked out when not given
+
+    def __post_init__(self) -> None:
+        for split in (self.train, self.test):
+            outside = split.labels[(split.labels < 0) | (split.labels >= len(self.classes))]
+            if len(outside):
+                raise UsageError(
+                    f"label {int(outside[0])} of {self.name} is none of its "
+                    f"{len(self.classes)} classes; give 0 to {len(self.classes) - 1}"
+                )
+        if not self.fingerprint:
+            object.__setattr__(self, "fingerprint", self._digest())
+
+    def _digest(self) -> str:
+        digest = hashlib.sha256(repr(self.classes).encode())
+        for split in (self.train, self.test):
+            digest.update(repr(tuple(split.images.shape)).encode())
+            digest.update(split.images.cpu().numpy().tobytes())
+            digest.update(split.labels.cpu().numpy().tobytes())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,18 @@ Pictures are uint8 (N, H, W, C), C = 1 or 3. Names and ids come from outside and
 they are: `$` starts no formula, a control character becomes a question mark.
 """
 
-from .curves import rates_as_run, schedule_curve, training_curves
+from .curves import compare_schedules, rates_as_run, schedule_curve, training_curves
+from .lr_curve import lr_curve
 from .numbers import confusion_matrix, per_class, reliability
 from .pictures import before_after, image_grid, prediction_grid
 from .style import save
 
 __all__ = [
     "before_after",
+    "compare_schedules",
     "confusion_matrix",
     "image_grid",
+    "lr_curve",
     "per_class",
     "prediction_grid",
     "rates_as_run",

@@ -1,7 +1,8 @@
 """What changes over a run: loss and accuracy, learning rate and momentum."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,19 @@ from matplotlib.ticker import MaxNLocator
 
 from ..errors import UsageError
 from ..records import Floats, History
-from .style import BLUE, GREY, VERMILION, clean, house_style
+from .style import BLUE, GREY, VERMILION, clean, house_style, shorten
+
+# Lines that cross each other: the Okabe-Ito colours, and a dash pattern for where there is none.
+_LOOKS: tuple[tuple[str, Any], ...] = (
+    (BLUE, "-"),
+    (VERMILION, "--"),
+    ("#009E73", "-."),
+    ("#CC79A7", ":"),
+    ("#000000", (0, (8, 2))),
+    ("#E69F00", (0, (6, 1, 1, 1, 1, 1))),
+    ("#56B4E9", (0, (3, 1))),
+    (GREY, (0, (1, 1))),
+)
 
 
 @house_style()
@@ -81,15 +94,51 @@ def schedule_curve(lrs: Floats, momenta: Floats, *, steps_per_epoch: int, title:
         axes.set_xlim(-0.02 * epochs[-1], 1.02 * epochs[-1])
         axes.margins(y=0.22)
         _write_corners(axes, epochs, values)
-    panels[-1].set_xlabel("epoch")
-    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    above = panels[0].secondary_xaxis(
-        "top", functions=(lambda x: x * steps_per_epoch, lambda x: x / steps_per_epoch)
-    )
-    above.set_xlabel("step")
-    above.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    figure.suptitle(clean(title), x=0.01, ha="left", fontsize=10)
+    _epochs_and_steps(panels[-1], panels[0], steps_per_epoch)
+    figure.suptitle(shorten(title, 94), x=0.01, ha="left", fontsize=10)
     return figure
+
+
+@house_style()
+def compare_schedules(curves: Mapping[str, Floats], *, steps_per_epoch: int, title: str) -> Figure:
+    """Learning rates of several schedules over each other, by name; each is (steps,).
+
+    The legend gives each one's start, peak and end. Raises UsageError for no curve, an empty one
+    or more than can be told apart.
+    """
+    if not 1 <= len(curves) <= len(_LOOKS) or not all(map(len, curves.values())):
+        raise UsageError(
+            f"{len(curves)} schedules cannot be compared in one figure; "
+            f"give 1 to {len(_LOOKS)}, each with at least one step"
+        )
+    figure = Figure(figsize=(7, 3.8))
+    axes = figure.subplots()
+    for (name, lrs), (colour, line) in zip(curves.items(), _LOOKS, strict=False):
+        epochs = np.arange(1, len(lrs) + 1) / steps_per_epoch
+        turns = (lrs[0], lrs.max(), lrs[-1])
+        label = f"{clean(name)}: {' → '.join(f'{lr:.3g}' for lr, _ in groupby(turns))}"
+        axes.plot(epochs, lrs, color=colour, linestyle=line, label=label)
+    axes.set_ylabel("learning rate")
+    axes.set_ylim(bottom=0)
+    _epochs_and_steps(axes, axes, steps_per_epoch)
+    figure.suptitle(shorten(title, 94), x=0.01, ha="left", fontsize=10)
+    figure.legend(loc="outside lower left", ncols=2, fontsize=8, handlelength=3.5)
+    return figure
+
+
+def _epochs_and_steps(below: Axes, above: Axes, steps_per_epoch: int) -> None:
+    """Epochs below the lower panel, steps above the upper one."""
+    below.set_xlabel("epoch")
+    below.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    steps = above.secondary_xaxis(
+        "top",
+        functions=(
+            lambda x: np.asarray(x) * steps_per_epoch,
+            lambda x: np.asarray(x) / steps_per_epoch,
+        ),
+    )
+    steps.set_xlabel("step")
+    steps.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _write_corners(axes: Axes, x: Floats, values: Floats, most: int = 11) -> None:

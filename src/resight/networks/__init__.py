@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from .. import recipe
 from ..errors import UsageError
-from ..networks.norms import make_norm, norm_kind, norm_kinds
-from ..networks.resnet import ResNet, resnet18, resnet34
-from ..networks.resnet9 import ResNet9
-from ..networks.swift import Swift
-from ..networks.table import LayerRow, layer_table
+from .norms import make_norm, norm_kind, norm_kinds
+from .resnet import ResNet, resnet18, resnet34
+from .resnet9 import ResNet9
+from .swift import Swift
+from .table import LayerRow, layer_table
 
 __all__ = [
     "MODELS",

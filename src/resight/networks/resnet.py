@@ -11,8 +11,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..networks.norms import make_norm
 from ..recipe import Norm
+from .norms import make_norm
 
 
 def conv3x3(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Conv2d:

@@ -4,9 +4,10 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from ..networks.norms import make_norm
-from ..networks.resnet import conv3x3, init_kaiming
 from ..recipe import Norm
+from .norms import make_norm
+from .pooling import GlobalMaxPool
+from .resnet import conv3x3, init_kaiming
 
 
 class Residual(nn.Sequential):
@@ -61,7 +62,7 @@ class ResNet9(nn.Module):
         self.layer3 = nn.Sequential(OrderedDict(down=down(256, 512), residual=residual(512)))
         self.head = nn.Sequential(
             OrderedDict(
-                pool=nn.AdaptiveMaxPool2d(1),
+                pool=GlobalMaxPool(),
                 flatten=nn.Flatten(),
                 dropout=nn.Dropout(dropout or 0.0),
                 fc=nn.Linear(512, num_classes),

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..networks.resnet import conv3x3
+from .pooling import GlobalMaxPool
+from .resnet import conv3x3
 
 LOGIT_SCALE = 1 / 9
 WHITEN_PX = 2  # side of a whitened patch
@@ -84,7 +85,7 @@ class Swift(nn.Module):
         *,
         in_channels: int,
         num_classes: int,
-        widths: tuple[int, int, int] = (64, 256, 256),
+        widths: tuple[int, int, int] = (32, 128, 128),
         activation: Activation = "relu",
         dropout: float | None = None,
     ) -> None:
@@ -100,7 +101,7 @@ class Swift(nn.Module):
         self.block3 = block(widths[1], widths[2], activation)
         self.head = nn.Sequential(
             OrderedDict(
-                pool=nn.AdaptiveMaxPool2d(1),
+                pool=GlobalMaxPool(),
                 flatten=nn.Flatten(),
                 dropout=nn.Dropout(dropout or 0.0),
                 fc=nn.Linear(widths[2], num_classes, bias=False),

@@ -1,7 +1,7 @@
 """What a network is made of: a row a layer, measured by running one blank image through it."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import UsageError
+from .modes import evaluating
 
 aten = torch.ops.aten
 
@@ -79,12 +80,12 @@ def layer_table(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Lay
         counted.add(module)
 
     with ExitStack() as borrowed:
-        borrowed.enter_context(_evaluation_mode(model))
+        borrowed.enter_context(evaluating(model))
         for path, module in model.named_modules():
             if "." not in path or not any(module.children()):
                 borrowed.callback(module.register_forward_pre_hook(start).remove)
                 borrowed.callback(module.register_forward_hook(partial(end, path)).remove)
-        for context in (torch.no_grad(), flops, fields):
+        for context in (flops, fields):
             borrowed.enter_context(context)
         output = model(image)
     if not isinstance(output, Tensor):
@@ -104,17 +105,6 @@ def _worth_a_row(path: str, module: nn.Module, args: Any, output: Tensor) -> boo
 
 def _map_size(tensor: Tensor) -> tuple[int, int] | None:
     return (tensor.shape[2], tensor.shape[3]) if tensor.ndim == 4 else None
-
-
-@contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    was_training = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in was_training:
-            module.training = training
 
 
 class _Axis(NamedTuple):

@@ -1,0 +1,293 @@
+"""What a learning-rate range test says: the rules people know, one recommendation, a verdict.
+
+Everything here is computed from a recorded curve: rates, and the loss after a step at each. The
+rules (`steepest`, `valley`, `slide`, `minimum`) take a smoothed curve without NaN and answer as
+torch-lr-finder and fastai define them, so that their answers can be compared; none of them knows
+when it is wrong. `analyse` therefore adds a recommendation that rests on several readings of the
+curve, and a verdict that says whether to trust it.
+"""
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from .errors import UsageError
+from .lr_verdict import Verdict, judge
+from .records import Floats
+
+Scale = Literal["exponential", "linear"]
+
+# One cycle is at its peak for a moment and on average near half of it; a rate that is held for
+# epochs has to be lower.
+_HOLD = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LRCurve:
+    """A range test and what it says. Rates are those of the optimizer's first group."""
+
+    lrs: Floats  # (steps,) increasing
+    losses: Floats  # (steps,) after a step at each rate; the last may be NaN or infinite
+    smoothed: Floats  # (steps,) NaN where the loss is not finite
+    scale: Scale
+    stopped: str | None  # why the test ended before the last rate: at which step and rate
+    images: int  # images trained on
+    chance: float | None  # the loss of guessing, ln K of K classes; None: not known
+    suggestions: dict[str, float | None]  # rule -> rate
+    peak: float | None  # recommended peak of one cycle; None: the curve shows none
+    constant: float | None  # recommended rate to hold, or for plateau to start from
+    interval: tuple[float, float] | None  # lowest and highest peak of several repeats
+    verdict: Verdict
+
+    @property
+    def best_loss(self) -> float | None:
+        """The lowest smoothed loss; None if no loss is finite."""
+        known = np.isfinite(self.smoothed)
+        return float(self.smoothed[known].min()) if known.any() else None
+
+    @property
+    def best_lr(self) -> float | None:
+        """The rate at the lowest smoothed loss: where the fall ends, and too high to train with."""
+        return self.suggestions["minimum"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: lists for arrays, and None for what is not finite."""
+        values = asdict(self) | {"best_loss": self.best_loss, "best_lr": self.best_lr}
+        for name in ("lrs", "losses", "smoothed"):
+            values[name] = [x if math.isfinite(x) else None for x in values[name].tolist()]
+        return values
+
+
+def analyse(
+    lrs: Floats,
+    losses: Floats,
+    *,
+    images: int,
+    scale: Scale = "exponential",
+    stopped: str | None = None,
+    chance: float | None = None,
+) -> LRCurve:
+    """Smooth a recorded curve, apply every rule, recommend and judge."""
+    lrs, losses = np.asarray(lrs, dtype=np.float64), np.asarray(losses, dtype=np.float64)
+    if lrs.shape != losses.shape or lrs.ndim != 1:
+        raise UsageError(f"{lrs.shape} learning rates and {losses.shape} losses make no curve")
+    if (lrs <= 0).any() or (np.diff(lrs) <= 0).any():
+        raise UsageError("the learning rates of a curve must be positive and increase")
+    smoothed = smooth(losses)
+    known = np.isfinite(losses)
+    x, y = lrs[known], smoothed[known]
+    suggestions = _suggestions(x, y)
+    part = _to_climb(y)
+    peak = recommend(x[part], y[part])
+    return LRCurve(
+        lrs=lrs,
+        losses=losses,
+        smoothed=smoothed,
+        scale=scale,
+        stopped=stopped,
+        images=images,
+        chance=chance,
+        suggestions=suggestions,
+        peak=peak,
+        constant=None if peak is None else peak / _HOLD,
+        interval=None,
+        verdict=judge(
+            x[part],
+            y[part],
+            raw=losses[known][part],
+            start=start_loss(y),
+            peak=peak,
+            # valley and slide do not vote: the one moves with the length of the flat start, the
+            # other with the number of steps.
+            picks=[p for p in map(suggestions.get, ("steepest", "minimum_10")) if p is not None],
+            stopped=stopped,
+            chance=chance,
+        ),
+    )
+
+
+def merge(curves: Sequence[LRCurve]) -> LRCurve:
+    """Several repeats of one test as one curve: median losses, median peak, and its interval.
+
+    A repeat that has stopped counts as infinite from there on, so the merged curve ends where
+    half of them have.
+
+    Raises UsageError if there are none, or if they did not visit the same rates.
+    """
+    if not curves:
+        raise UsageError("there are no curves to merge; give at least one")
+    longest = max(curves, key=lambda curve: len(curve.lrs))
+    steps = len(longest.lrs)
+    losses = np.full((len(curves), steps), np.inf)
+    for row, curve in zip(losses, curves, strict=True):
+        n = len(curve.lrs)
+        if not np.allclose(curve.lrs, longest.lrs[:n], rtol=1e-6, atol=0):
+            raise UsageError("curves of different learning rates cannot be merged; repeat one test")
+        row[:n] = np.where(np.isfinite(curve.losses), curve.losses, np.inf)
+    ends = [curve.stopped for curve in curves if curve.stopped]
+    stopped = f"{len(ends)} of {len(curves)} repeats stopped early; {ends[0]}" if ends else None
+    merged = analyse(
+        longest.lrs,
+        np.median(losses, axis=0),
+        images=sum(curve.images for curve in curves),
+        scale=longest.scale,
+        stopped=stopped,
+        chance=longest.chance,
+    )
+    peaks = [curve.peak for curve in curves if curve.peak is not None]
+    reasons = list(merged.verdict.reasons)
+    if len(peaks) < len(curves):
+        blank = next(curve for curve in curves if curve.peak is None)
+        reasons.append(
+            f"{len(curves) - len(peaks)} of {len(curves)} repeats show no rate: "
+            + "; ".join(blank.verdict.reasons)
+        )
+    elif max(peaks) > 4 * min(peaks):
+        reasons.append(
+            f"the repeats disagree, from {min(peaks):.2g} to {max(peaks):.2g}; "
+            "take more steps or a larger batch"
+        )
+    peak = float(np.exp(np.median(np.log(peaks)))) if peaks else None
+    return replace(
+        merged,
+        peak=peak,
+        constant=None if peak is None else peak / _HOLD,
+        interval=(min(peaks), max(peaks)) if peaks else None,
+        verdict=Verdict(not reasons, tuple(reasons)),
+    )
+
+
+# --- the curve ------------------------------------------------------------------------------
+
+
+def smooth(losses: Floats) -> Floats:
+    """Losses (steps,) without their noise and without lag; NaN stays where it is and goes nowhere.
+
+    A median of three takes out single spikes; then each point becomes the value of the straight
+    line fitted to its neighbours with Gaussian weights (Cleveland 1979), as wide as a 25th of the
+    curve. Being symmetric it moves nothing sideways, as a running average would, and at both ends
+    it follows the slope where a plain kernel flattens it. A loss that exploded counts as no
+    higher above the first than the lowest is below, lest it drown the steps before it.
+    """
+    smoothed = np.full(len(losses), np.nan)
+    known = np.isfinite(losses)
+    y = losses[known]
+    if len(y) < 3:
+        smoothed[known] = y
+        return smoothed
+    first = float(np.median(y[:3]))
+    y = np.minimum(y, first + max(first - float(y.min()), abs(first) / 4))
+    y[1:-1] = np.median([y[:-2], y[1:-1], y[2:]], axis=0)
+    i = np.arange(len(y))
+    away = i[None, :] - i[:, None]  # (n, n) row: from one point to every other, in steps
+    weights = np.exp(-0.5 * (away / max(1.0, len(y) / 25)) ** 2)
+    s0, s1, s2 = weights.sum(1), (weights * away).sum(1), (weights * away**2).sum(1)
+    line = (s2 * (weights @ y) - s1 * ((weights * away) @ y)) / (s0 * s2 - s1**2)  # (n,)
+    smoothed[known] = np.clip(line, y.min(), y.max())  # a line can leave a bent curve at its end
+    return smoothed
+
+
+def start_loss(losses: Floats) -> float:
+    """The loss before the rates had an effect: the median of the first tenth; NaN of nothing."""
+    return float(np.median(losses[: max(3, len(losses) // 10)])) if len(losses) else math.nan
+
+
+# --- the rules ------------------------------------------------------------------------------
+
+
+def steepest(lrs: Floats, losses: Floats) -> float:
+    """The rate where d loss / d log lr is lowest.
+
+    On evenly spaced exponential rates this is torch-lr-finder's suggestion, which differentiates
+    by the step, to the last digit.
+    """
+    return float(lrs[np.gradient(losses, np.log(lrs)).argmin()])
+
+
+def valley(lrs: Floats, losses: Floats) -> float:
+    """fastai's `valley`: the middle of the longest valley.
+
+    The length l of the longest strictly decreasing subsequence counts as the length of the
+    valley, which ends where that subsequence first does; the answer lies at l / 3 + l / 6 from
+    its start. fastai compares all pairs of points; patience sorting finds the same in O(n log n).
+    """
+    tails: list[float] = []  # tails[k]: the best end of a falling run of k + 1 points, negated
+    longest = end = 0
+    for i, loss in enumerate((-losses).tolist()):
+        length = bisect_left(tails, loss)
+        tails[length : length + 1] = [loss]
+        if length + 1 > longest:
+            longest, end = length + 1, i
+    third = longest / 3
+    return float(lrs[max(0, end - longest + int(third) + int(third / 2))])
+
+
+def slide(lrs: Floats, losses: Floats, *, lr_diff: int = 15, thresh: float = 0.005) -> float | None:
+    """fastai's `slide`: coming from the right, the first rate behind which the slope is steady.
+
+    Two points `lr_diff` apart slide down until their slopes a step differ by at most `thresh`;
+    the answer is the left one. None if the curve is not longer than `lr_diff`.
+    """
+    slopes = np.gradient(losses)
+    right, left = len(losses) - 1, len(losses) - 1 - lr_diff
+    if left < 0:
+        return None
+    answer = lrs[left]
+    while left >= 0 and abs(slopes[right] - slopes[left]) > thresh:
+        answer = lrs[left]
+        right, left = right - 1, left - 1
+    return float(answer)
+
+
+def minimum(lrs: Floats, losses: Floats) -> float:
+    """The rate at the lowest loss. fastai's `minimum` is a tenth of it: here `minimum_10`."""
+    return float(lrs[losses.argmin()])
+
+
+def _suggestions(lrs: Floats, losses: Floats) -> dict[str, float | None]:
+    if len(lrs) < 2:
+        return dict.fromkeys(("steepest", "valley", "minimum", "minimum_10", "slide"))
+    low = minimum(lrs, losses)
+    return {
+        "steepest": steepest(lrs, losses),
+        "valley": valley(lrs, losses),
+        "minimum": low,
+        "minimum_10": low / 10,
+        "slide": slide(lrs, losses),
+    }
+
+
+def _to_climb(losses: Floats) -> slice:
+    """The part of a smoothed curve up to where half of the fall is lost again, or all of it.
+
+    A network with batch norm may break down and then fall again, at rates that no training
+    survives; what lies behind the first climb is no evidence.
+    """
+    lowest = np.minimum.accumulate(losses)
+    fall = start_loss(losses) - lowest
+    climbs = (losses - lowest > 0.5 * fall) & (fall > 0.25 * fall.max(initial=0.0))
+    return slice(int(climbs.argmax()) + 1) if climbs.any() else slice(None)
+
+
+def recommend(lrs: Floats, losses: Floats) -> float | None:
+    """One peak for one cycle, from a smoothed curve; None where the loss does not fall.
+
+    The median, so that one artefact is outvoted, of three readings of the way down: the steepest
+    point; the first rate at which four fifths of the fall are done; and the lowest point over the
+    square root of 10, half-way on a log scale between the two habits "the minimum" and "a tenth
+    of it". The minimum itself is too high: what a network survives for a few steps is not what it
+    learns with for epochs (Smith 2018 takes the highest rate before the loss turns ragged).
+    """
+    if len(lrs) < 3:
+        return None
+    low = int(losses.argmin())
+    fall = start_loss(losses) - losses[low]
+    if low < 2 or fall <= 0:
+        return None
+    lrs, losses = lrs[: low + 1], losses[: low + 1]
+    most = lrs[np.flatnonzero(losses <= losses[low] + 0.2 * fall)[0]]
+    return float(np.median([steepest(lrs, losses), most, lrs[low] / math.sqrt(10)]))

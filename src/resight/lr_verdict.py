@@ -1,0 +1,95 @@
+"""Whether the answer of a learning-rate range test can be trusted, and if not, what to change."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .records import Floats
+
+FEWEST = 10  # points; fewer show no shape
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether to trust the recommended rates; each reason not to says what to change."""
+
+    ok: bool
+    reasons: tuple[str, ...] = ()
+
+
+def judge(
+    lrs: Floats,
+    losses: Floats,
+    *,
+    raw: Floats,
+    start: float,
+    peak: float | None,
+    picks: Sequence[float],
+    stopped: str | None,
+    chance: float | None,
+) -> Verdict:
+    """The verdict on a curve of n points without NaN.
+
+    Args:
+        lrs: (n,) rates.
+        losses: (n,) smoothed losses.
+        raw: (n,) the losses as they were.
+        start: the loss before the rates had an effect.
+        peak: the recommended rate.
+        picks: what other rules say of the same curve; they should agree within a decade.
+        stopped: why the test ended early.
+        chance: the loss of guessing.
+    """
+    n = len(lrs)
+    if n == 0:
+        return _no(f"{stopped or 'no loss is finite'}; check the images, the labels and the loss")
+    low = int(losses.argmin())
+    fall = start - losses[low]
+    if stopped and (n < FEWEST or low <= 2):
+        return _no(f"diverged at once: {stopped}; start the range at {_round(lrs[0] / 100)}")
+    if n < FEWEST:
+        return _no(f"{n} points are too few to show a shape; take at least 40 steps")
+    if chance is not None and start < 0.5 * chance and fall < 0.2 * start:
+        return _no(
+            f"the model seems already trained: the loss starts at {start:.3g}, where guessing has "
+            f"{chance:.3g}, and hardly falls; test a freshly built model"
+        )
+    if peak is None or fall < 0.02 * abs(start):
+        return _no(
+            f"the loss never fell: {start:.4g} at the start, {losses[low]:.4g} at best; check that "
+            "the optimizer holds the model's parameters and that labels match images, or end the "
+            f"range above {lrs[-1]:.3g}"
+        )
+
+    reasons = []
+    if low >= n - 2 and losses[-1] < losses[low] + 0.1 * fall and not stopped:
+        reasons.append(
+            f"the loss still falls at the end of the range; end it at {_round(10 * lrs[-1])} "
+            f"instead of {lrs[-1]:.3g}"
+        )
+    if (lowest := min(peak, *picks)) <= lrs[2]:
+        reasons.append(
+            f"a pick, {lowest:.2g}, is at the start of the range; "
+            f"start it at {_round(lrs[0] / 100)}"
+        )
+    noise = 1.4826 * float(np.median(np.abs(raw - losses)[: low + 1]))  # as a standard deviation
+    if noise > 0.5 * fall:
+        reasons.append(
+            f"too noisy: the loss scatters by {noise:.2g} around a fall of {fall:.2g}; take a "
+            "larger batch, accumulate, or score on validation batches"
+        )
+    if max(picks) > 10 * min(picks):
+        reasons.append(
+            f"the rules disagree by more than a decade, from {min(picks):.2g} to "
+            f"{max(picks):.2g}; take more steps over a narrower range, or a larger batch"
+        )
+    return Verdict(not reasons, tuple(reasons))
+
+
+def _round(lr: float) -> str:
+    return f"{float(f'{lr:.1g}'):g}"
+
+
+def _no(reason: str) -> Verdict:
+    return Verdict(False, (reason,))

@@ -1,0 +1,51 @@
+"""Curves as text, for terminals, pipes and logs: a frame of 10 + 60 characters."""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from .records import Floats
+
+COLUMNS, ROWS = 60, 10
+BLOCKS = " ▁▂▃▄▅▆▇█"
+
+
+def bars(values: Floats, *, low: float, high: float, rows: int = ROWS) -> list[str]:
+    """A bar a column from `low` up to its highest value, in eighths of a character."""
+    share = [(float(column.max()) - low) / (high - low) for column in _columns(values)]
+    eighths = [math.ceil(8 * rows * s - 1e-9) for s in share]
+    lines = [
+        "".join(BLOCKS[min(8, max(0, n - 8 * row))] for n in eighths)
+        for row in reversed(range(rows))
+    ]
+    return _framed(lines, low, high)
+
+
+def overlay(curves: Mapping[str, Floats], *, high: float) -> list[str]:
+    """Curves from 0 to `high`, each as its mark in every place that it passes; the last on top."""
+    grid = [[" "] * COLUMNS for _ in range(ROWS)]  # the lowest row first
+    for mark, values in curves.items():
+        for x, column in enumerate(_columns(values)):
+            low, top = (min(ROWS - 1, int(ROWS * v / high)) for v in (column.min(), column.max()))
+            for y in range(low, top + 1):
+                grid[y][x] = mark
+    return _framed(["".join(row) for row in reversed(grid)], 0.0, high)
+
+
+def axis(left: str, right: str) -> str:
+    """What is written below a frame."""
+    return f"{'':10}{left}{right:>{COLUMNS - len(left)}}"
+
+
+def _columns(values: Floats) -> list[Floats]:
+    """The values of each column; where there are fewer values than columns they are repeated."""
+    edges = np.linspace(0, len(values), COLUMNS + 1).tolist()
+    return [values[int(a) : max(int(a) + 1, math.ceil(b))] for a, b in pairwise(edges)]
+
+
+def _framed(rows: Sequence[str], low: float, high: float) -> list[str]:
+    labels = [f"{high:.3g}", *[""] * (len(rows) - 2), f"{low:.3g}"]
+    lines = [f"{label:>8} │{row}".rstrip() for label, row in zip(labels, rows, strict=True)]
+    return [*lines, f"{'':8} └{'─' * COLUMNS}"]
