@@ -201,6 +201,15 @@ def test_an_early_spike_changes_nothing():
     assert curve.peak == pytest.approx(read(clean()).peak, rel=0.05)
 
 
+def test_a_second_fall_behind_a_breakdown_is_no_evidence():
+    losses = clean()
+    losses[54:] = 1.4 - 0.05 * np.arange(6)  # as low as never before, after the loss rose to 3.9
+    curve = read(losses)
+    assert curve.verdict.ok, curve.verdict
+    assert curve.peak == pytest.approx(read(clean()).peak, rel=0.25)
+    assert curve.suggestions["minimum"] == 10  # the rule itself is as it is known
+
+
 def test_nan_never_is_the_answer():
     losses = np.append(clean()[:48], math.nan)
     curve = read(losses, stopped="the loss became nan after step 49 of 60, at lr 1.16")

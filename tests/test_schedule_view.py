@@ -42,7 +42,7 @@ def test_a_recipes_schedule_is_the_one_that_training_runs() -> None:
     made = resight.schedule("resnet9")
     assert (made.steps_per_epoch, made.total_steps) == (88, 24 * 88)
     assert made.at(5 * 88 - 1).lr == pytest.approx(0.4)
-    assert resight.schedule("resnet9", images=513).steps_per_epoch == 2
+    assert resight.schedule("resnet9", images=514).steps_per_epoch == 2
     assert resight.schedule("resnet9", steps_per_epoch=98).total_steps == 2352
     adam = with_overrides(resight.find_recipe("base"), ["optimizer.name=adam"])
     assert resight.schedule(adam).at(0).momentum == adam.optimizer.beta1

@@ -11,8 +11,8 @@ from torch import Generator, Tensor
 
 from .augment import augment, normalise
 from .datasets import Split, Statistics
-from .errors import UsageError
 from .recipe import Augment
+from .schedules import check_batch_size, steps_per_epoch
 
 _ORDER, _AUGMENT = 1, 2  # purposes: one seed, streams that have nothing to do with each other
 _MASK64 = 0xFFFFFFFFFFFFFFFF
@@ -42,17 +42,6 @@ def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
 def step_generator(seed: int, epoch: int, step: int, device: torch.device) -> Generator:
     """Make the generator for the augmentation of one batch, of (seed, epoch, step) alone."""
     return torch.Generator(device).manual_seed(mix_seed(seed, epoch, step, _AUGMENT))
-
-
-def steps_per_epoch(n: int, batch_size: int) -> int:
-    """Count the training batches of n images; the last may be smaller.
-
-    A single image left over makes no batch: batch norm can learn nothing from it, and on a 1x1
-    map cannot even compute. Another order leaves another image out in the next epoch.
-    """
-    _check_size(batch_size)
-    full, rest = divmod(n, batch_size)
-    return max(1, full + (rest > 1))
 
 
 def train_batches(
@@ -89,12 +78,7 @@ def eval_batches(
     split: Split, stats: Statistics, *, batch_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield a split in its own order, normalised only: (images, labels) as in `train_batches`."""
-    _check_size(batch_size)
+    check_batch_size(batch_size)
     for first in range(0, len(split), batch_size):
         rows = slice(first, first + batch_size)
         yield normalise(split.images[rows], stats), split.labels[rows]
-
-
-def _check_size(batch_size: int) -> None:
-    if batch_size < 1:
-        raise UsageError(f"batch_size = {batch_size} must be at least 1")

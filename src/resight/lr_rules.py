@@ -82,6 +82,7 @@ def analyse(
     x, y = lrs[known], smoothed[known]
     suggestions = _suggestions(x, y)
     part = _to_climb(y)
+    picks = _suggestions(x[part], y[part])
     peak = recommend(x[part], y[part])
     return LRCurve(
         lrs=lrs,
@@ -103,7 +104,7 @@ def analyse(
             peak=peak,
             # valley and slide do not vote: the one moves with the length of the flat start, the
             # other with the number of steps.
-            picks=[p for p in map(suggestions.get, ("steepest", "minimum_10")) if p is not None],
+            picks=[p for p in (picks["steepest"], picks["minimum_10"]) if p is not None],
             stopped=stopped,
             chance=chance,
         ),
@@ -276,11 +277,12 @@ def _to_climb(losses: Floats) -> slice:
 def recommend(lrs: Floats, losses: Floats) -> float | None:
     """One peak for one cycle, from a smoothed curve; None where the loss does not fall.
 
-    The median, so that one artefact is outvoted, of three readings of the way down: the steepest
-    point; the first rate at which four fifths of the fall are done; and the lowest point over the
-    square root of 10, half-way on a log scale between the two habits "the minimum" and "a tenth
-    of it". The minimum itself is too high: what a network survives for a few steps is not what it
-    learns with for epochs (Smith 2018 takes the highest rate before the loss turns ragged).
+    The lower of two readings: the lowest point over the square root of 10, half-way on a log
+    scale between the habits "the minimum" and "a tenth of it"; and the first rate at which four
+    fifths of the fall are done, which holds where a wide basin leaves the lowest point to chance.
+    The minimum itself is too high: what a network survives for a few steps is not what it learns
+    with for epochs (Smith 2018 takes the highest rate before the loss turns ragged). So is the
+    steepest point where the loss falls fastest just before it breaks down.
     """
     if len(lrs) < 3:
         return None
@@ -288,6 +290,5 @@ def recommend(lrs: Floats, losses: Floats) -> float | None:
     fall = start_loss(losses) - losses[low]
     if low < 2 or fall <= 0:
         return None
-    lrs, losses = lrs[: low + 1], losses[: low + 1]
-    most = lrs[np.flatnonzero(losses <= losses[low] + 0.2 * fall)[0]]
-    return float(np.median([steepest(lrs, losses), most, lrs[low] / math.sqrt(10)]))
+    most = np.flatnonzero(losses <= losses[low] + 0.2 * fall)[0]
+    return float(min(lrs[low] / math.sqrt(10), lrs[most]))

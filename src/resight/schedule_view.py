@@ -23,7 +23,8 @@ from .presets import find_recipe
 from .recipe import SGD, Constant, MultiStep, Plateau, Recipe, RMSprop
 from .recipe_text import overlay
 from .records import Floats
-from .schedules import Schedule, build_schedule, describe
+from .schedules import Schedule, describe, schedule_of
+from .schedules import steps_per_epoch as count_steps
 
 IMAGES = 45_000  # training images where none are named: CIFAR-10 less the tenth held out
 MOST_STEPS = 2_000_000  # a slip in a number should not fill the memory
@@ -82,12 +83,8 @@ def schedule(
     if images is not None and images < 1:
         raise UsageError(f"images = {images} must be at least 1")
     if steps_per_epoch is None:
-        steps_per_epoch = math.ceil((images or IMAGES) / recipe.training.batch_size)
-    spec = recipe.optimizer
-    momentum = spec.momentum if isinstance(spec, SGD | RMSprop) else spec.beta1
-    return build_schedule(
-        recipe.schedule, lr=spec.lr, momentum=momentum, steps_per_epoch=steps_per_epoch
-    )
+        steps_per_epoch = count_steps(images or IMAGES, recipe.training.batch_size)
+    return schedule_of(recipe, steps_per_epoch=steps_per_epoch)
 
 
 def trace(schedule: Schedule, metrics: Sequence[float] | None = None) -> Curve:

@@ -92,6 +92,32 @@ def build_schedule(
     return Schedule(spec, lr, momentum, steps_per_epoch)
 
 
+def schedule_of(spec: recipe.Recipe, *, steps_per_epoch: int) -> Schedule:
+    """The schedule of a whole recipe, with its optimizer's rate and momentum (Adam: beta1)."""
+    own = spec.optimizer
+    momentum = own.momentum if isinstance(own, recipe.SGD | recipe.RMSprop) else own.beta1
+    return build_schedule(
+        spec.schedule, lr=own.lr, momentum=momentum, steps_per_epoch=steps_per_epoch
+    )
+
+
+def steps_per_epoch(n: int, batch_size: int) -> int:
+    """Count the training batches of n images; the last may be smaller.
+
+    A single image left over makes no batch: batch norm can learn nothing from it, and on a 1x1
+    map cannot even compute. Another order leaves another image out in the next epoch.
+    """
+    check_batch_size(batch_size)
+    full, rest = divmod(n, batch_size)
+    return max(1, full + (rest > 1))
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raise UsageError unless it is at least 1."""
+    if batch_size < 1:
+        raise UsageError(f"batch_size = {batch_size} must be at least 1")
+
+
 # --- the curves -----------------------------------------------------------------------------
 
 

@@ -10,15 +10,14 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .augment import normalise
-from .batches import steps_per_epoch
 from .datasets import Split, Statistics
 from .errors import UsageError
 from .evaluation import autocast, in_layout
 from .networks.modes import evaluating
 from .optimizers import build_optimizer
-from .recipe import SGD, Recipe, RMSprop
+from .recipe import Recipe
 from .records import EpochRow, History
-from .schedules import Schedule, build_schedule
+from .schedules import Schedule, schedule_of, steps_per_epoch
 
 
 @dataclass(frozen=True)
@@ -112,16 +111,14 @@ def start(recipe: Recipe, data: TrainData, model: nn.Module) -> TrainState:
     model = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
     _check_outputs(model, recipe, data)
     spe = steps_per_epoch(len(data.train), training.batch_size)
-    spec = recipe.optimizer
-    momentum = spec.momentum if isinstance(spec, SGD | RMSprop) else spec.beta1
-    schedule = build_schedule(recipe.schedule, lr=spec.lr, momentum=momentum, steps_per_epoch=spe)
+    schedule = schedule_of(recipe, steps_per_epoch=spe)
     averaged = None
     if training.ema_decay is not None:
         average = get_ema_multi_avg_fn(training.ema_decay)  # type: ignore[no-untyped-call]
         averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
     return TrainState(
         model=model,
-        optimizer=build_optimizer(spec, model),
+        optimizer=build_optimizer(recipe.optimizer, model),
         schedule=schedule,
         scaler=torch.amp.GradScaler(device.type, enabled=training.precision == "fp16"),
         averaged=averaged,
