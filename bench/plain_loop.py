@@ -84,6 +84,7 @@ def main() -> None:
     """Parse the arguments, measure, print a table and JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="cifar10")
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument(
         "--busy", action="store_true", help="measure on a busy machine all the same"
@@ -92,7 +93,7 @@ def main() -> None:
     quiet_machine(allow_busy=arguments.busy)
     where = machine()
     data = resight.data(arguments.data)
-    results = {name: compare(name, data, arguments.rounds) for name in NETWORKS}
+    results = {name: compare(name, data, arguments.rounds) for name in arguments.networks}
     for name, result in results.items():
         ratio = result["ratio"]
         print(f"{name}: {ratio} x {result['best_plain']}", file=sys.stderr)

@@ -3,8 +3,6 @@
 import csv
 import gzip
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,6 @@ import resight.datasets
 from resight.datasets import Split, hold_out, load, statistics
 from resight.datasets import cache as cache_module
 from resight.errors import UsageError
-from resight.sources import BUILT_IN, names
 
 
 @pytest.fixture(autouse=True)
@@ -189,13 +186,6 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(UsageError, match="is no data set"):
         load(str(tmp_path / "notes.txt"))
-
-
-def test_the_list_of_names_needs_no_torch() -> None:
-    code = "import resight.sources, sys; print('torch' in sys.modules, resight.sources.names())"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout == f"False {names()}\n"
-    assert names() == tuple(BUILT_IN)
 
 
 # --- the cache ------------------------------------------------------------------------------

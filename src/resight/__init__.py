@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .datasets import load as data
     from .errors import Diverged, ResightError, UsageError
     from .experiment import Run, demo, resume, train
+    from .lr_range import lr_range_test
+    from .lr_rules import LRCurve
     from .lr_scheduler import ScheduleLR
     from .networks import layer_table, models
     from .presets import find_recipe, recipes
@@ -32,6 +34,7 @@ _HOME = {
     "Dataset": "datasets",
     "Diverged": "errors",
     "History": "records",
+    "LRCurve": "lr_rules",
     "Predictions": "records",
     "Recipe": "recipe",
     "ResightError": "errors",
@@ -46,6 +49,7 @@ _HOME = {
     "find_recipe": "presets",
     "from_toml": "recipe_text",
     "layer_table": "networks",
+    "lr_range_test": "lr_range",
     "models": "networks",
     "predict": "trained",
     "recipes": "presets",
@@ -61,6 +65,7 @@ __all__ = [
     "Dataset",
     "Diverged",
     "History",
+    "LRCurve",
     "Predictions",
     "Recipe",
     "ResightError",
@@ -76,6 +81,7 @@ __all__ = [
     "find_recipe",
     "from_toml",
     "layer_table",
+    "lr_range_test",
     "models",
     "predict",
     "recipes",

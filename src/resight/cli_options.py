@@ -43,6 +43,7 @@ Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:N or mps.")]
 
 
 def progress(show: Show) -> "ProgressLines | nullcontext[Watch]":
+    """What watches a run: lines and a bar on standard error, or nothing."""
     if show.quiet:
         return nullcontext(lambda event: None)
     from rich.console import Console
@@ -53,6 +54,7 @@ def progress(show: Show) -> "ProgressLines | nullcontext[Watch]":
 
 
 def report(run: "Run", show: Show) -> int:
+    """Print what came of a run; returns the exit code."""
     if show.json:
         print(
             json.dumps({"folder": str(run.folder), "interrupted": run.interrupted, **run.summary})
@@ -70,6 +72,7 @@ def report(run: "Run", show: Show) -> int:
 
 
 def accuracy_text(found: dict[str, Any]) -> str:
+    """The accuracy of a summary with its interval, and the loss."""
     a = found["accuracy"]
     return (
         f"{a['value']:.2%} (95 % interval {a['low']:.2%} to {a['high']:.2%}, n = {a['n']:,}), "

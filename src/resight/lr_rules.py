@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .errors import UsageError
-from .lr_verdict import Verdict, judge
+from .lr_verdict import FEWEST, Verdict, judge
 from .records import Floats
 
 Scale = Literal["exponential", "linear"]
@@ -81,8 +81,8 @@ def analyse(
     known = np.isfinite(losses)
     x, y = lrs[known], smoothed[known]
     suggestions = _suggestions(x, y)
-    part = _to_climb(y)
-    picks = _suggestions(x[part], y[part])
+    scatter = _scatter(losses[known], y)
+    part = _to_climb(y, scatter)
     peak = recommend(x[part], y[part])
     return LRCurve(
         lrs=lrs,
@@ -99,12 +99,10 @@ def analyse(
         verdict=judge(
             x[part],
             y[part],
-            raw=losses[known][part],
             start=start_loss(y),
+            scatter=scatter,
             peak=peak,
-            # valley and slide do not vote: the one moves with the length of the flat start, the
-            # other with the number of steps.
-            picks=[p for p in (picks["steepest"], picks["minimum_10"]) if p is not None],
+            picks=_suggestions(x[part], y[part]),
             stopped=stopped,
             chance=chance,
         ),
@@ -197,6 +195,14 @@ def start_loss(losses: Floats) -> float:
     return float(np.median(losses[: max(3, len(losses) // 10)])) if len(losses) else math.nan
 
 
+def _scatter(losses: Floats, smoothed: Floats) -> float:
+    """The standard deviation of losses around the smoothed ones on the way down, spikes aside."""
+    if len(losses) == 0:
+        return 0.0
+    way_down = slice(int(smoothed.argmin()) + 1)
+    return 1.4826 * float(np.median(np.abs(losses - smoothed)[way_down]))  # of a normal one
+
+
 # --- the rules ------------------------------------------------------------------------------
 
 
@@ -262,33 +268,35 @@ def _suggestions(lrs: Floats, losses: Floats) -> dict[str, float | None]:
     }
 
 
-def _to_climb(losses: Floats) -> slice:
-    """The part of a smoothed curve up to where half of the fall is lost again, or all of it.
+def _to_climb(losses: Floats, scatter: float) -> slice:
+    """The part of a smoothed curve before half of its fall is lost again; else the whole curve.
 
     A network with batch norm may break down and then fall again, at rates that no training
-    survives; what lies behind the first climb is no evidence.
+    survives; what lies behind the first climb that stands out of the `scatter` of single losses
+    is no evidence.
     """
     lowest = np.minimum.accumulate(losses)
     fall = start_loss(losses) - lowest
-    climbs = (losses - lowest > 0.5 * fall) & (fall > 0.25 * fall.max(initial=0.0))
-    return slice(int(climbs.argmax()) + 1) if climbs.any() else slice(None)
+    climb = losses - lowest
+    climbs = (climb > np.maximum(0.5 * fall, 4 * scatter)) & (fall > 0.5 * fall.max(initial=0.0))
+    return slice(max(FEWEST, int(climbs.argmax()) + 1)) if climbs.any() else slice(None)
 
 
 def recommend(lrs: Floats, losses: Floats) -> float | None:
     """One peak for one cycle, from a smoothed curve; None where the loss does not fall.
 
-    The lower of two readings: the lowest point over the square root of 10, half-way on a log
-    scale between the habits "the minimum" and "a tenth of it"; and the first rate at which four
-    fifths of the fall are done, which holds where a wide basin leaves the lowest point to chance.
-    The minimum itself is too high: what a network survives for a few steps is not what it learns
-    with for epochs (Smith 2018 takes the highest rate before the loss turns ragged). So is the
-    steepest point where the loss falls fastest just before it breaks down.
+    Half a decade below the turn: the highest rate at which the loss is still within a fifth of
+    its fall from the lowest point. Smith (2018) takes the highest rate before the loss breaks
+    down, but what a network survives for a few steps is more than it learns with for epochs. The
+    turn is sharp, as divergence grows by factors, where the lowest point of a wide basin is left
+    to chance, and the steepest point depends on what the first weights happen to be.
     """
     if len(lrs) < 3:
         return None
     low = int(losses.argmin())
-    fall = start_loss(losses) - losses[low]
-    if low < 2 or fall <= 0:
+    start = start_loss(losses)
+    fall = start - losses[low]
+    if low < 2 or fall < 0.01 * abs(start):
         return None
-    most = np.flatnonzero(losses <= losses[low] + 0.2 * fall)[0]
-    return float(min(lrs[low] / math.sqrt(10), lrs[most]))
+    turn = np.flatnonzero(losses <= losses[low] + 0.2 * fall)[-1]
+    return float(lrs[turn] / math.sqrt(10))

@@ -1,6 +1,7 @@
 """Whether the answer of a learning-rate range test can be trusted, and if not, what to change."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,10 @@ import numpy as np
 from .records import Floats
 
 FEWEST = 10  # points; fewer show no shape
+
+# Decades between the peak and the middle of three rules. They point at the slope, half a decade
+# below the peak where all is well: so this is another decade.
+_APART = 1.5
 
 
 @dataclass(frozen=True)
@@ -22,10 +27,10 @@ def judge(
     lrs: Floats,
     losses: Floats,
     *,
-    raw: Floats,
     start: float,
+    scatter: float,
     peak: float | None,
-    picks: Sequence[float],
+    picks: Mapping[str, float | None],
     stopped: str | None,
     chance: float | None,
 ) -> Verdict:
@@ -34,10 +39,12 @@ def judge(
     Args:
         lrs: (n,) rates.
         losses: (n,) smoothed losses.
-        raw: (n,) the losses as they were.
         start: the loss before the rates had an effect.
-        peak: the recommended rate.
-        picks: what other rules say of the same curve; they should agree within a decade.
+        scatter: standard deviation of single losses around the smoothed ones.
+        peak: the recommended rate; None: the loss does not fall.
+        picks: rule -> what it says of the same curve. The middle one of steepest, valley and
+            minimum / 10 counts, as any one may be fooled: steepest by the first steps of a
+            network whose norms settle, valley by the length of the flat start.
         stopped: why the test ended early.
         chance: the loss of guessing.
     """
@@ -55,11 +62,11 @@ def judge(
             f"the model seems already trained: the loss starts at {start:.3g}, where guessing has "
             f"{chance:.3g}, and hardly falls; test a freshly built model"
         )
-    if peak is None or fall < 0.02 * abs(start):
+    if peak is None:
         return _no(
             f"the loss never fell: {start:.4g} at the start, {losses[low]:.4g} at best; check that "
-            "the optimizer holds the model's parameters and that labels match images, or end the "
-            f"range above {lrs[-1]:.3g}"
+            "the optimizer holds the model's parameters and that labels match images, or widen "
+            "the range"
         )
 
     reasons = []
@@ -68,21 +75,23 @@ def judge(
             f"the loss still falls at the end of the range; end it at {_round(10 * lrs[-1])} "
             f"instead of {lrs[-1]:.3g}"
         )
-    if (lowest := min(peak, *picks)) <= lrs[2]:
+    if peak <= lrs[2]:
         reasons.append(
-            f"a pick, {lowest:.2g}, is at the start of the range; "
+            f"the pick, {peak:.2g}, is at the start of the range; "
             f"start it at {_round(lrs[0] / 100)}"
         )
-    noise = 1.4826 * float(np.median(np.abs(raw - losses)[: low + 1]))  # as a standard deviation
-    if noise > 0.5 * fall:
+    if scatter > 0.5 * fall:
         reasons.append(
-            f"too noisy: the loss scatters by {noise:.2g} around a fall of {fall:.2g}; take a "
+            f"too noisy: the loss scatters by {scatter:.2g} around a fall of {fall:.2g}; take a "
             "larger batch, accumulate, or score on validation batches"
         )
-    if max(picks) > 10 * min(picks):
+    rules = {name: picks[name] or peak for name in ("steepest", "valley", "minimum_10")}
+    middle = float(np.median(list(rules.values())))
+    if abs(math.log10(middle / peak)) > _APART:
+        said = ", ".join(f"{name} {pick:.2g}" for name, pick in rules.items())
         reasons.append(
-            f"the rules disagree by more than a decade, from {min(picks):.2g} to "
-            f"{max(picks):.2g}; take more steps over a narrower range, or a larger batch"
+            f"the rules disagree by more than a decade: {said}, against {peak:.2g}; take more "
+            "steps over a narrower range, or a larger batch"
         )
     return Verdict(not reasons, tuple(reasons))
 

@@ -51,11 +51,6 @@ ARCHIVES: dict[str, Archive] = {
 }
 
 
-def names() -> tuple[str, ...]:
-    """The names of the built-in data sets; `BUILT_IN` says what each is."""
-    return tuple(BUILT_IN)
-
-
 def find_source(source: str) -> str | Path:
     """A built-in name as it is, anything else as a path that exists.
 

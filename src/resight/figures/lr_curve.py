@@ -77,7 +77,7 @@ def _limit_losses(axes: Axes, curve: LRCurve) -> None:
     known = np.isfinite(curve.losses)
     losses, y = curve.losses[known], curve.smoothed[known]
     low, start = float(y.min()), start_loss(y)
-    scatter = float(np.percentile(np.abs(losses - y), 80))
+    scatter = float(np.percentile(np.abs(losses - y)[: y.argmin() + 1], 80))
     high = min(start + max(0.6 * (start - low), 0.05 * abs(start)), float(y.max())) + 2 * scatter
     low -= 2 * scatter
     margin = 0.05 * (high - low) or 0.1 * abs(high) or 1.0
@@ -97,4 +97,4 @@ def _title(curve: LRCurve) -> str:
         text += f"; {curve.stopped}" if curve.stopped else ""
     else:
         text = "Do not trust this curve: " + "; ".join(curve.verdict.reasons)
-    return "\n".join(textwrap.wrap(clean(text), 118))
+    return "\n".join(textwrap.wrap(clean(text), 108))

@@ -57,6 +57,7 @@ _STYLE = {
 
 @contextmanager
 def house_style() -> Iterator[None]:
+    """Draw with the settings above, whatever the user's own are."""
     installed = set(font_manager.get_font_names())
     fonts = [font for font in _FONTS if font in installed]
     with style.context(["default", _STYLE, {"font.family": fonts}]), warnings.catch_warnings():
