@@ -17,7 +17,7 @@ LAYERS = [
     | {"sources", "lr_rules", "lr_verdict"},
     {"datasets", "augment", "batches", "networks", "schedules", "optimizers"} | {"lr_scheduler"},
     {"evaluation", "train_state", "training", "lr_range", "give_back"},
-    {"preparation", "run_folder", "figures", "artefacts"},
+    {"preparation", "environment", "run_folder", "figures", "artefacts"},
     {"experiment", "trained", "look", "listings", "progress"} | {"schedule_view", "sketch"},
     {"cli_options", "cli_runs", "cli_lists", "cli", "__main__", "__init__"},
 ]

@@ -60,7 +60,8 @@ def pick_device(name: str) -> torch.device:
     Raises:
         UsageError: torch knows no such device, or this machine has none.
     """
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
+    mps = torch.backends.mps.is_available()
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": mps}
     if name == "auto":
         name = next(kind for kind in ("cuda", "mps", "cpu") if available[kind])
     kind, _, index = name.partition(":")

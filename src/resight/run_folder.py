@@ -14,17 +14,13 @@ import io
 import json
 import os
 import pickle
-import platform
 import shutil
-import subprocess
-import sys
 import time
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +31,7 @@ from safetensors.torch import save as format_safetensors
 from torch import Tensor, nn
 
 from .datasets import Statistics
+from .environment import environment
 from .errors import ResightError, UsageError
 from .files import replacing, write_text
 from .metrics import confusion_rows, prediction_rows
@@ -97,6 +94,8 @@ class RunFolder:
                 os.replace(path, old)
             os.rename(making, path)  # refuses a folder with something in it
         except OSError as error:
+            if old.exists() and not path.exists():
+                os.replace(old, path)
             if path.exists() and not force:
                 raise UsageError(_taken(path)) from error
             raise UsageError(
@@ -304,27 +303,3 @@ def _read_checkpoint(file: Path) -> dict[str, Any] | None:
         return None
     except (EOFError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error):
         return None
-
-
-def environment(device: str) -> dict[str, Any]:
-    """What a result depends on beside the recipe: versions, machine, revision, command line."""
-    revision = None
-    if shutil.which("git"):
-        asked = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        )
-        revision = asked.stdout.strip() or None
-    return {
-        "resight": version("resight"),
-        "torch": torch.__version__,
-        "numpy": version("numpy"),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "threads": torch.get_num_threads(),
-        "cuda": torch.version.cuda,
-        "device": device,
-        "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") else None,
-        "git_revision": revision,
-        "command": sys.argv,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
