@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .cam import Heatmaps, faithfulness, heatmaps
     from .datasets import Dataset, Split, Statistics
     from .datasets import load as data
     from .errors import Diverged, ResightError, UsageError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .lr_scheduler import ScheduleLR
     from .networks import layer_table, models
     from .presets import find_recipe, recipes
+    from .rate_finder import lr_find
     from .recipe import Recipe
     from .recipe_text import from_toml, to_toml, with_epochs, with_overrides
     from .records import History, Predictions
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Dataset": "datasets",
     "Diverged": "errors",
+    "Heatmaps": "cam",
     "History": "records",
     "LRCurve": "lr_rules",
     "Predictions": "records",
@@ -46,9 +49,12 @@ _HOME = {
     "data": "datasets:load",
     "demo": "experiment",
     "evaluate": "trained",
+    "faithfulness": "cam",
     "find_recipe": "presets",
     "from_toml": "recipe_text",
+    "heatmaps": "cam",
     "layer_table": "networks",
+    "lr_find": "rate_finder",
     "lr_range_test": "lr_range",
     "models": "networks",
     "predict": "trained",
@@ -64,6 +70,7 @@ _HOME = {
 __all__ = [
     "Dataset",
     "Diverged",
+    "Heatmaps",
     "History",
     "LRCurve",
     "Predictions",
@@ -78,9 +85,12 @@ __all__ = [
     "data",
     "demo",
     "evaluate",
+    "faithfulness",
     "find_recipe",
     "from_toml",
+    "heatmaps",
     "layer_table",
+    "lr_find",
     "lr_range_test",
     "models",
     "predict",

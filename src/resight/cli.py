@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter
 
-from . import __version__, cli_lists, cli_runs
+from . import __version__, cli_lists, cli_lr, cli_runs
 from .errors import ResightError, UsageError
 
 app = App(
@@ -32,6 +32,7 @@ for command in (
     cli_lists.models,
     cli_lists.data,
     cli_lists.schedule,
+    cli_lr.lr_find,
     cli_runs.demo,
 ):
     app.command(command)

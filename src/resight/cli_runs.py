@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from .cli_options import Device, Find, Setting, Show, accuracy_text, progress, report
+from .errors import UsageError
 
 
 def train(
@@ -15,6 +16,7 @@ def train(
     epochs: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
+    find_lr: bool = False,
     seed: int | None = None,
     precision: str | None = None,
     set_: Setting = None,
@@ -41,6 +43,8 @@ def train(
         Images a step.
     lr
         The highest learning rate of the schedule.
+    find_lr
+        Look for that rate by a range test first (see `resight lr-find`).
     seed
         Decides weights, order, augmentation, dropout and the validation split.
     precision
@@ -69,6 +73,9 @@ def train(
         "optimizer.lr": lr,
         "seed": seed,
     }
+    if find_lr and (lr is not None or dry_run):
+        other = "--dry-run" if lr is None else f"--lr {lr:g}"
+        raise UsageError(f"--find-lr and {other} contradict each other; give one of them")
     asked = find_recipe(recipe)
     if epochs is not None:
         asked = with_epochs(asked, epochs)
@@ -86,7 +93,14 @@ def train(
             print(to_toml(begun.recipe), end="")
             return 0
         run = experiment.train(
-            asked, out=out, name=name, force=force, device=device, offline=offline, watch=watch
+            asked,
+            out=out,
+            name=name,
+            force=force,
+            find_lr=find_lr,
+            device=device,
+            offline=offline,
+            watch=watch,
         )
     return report(run, show)
 

@@ -10,10 +10,12 @@ from .networks.modes import evaluating as evaluating
 from .recipe import Evaluation, Training
 from .records import Predictions
 
+MIXED = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 def autocast(training: Training, device: torch.device) -> torch.autocast:
     """The mixed-precision context that `training.precision` asks for; float32 is a no-op."""
-    dtype = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[training.precision]
+    dtype = MIXED[training.precision]
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 

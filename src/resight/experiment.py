@@ -19,10 +19,12 @@ from .files import remove_leftovers
 from .interrupt import stop_requested
 from .preparation import Beginning, Note, Watch, begin
 from .presets import find_recipe
+from .rate_finder import Ladder, find_rate, with_found_rate, write_found
 from .recipe import Recipe
 from .recipe_text import differences, from_toml
 from .records import History, Predictions
 from .run_folder import ModelInfo, RunFolder, run_path
+from .schedules import describe
 from .training import EpochDone, check_losses, deterministic_if, fit
 
 
@@ -47,18 +49,21 @@ def train(
     out: str | Path = "runs",
     name: str | None = None,
     force: bool = False,
+    find_lr: bool = False,
     offline: bool = False,
     watch: Watch | None = None,
 ) -> Run:
     """Train by a recipe (a value, a preset's name or a TOML file) and evaluate the best weights.
 
     `data` stands in for `recipe.data.source`; `model` for the recipe's network. `watch` is shown
-    every event and cannot change anything. Interrupted by Ctrl-C, the run returns with
-    `interrupted=True` and can be resumed. A finished run leaves `model` with the chosen weights.
+    every event and cannot change anything. `find_lr` sets the recipe's rate by a range test first.
+    Interrupted by Ctrl-C, the run returns with `interrupted=True` and can be resumed. A finished
+    run leaves `model` with the chosen weights.
 
     Raises:
         UsageError: the recipe, the data or the run folder is not usable as asked.
         Diverged: the loss became NaN, infinite or exploded; the last good checkpoint is kept.
+        ResightError: with `find_lr`, the range test cannot be trusted.
     """
     watch = watch or (lambda event: None)
     recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
@@ -71,6 +76,10 @@ def train(
         offline=offline,
         watch=watch,
     )
+    curve = find_rate(begun, Ladder(repeats=3), watch) if find_lr else None
+    if curve:
+        begun = with_found_rate(begun, curve)
+        watch(Note(f"found: {describe(begun.state.schedule)}"))
     folder = RunFolder.create(
         path,
         begun.recipe,
@@ -79,6 +88,8 @@ def train(
         force=force,
         device=str(begun.splits.train.images.device),
     )
+    if curve:
+        write_found(folder, begun, curve)
     return _run(folder, begun, watch)
 
 

@@ -33,7 +33,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Loading:
-    """Data is being fetched or decoded; `total` is None where it is not known."""
+    """What comes before training: data fetched or decoded, a range test; None: not known."""
 
     what: str
     done: int

@@ -205,7 +205,7 @@ def show_schedule(
         trace(schedule(r, steps_per_epoch=steps_per_epoch, images=images), seen) for r in recipes
     ]
     if out is not None:
-        _draw(recipe.name, curves, out)
+        draw(recipe.name, curves, out)
     if as_json:
         return json.dumps(
             {
@@ -228,7 +228,8 @@ def show_schedule(
     return "\n".join(lines)
 
 
-def _draw(name: str, curves: Sequence[Curve], out: Path) -> None:
+def draw(name: str, curves: Sequence[Curve], out: Path) -> None:
+    """The curves of a recipe of that name as a PNG or SVG file."""
     from . import figures
 
     first, n = curves[0], curves[0].schedule.steps_per_epoch

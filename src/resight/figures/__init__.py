@@ -12,10 +12,11 @@ from .curves import compare_schedules, rates_as_run, schedule_curve, training_cu
 from .lr_curve import lr_curve
 from .numbers import confusion_matrix, per_class, reliability
 from .pictures import before_after, image_grid, prediction_grid
-from .style import save
+from .style import check_path, save
 
 __all__ = [
     "before_after",
+    "check_path",
     "compare_schedules",
     "confusion_matrix",
     "image_grid",

@@ -95,14 +95,25 @@ def fit(text: Text, lead: str, name: str, room: float) -> None:
         text.set_text(lead + shorten(name, limit))
 
 
+def check_path(path: Path) -> str:
+    """The kind of figure that `path` asks for, png or svg: before what is to be drawn is computed.
+
+    Raises UsageError for another suffix, or a folder that does not exist.
+    """
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in ("png", "svg"):
+        raise UsageError(f"cannot write a figure to {path.name}; the name must end in .png or .svg")
+    if not path.parent.is_dir():
+        raise UsageError(f"cannot write {path}: the folder {path.parent} does not exist; make it")
+    return kind
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG or SVG, by the suffix: whole or not at all, the same bytes for the same figure.
 
     Raises UsageError for another suffix and ResightError if the file cannot be written.
     """
-    kind = path.suffix.lower().removeprefix(".")
-    if kind not in ("png", "svg"):
-        raise UsageError(f"cannot write a figure to {path.name}; the name must end in .png or .svg")
+    kind = check_path(path)
     metadata: dict[str, Any] = {"Software": None} if kind == "png" else {"Date": None}
     picture = io.BytesIO()
     with house_style():

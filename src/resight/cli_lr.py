@@ -1,0 +1,88 @@
+"""The command that looks for a learning rate."""
+
+import json
+import sys
+from pathlib import Path
+
+from .cli_options import Device, Find, Setting, Show, progress
+
+
+def lr_find(
+    recipe: str,
+    /,
+    *,
+    data: str | None = None,
+    repeats: int = 3,
+    steps: int | None = None,
+    start: float | None = None,
+    end: float | None = None,
+    linear: bool = False,
+    on_validation: bool = False,
+    set_: Setting = None,
+    out: Path | None = None,
+    device: Device = "auto",
+    find: Find = Find(),
+    show: Show = Show(),
+) -> int:
+    """Find the learning rate by a range test, and say whether it can be trusted.
+
+    Ends with exit code 1 where it cannot. `resight train RECIPE --find-lr` uses what it finds.
+
+    Parameters
+    ----------
+    recipe
+        A name (see `resight recipes`) or a .toml file.
+    data
+        A name (see `resight data`) or a path.
+    repeats
+        Tests with other weights and images; the spread of their answers is the interval.
+    steps
+        How many rates.
+    start
+        The lowest rate; by default chosen for the optimizer.
+    end
+        The highest rate.
+    linear
+        Rates at even differences, not even factors.
+    on_validation
+        Score held-out images after every step, not the training loss.
+    out
+        Draw a figure: a .png or .svg file.
+    """
+    from .presets import find_recipe
+    from .recipe_text import nested, overlay, with_overrides
+    from .sources import find_source
+
+    flags = {"data.source": data, "data.skip_unreadable": find.skip_unreadable or None}
+    given = nested((path, value) for path, value in flags.items() if value is not None)
+    asked = with_overrides(overlay(find_recipe(recipe), given, origin="flags"), set_ or [])
+    find_source(asked.data.source)
+
+    from . import figures, rate_finder  # torch: only now that the request makes sense
+    from .rate_view import curve_text
+
+    if out is not None:
+        figures.check_path(out)
+    ladder = rate_finder.Ladder(
+        start=start,
+        end=end,
+        steps=steps or rate_finder.STEPS,
+        scale="linear" if linear else "exponential",
+        repeats=repeats,
+        on_validation=on_validation,
+    )
+    with progress(show) as watch:
+        curve = rate_finder.lr_find(
+            asked, device=device, offline=find.offline, ladder=ladder, watch=watch
+        )
+    if out is not None:
+        figures.save(figures.lr_curve(curve), out)
+    if show.json:
+        print(json.dumps({"recipe": asked.name, "figure": out and str(out), **curve.to_dict()}))
+    else:
+        text = curve_text(asked, curve)
+        encoding = sys.stdout.encoding or "utf-8"
+        print(text.encode(encoding, "replace").decode(encoding))
+        if out is not None:
+            print(f"figure     {out}")
+    return 0 if curve.verdict.ok else 1

@@ -1,0 +1,192 @@
+"""The learning-rate range test of a recipe, and the rate it puts into the recipe."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import figures
+from .batches import eval_batches, train_batches
+from .datasets import Dataset
+from .errors import ResightError, UsageError
+from .evaluation import MIXED, in_layout
+from .lr_range import lr_range_test
+from .lr_rules import LRCurve, Scale, merge
+from .preparation import Beginning, Loading, Watch, begin, fresh_model
+from .presets import find_recipe
+from .recipe import Constant, Custom, MultiStep, Plateau, Recipe
+from .recipe_text import overlay
+from .run_folder import RunFolder
+from .schedule_view import draw, trace
+from .train_state import TrainData, TrainState, start
+
+STEPS, REPEATS = 60, 1
+MOST_IMAGES = 128  # a step; see docs/experiments.md for what larger batches change
+VAL_IMAGES = 512  # of the validation images, scored after every step where that is asked for
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """How a recipe's range test climbs; None: chosen from the optimizer."""
+
+    start: float | None = None
+    end: float | None = None
+    steps: int = STEPS
+    scale: Scale = "exponential"
+    repeats: int = REPEATS
+    on_validation: bool = False  # score on held-out images in place of the training loss
+
+
+def lr_find(
+    recipe: Recipe | str,
+    *,
+    data: Dataset | str | Path | None = None,
+    model: nn.Module | None = None,
+    device: str = "auto",
+    offline: bool = False,
+    ladder: Ladder = Ladder(),
+    watch: Watch | None = None,
+) -> LRCurve:
+    """The range test of a recipe (a value, a preset's name or a TOML file) on its training images.
+
+    Batches, augmentation, loss and precision are those of training; the test set is not touched.
+    See `lr_range_test` for a model and data of your own.
+
+    Raises:
+        UsageError: the recipe, the data or the ladder is not usable as asked.
+    """
+    watch = watch or (lambda event: None)
+    recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
+    begun = begin(recipe, data=data, model=model, device=device, offline=offline, watch=watch)
+    return find_rate(begun, ladder, watch)
+
+
+def find_rate(begun: Beginning, ladder: Ladder, watch: Watch) -> LRCurve:
+    """The range test of a run before its first step, which it leaves as it was.
+
+    Each repeat has its own order of images, augmentation and, but for modules that were passed
+    in, weights.
+
+    Raises:
+        UsageError: no repeats, or validation is to be scored and there is none.
+    """
+    if ladder.repeats < 1:
+        raise UsageError(f"repeats = {ladder.repeats} must be at least 1; 3 give an interval")
+    if ladder.on_validation and begun.splits.val is None:
+        raise UsageError(
+            'the range test cannot score validation images: data.val_fraction = "none"; '
+            "set it to 0.1, or score the training loss"
+        )
+    curves = []
+    for repeat in range(ladder.repeats):
+        recipe = overlay(begun.recipe, {"seed": begun.recipe.seed + repeat}, origin="range test")
+        state = begun.state
+        if repeat and not isinstance(recipe.model, Custom):
+            state = start(recipe, begun.splits, fresh_model(recipe, begun.splits))
+        what = "learning-rate range test"
+        if ladder.repeats > 1:
+            what += f" {repeat + 1} of {ladder.repeats}"
+        curves.append(_climb(recipe, begun.splits, state, ladder, _Told(watch, what)))
+    return merge(curves) if len(curves) > 1 else curves[0]
+
+
+def with_found_rate(begun: Beginning, curve: LRCurve) -> Beginning:
+    """The same beginning, weights included, with the highest rate that the curve recommends.
+
+    Schedules that hold a rate for epochs (plateau, multistep, constant) get the lower one.
+
+    Raises:
+        ResightError: the verdict is that the curve cannot be trusted.
+    """
+    if not curve.verdict.ok or curve.peak is None or curve.constant is None:
+        raise ResightError(
+            "no learning rate was found that can be trusted, so nothing was trained: "
+            f"{'; '.join(curve.verdict.reasons)}. Look at it with `resight lr-find "
+            f"{begun.recipe.name} --out lr_find.png`, or choose a rate with --lr"
+        )
+    holds = isinstance(begun.recipe.schedule, Plateau | MultiStep | Constant)
+    found = float(f"{curve.constant if holds else curve.peak:.2g}")
+    recipe = overlay(begun.recipe, {"optimizer": {"lr": found}}, origin="range test")
+    return replace(begun, recipe=recipe, state=start(recipe, begun.splits, begun.state.model))
+
+
+def write_found(folder: RunFolder, begun: Beginning, curve: LRCurve) -> None:
+    """The range test a run began with, and the schedule that came of it, as files of the run."""
+    folder.write_json("lr_find.json", {**curve.to_dict(), "used": begun.recipe.optimizer.lr})
+    figures.save(figures.lr_curve(curve), folder.path / "lr_find.png")
+    draw(begun.recipe.name, [trace(begun.state.schedule)], folder.path / "schedule.png")
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Progress of a range test, batch by batch."""
+
+    watch: Watch
+    what: str
+
+    def __call__(self, done: int, total: int) -> None:
+        self.watch(Loading(self.what, done, total))
+
+
+@dataclass(frozen=True)
+class _TrainBatches:
+    """Batches as training draws them, again from the first whenever they are asked for anew."""
+
+    recipe: Recipe
+    data: TrainData
+    size: int
+    total: int
+    told: _Told
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        batches = train_batches(
+            self.data.train,
+            self.recipe.augment,
+            self.data.stats,
+            batch_size=self.size,
+            seed=self.recipe.seed,
+            epoch=0,
+        )
+        for done, (images, labels) in enumerate(batches):
+            self.told(done, self.total)
+            yield in_layout(images, self.recipe.training), labels
+
+
+def _climb(
+    recipe: Recipe, data: TrainData, state: TrainState, ladder: Ladder, told: _Told
+) -> LRCurve:
+    training = recipe.training
+    size = min(training.batch_size, MOST_IMAGES)
+    parts = 1 if training.micro_batch is None else -(-size // training.micro_batch)
+    batches = _TrainBatches(recipe, data, size // parts, (ladder.steps + 1) * parts, told)
+
+    def loss_fn(logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, label_smoothing=recipe.loss.label_smoothing)
+
+    scored: list[Any] | None = None
+    if ladder.on_validation:
+        assert data.val is not None
+        evenly = torch.arange(0, len(data.val), max(1, len(data.val) // VAL_IMAGES))[:VAL_IMAGES]
+        sample = data.val.select(evenly.to(data.val.images.device))
+        scored = [
+            (in_layout(images, training), labels)
+            for images, labels in eval_batches(sample, data.stats, batch_size=size)
+        ]
+    return lr_range_test(
+        state.model,
+        state.optimizer,
+        loss_fn,
+        batches,
+        start=ladder.start,
+        end=ladder.end,
+        steps=ladder.steps,
+        scale=ladder.scale,
+        val_batches=scored,
+        accumulate=parts,
+        dtype=MIXED[training.precision],
+        seed=recipe.seed,
+    )

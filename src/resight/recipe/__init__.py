@@ -1,0 +1,98 @@
+"""The recipe: everything that decides a training run, as one frozen, validated value.
+
+A `Recipe` is checked when it is made, before any data is read. `None` means off. Sections with
+a `name` (`model`, `optimizer`, `schedule`) are one of several kinds, each with its own knobs, so
+a knob that would do nothing (Nesterov in Adam) cannot be written down at all.
+
+`resight.recipe_text` reads and writes recipes as TOML and applies overrides such as
+`schedule.epochs=40`; `resight.presets` holds the named ones.
+"""
+
+from typing import Annotated, Self, get_args
+
+from pydantic import Field, model_validator
+
+from .data import HSV, Augment, Crop, Cutout, Data, Rotate
+from .model import Custom, Model, Norm, ResNet, ResNet9, Swift
+from .optimizer import SGD, Adam, AdamW, Optimizer, RMSprop
+from .schedule import Constant, Cosine, MultiStep, OneCycle, Plateau, Schedule, Triangular
+from .section import Section
+from .training import Evaluation, Explain, Loss, Method, Training
+
+__all__ = [
+    "HSV",
+    "KINDS",
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Augment",
+    "Constant",
+    "Cosine",
+    "Crop",
+    "Custom",
+    "Cutout",
+    "Data",
+    "Evaluation",
+    "Explain",
+    "Loss",
+    "Method",
+    "Model",
+    "MultiStep",
+    "Norm",
+    "OneCycle",
+    "Optimizer",
+    "Plateau",
+    "RMSprop",
+    "Recipe",
+    "ResNet",
+    "ResNet9",
+    "Rotate",
+    "Schedule",
+    "Section",
+    "Swift",
+    "Training",
+    "Triangular",
+]
+
+
+class Recipe(Section):
+    """Everything that decides a run. Same recipe, data and machine: same weights."""
+
+    name: str = "custom"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    data: Data = Data()
+    augment: Augment = Augment()
+    model: Model = ResNet()
+    optimizer: Optimizer = SGD()
+    schedule: Schedule = OneCycle()
+    loss: Loss = Loss()
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    explain: Explain = Explain()
+
+    @model_validator(mode="after")
+    def _validation_where_needed(self) -> Self:
+        if self.data.val_fraction is None:
+            if isinstance(self.schedule, Plateau):
+                raise ValueError(
+                    'schedule.name = "plateau" watches validation, but data.val_fraction = "none"; '
+                    "set data.val_fraction=0.1 or another schedule"
+                )
+            if self.training.select != "last":
+                raise ValueError(
+                    f'training.select = "{self.training.select}" needs validation, but '
+                    'data.val_fraction = "none"; set training.select=last'
+                )
+        return self
+
+
+def _by_name(*kinds: type[Section]) -> dict[str, type[Section]]:
+    return {name: kind for kind in kinds for name in get_args(kind.model_fields["name"].annotation)}
+
+
+# Section -> name -> the value that holds its knobs.
+KINDS: dict[str, dict[str, type[Section]]] = {
+    "model": _by_name(ResNet, ResNet9, Swift, Custom),
+    "optimizer": _by_name(SGD, Adam, AdamW, RMSprop),
+    "schedule": _by_name(OneCycle, Triangular, Plateau, Cosine, MultiStep, Constant),
+}

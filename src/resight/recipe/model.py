@@ -1,0 +1,52 @@
+"""The networks and their knobs."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from .section import Fraction, Section
+
+Norm = Literal["batch", "layer", "group"]
+
+
+class ResNet(Section):
+    """Residual network for small images: 3x3 stem, four stages (He et al. 2016)."""
+
+    name: Literal["resnet18", "resnet34"] = "resnet18"
+    norm: Norm = "batch"
+    dropout: Fraction | None = None
+    last_stage_stride: Literal[1, 2] = 2  # 1 keeps an 8x8 map at 32 px, for sharper heat maps
+
+
+class ResNet9(Section):
+    """The 6,573,130-parameter network of DAWNBench fame (Page 2018)."""
+
+    name: Literal["resnet9"] = "resnet9"
+    norm: Norm = "batch"
+    dropout: Fraction | None = None
+
+
+class Swift(Section):
+    """Small, quick network: whitened first layer, three blocks (after Jordan 2024, airbench)."""
+
+    name: Literal["swift"] = "swift"
+    widths: Annotated[tuple[int, int, int], Field(strict=False)] = (32, 128, 128)
+    activation: Literal["relu", "gelu", "silu"] = "relu"
+    dropout: Fraction | None = None
+
+    @model_validator(mode="after")
+    def _wide_enough(self) -> Self:
+        # Identity initialisation passes every input channel on, so a block may not narrow.
+        if min(self.widths) < 8 or list(self.widths) != sorted(self.widths):
+            raise ValueError(f"widths = {list(self.widths)} must be at least 8 and never decrease")
+        return self
+
+
+class Custom(Section):
+    """A module that the caller passed in; `target` names its class, for the record."""
+
+    name: Literal["custom"] = "custom"
+    target: str = ""
+
+
+Model = Annotated[ResNet | ResNet9 | Swift | Custom, Field(discriminator="name")]

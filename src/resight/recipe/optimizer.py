@@ -1,0 +1,64 @@
+"""The optimizers and their knobs."""
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from .section import NonNegative, Positive, Section
+
+
+class _Optimizer(Section):
+    FRESH_WHEN_SWITCHED: ClassVar = True  # a rate that suits SGD does not suit Adam
+
+    weight_decay: NonNegative = 0.0
+    decay_norm_bias: bool = False  # whether normalisation parameters and biases decay too
+
+
+class SGD(_Optimizer):
+    """Stochastic gradient descent. `lr` is the peak: the highest rate the schedule reaches."""
+
+    name: Literal["sgd"] = "sgd"
+    lr: Positive = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = False
+    weight_decay: NonNegative = 5e-4
+    norm_bias_lr_scale: Positive = 1.0  # multiplies lr for the biases of normalisation layers
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov = true needs momentum > 0")
+        return self
+
+
+class _Moments(_Optimizer):
+    lr: Positive = 1e-3
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    eps: Positive = 1e-8
+
+
+class Adam(_Moments):
+    """Adam (Kingma & Ba 2015); its weight decay is added to the gradient (coupled)."""
+
+    name: Literal["adam"] = "adam"
+
+
+class AdamW(_Moments):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+
+    name: Literal["adamw"] = "adamw"
+    weight_decay: NonNegative = 0.01
+
+
+class RMSprop(_Optimizer):
+    """RMSprop (Hinton 2012)."""
+
+    name: Literal["rmsprop"] = "rmsprop"
+    lr: Positive = 1e-3
+    alpha: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    eps: Positive = 1e-8
+
+
+Optimizer = Annotated[SGD | Adam | AdamW | RMSprop, Field(discriminator="name")]

@@ -1,0 +1,29 @@
+"""What every section of a recipe is: a frozen group of knobs, and the ranges they share."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Probability = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Pixels = Annotated[int, Field(ge=1, le=512)]
+
+
+class Section(BaseModel):
+    """A frozen group of knobs. Unknown keys, wrong types, NaN and infinity are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_none(cls, values: Any) -> Any:
+        """TOML has no null: the word "none" switches an optional knob off."""
+        if not isinstance(values, Mapping):
+            return values
+        optional = {
+            key for key, f in cls.model_fields.items() if type(None) in get_args(f.annotation)
+        }
+        return {k: None if k in optional and v == "none" else v for k, v in values.items()}

@@ -1,0 +1,57 @@
+"""How a step is computed, how the result is asked, and how it is explained."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .section import Fraction, Positive, Section
+
+Method = Literal[
+    "grad-cam",
+    "grad-cam++",
+    "hirescam",
+    "layercam",
+    "xgrad-cam",
+    "eigen-cam",
+    "score-cam",
+    "ablation-cam",
+    "finer-cam",
+]
+
+
+class Loss(Section):
+    """Cross entropy, and what is added to it."""
+
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    l1: Positive | None = None  # times the sum of |w| over weights, without norms and biases
+
+
+class Training(Section):
+    """How a step is computed, and which weights are kept."""
+
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    micro_batch: Annotated[int, Field(ge=1)] | None = None  # at most; gradients add up to a batch
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    channels_last: bool = True
+    compile: bool = False
+    deterministic: bool = False  # refuse operations whose result varies between runs on a GPU
+    ema_decay: Fraction | None = None  # a step; the averaged weights are then the ones evaluated
+    select: Literal["val_accuracy", "val_loss", "last"] = "val_accuracy"
+
+
+class Evaluation(Section):
+    """How the chosen weights are asked. Test-time augmentation averages logits over views."""
+
+    tta: Literal["flip", "flip_shift"] | None = None
+
+
+class Explain(Section):
+    """What the heat maps and sheets made at the end of a run show."""
+
+    report: bool = True  # false: a run ends with its numbers, curves and pictures
+    method: Method = "grad-cam"
+    layers: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = (
+        None  # None: the last layer of each map size, down to 3 px
+    )
+    images: Annotated[int, Field(ge=1, le=100)] = 20  # on each sheet
+    maps: Annotated[int, Field(ge=1)] = 2000  # test images whose heat maps the report keeps
