@@ -240,6 +240,12 @@ def test_diverging_from_the_start():
     assert curve.constant is None
 
 
+def test_climbing_from_the_start_without_an_early_end():
+    assert reason(read(2.3 * np.exp(0.06 * np.arange(60)))).startswith(
+        "diverged at once: the loss only climbs"
+    )
+
+
 def test_nothing_but_nan():
     curve = read(np.array([]), stopped="the loss is nan before the first step")
     assert reason(curve).startswith("the loss is nan before the first step; check")

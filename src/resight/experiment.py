@@ -19,10 +19,11 @@ from .files import remove_leftovers
 from .interrupt import stop_requested
 from .preparation import Beginning, Note, Watch, begin
 from .presets import find_recipe
-from .rate_finder import Ladder, find_rate, with_found_rate, write_found
+from .rate_finder import TRAIN_LADDER, find_rate, with_found_rate, write_found
 from .recipe import Recipe
 from .recipe_text import differences, from_toml
 from .records import History, Predictions
+from .run_explanation import explain_finished
 from .run_folder import ModelInfo, RunFolder, run_path
 from .schedules import describe
 from .training import EpochDone, check_losses, deterministic_if, fit
@@ -76,7 +77,7 @@ def train(
         offline=offline,
         watch=watch,
     )
-    curve = find_rate(begun, Ladder(repeats=3), watch) if find_lr else None
+    curve = find_rate(begun, TRAIN_LADDER, watch) if find_lr else None
     if curve:
         begun = with_found_rate(begun, curve)
         watch(Note(f"found: {describe(begun.state.schedule)}"))
@@ -192,6 +193,8 @@ def _run(folder: RunFolder, begun: Beginning, watch: Watch) -> Run:
     predictions = None if interrupted else _test(folder, begun)
     summary = summarise_run(begun, predictions)
     write_results(folder, recipe, summary, state.history, predictions, begun.dataset.test.images)
+    if predictions:
+        explain_finished(folder, begun, predictions, watch)
     return Run(folder.path, recipe, state.history, predictions, summary, interrupted)
 
 

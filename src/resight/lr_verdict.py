@@ -55,6 +55,11 @@ def judge(
     fall = start - losses[low]
     if stopped and (n < FEWEST or low <= 2):
         return _no(f"diverged at once: {stopped}; start the range at {_round(lrs[0] / 100)}")
+    if low <= 2 and losses[-1] > 1.2 * losses[low]:
+        return _no(
+            f"diverged at once: the loss only climbs, from {losses[low]:.3g} at lr {lrs[low]:.3g}; "
+            f"start the range at {_round(lrs[0] / 100)}"
+        )
     if n < FEWEST:
         return _no(f"{n} points are too few to show a shape; take at least 40 steps")
     if chance is not None and start < 0.5 * chance and fall < 0.2 * start:

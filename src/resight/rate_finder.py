@@ -41,6 +41,9 @@ class Ladder:
     on_validation: bool = False  # score on held-out images in place of the training loss
 
 
+TRAIN_LADDER = Ladder(repeats=3)  # of `train --find-lr`
+
+
 def lr_find(
     recipe: Recipe | str,
     *,

@@ -1,0 +1,186 @@
+"""What learning-rate finders answer on the same curves: six made up, four of real networks.
+
+    python bench/lr_tools.py                              # the made-up curves
+    python bench/lr_tools.py --data PATH_OR_NAME          # and CIFAR-10 (some minutes a network)
+
+The made-up curves are given to every tool as they are, 100 rates from 1e-7 to 10. On a network
+each tool takes its own default steps: 100 from 1e-7 to 10 for the others, ours for ours, with
+the batches, augmentation and loss of the recipe. torch-lr-finder is the package itself; fastai
+and Lightning follow their sources: an average with decay 0.98, corrected for its start, stop at 4
+times the best, then `valley` (without the first 10 and the last 5 points) and the steepest slope
+over the rate (without the first 10 and the last).
+"""
+
+import argparse
+import math
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+import resight
+from measure import write_json
+from resight.lr_range import ladder
+from resight.lr_rules import LRCurve, analyse, valley
+from resight.preparation import begin
+from resight.rate_finder import Ladder, find_rate
+from resight.records import Floats
+
+LRS = ladder(1e-7, 10, 100, "exponential")
+CHANCE = math.log(10)
+NETWORKS: dict[str, tuple[str, list[str]]] = {
+    "resnet9": ("resnet9", []),
+    "resnet18": ("resnet18", []),
+    "swift": ("swift", []),
+    "resnet18, LayerNorm": ("resnet18", ["model.norm=layer"]),
+}
+
+
+# --- the other tools ------------------------------------------------------------------------
+
+
+def torch_lr_finder(lrs: Floats, losses: Floats) -> float | None:
+    """The package's own suggestion, after its smoothing (0.05) and its stop (5 times the best)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it looks for a notebook when it is imported
+        from torch_lr_finder import LRFinder
+    smoothed: list[float] = []
+    for loss in losses.tolist():
+        smoothed.append(loss if not smoothed else 0.05 * loss + 0.95 * smoothed[-1])
+        if smoothed[-1] > 5 * min(smoothed):
+            break
+    finder = LRFinder.__new__(LRFinder)
+    finder.history = {"lr": lrs[: len(smoothed)].tolist(), "loss": smoothed}
+    try:
+        return float(finder.plot(suggest_lr=True, ax=Figure().subplots())[1])
+    except RuntimeError:  # too few points
+        return None
+
+
+def corrected_average(losses: Floats) -> Floats:
+    """Decay 0.98, corrected for its start, up to where it is 4 times its best."""
+    smoothed, average = [], 0.0
+    for i, loss in enumerate(losses.tolist(), 1):
+        average = 0.98 * average + 0.02 * loss
+        smoothed.append(average / (1 - 0.98**i))
+        if smoothed[-1] > 4 * min(smoothed):
+            break
+    return np.array(smoothed)
+
+
+def fastai(lrs: Floats, losses: Floats) -> float | None:
+    """Its default rule, `valley`; a NaN ends the curve."""
+    smoothed = corrected_average(losses)
+    bad = np.flatnonzero(~np.isfinite(smoothed))
+    end = min([len(smoothed) - 5, *bad.tolist()])
+    x, y = lrs[10:end], smoothed[10:end]
+    return valley(x, y) if len(y) > 1 else None
+
+
+def lightning(lrs: Floats, losses: Floats) -> float | None:
+    """The steepest slope over the rate itself, of the losses that are finite."""
+    y = corrected_average(losses)[10:-1]
+    x = lrs[10 : 10 + len(y)][np.isfinite(y)]
+    y = y[np.isfinite(y)]
+    return float(x[np.gradient(y, x).argmin()]) if len(y) > 2 else None
+
+
+TOOLS: dict[str, Callable[[Floats, Floats], float | None]] = {
+    "torch-lr-finder": torch_lr_finder,
+    "fastai": fastai,
+    "Lightning": lightning,
+}
+
+
+# --- the curves -----------------------------------------------------------------------------
+
+
+def made_up() -> dict[str, Floats]:
+    """Losses (100,) at LRS; the clean one falls fastest at 0.02 and climbs from 0.3."""
+    x = np.log10(LRS)
+    clean = 2.3 - 0.9 / (1 + np.exp(-4 * (x - math.log10(0.02))))
+    clean += np.where(LRS > 0.3, 1.5 * (x - math.log10(0.3)) ** 2, 0)
+    noise = np.random.default_rng(0).normal(0, 1, len(x))
+    spike = clean.copy()
+    spike[12:15] += (3.0, 1.5, 0.5)
+    broken = clean.copy()
+    broken[-14:] = math.nan
+    return {
+        "clean": clean,
+        "noisy": clean + 0.12 * noise,
+        "early spike": spike,
+        "flat": CHANCE + 0.01 * noise,
+        "diverging at once": CHANCE * np.exp(0.06 * np.arange(len(x))),
+        "NaN": broken,
+    }
+
+
+def of_network(preset: str, settings: list[str], data: str) -> tuple[LRCurve, LRCurve]:
+    """(the others' ladder without an early end, ours with its own), on a recipe's network."""
+    recipe = resight.with_overrides(resight.find_recipe(preset), settings)
+    begun = begin(
+        recipe, data=data, model=None, device="auto", offline=False, watch=lambda event: None
+    )
+    theirs = find_rate(begun, Ladder(start=LRS[0], end=LRS[-1], steps=len(LRS)), lambda event: None)
+    return theirs, find_rate(begun, Ladder(), lambda event: None)
+
+
+# --- the table ------------------------------------------------------------------------------
+
+
+def row(name: str, lrs: Floats, losses: Floats, ours: LRCurve) -> dict[str, Any]:
+    """What every tool says of one curve."""
+    picks = {tool: answer(lrs, losses) for tool, answer in TOOLS.items()}
+    print(f"{name}: {picks}, ours {ours.peak}, {ours.verdict}", file=sys.stderr)
+    return {
+        "curve": name,
+        **picks,
+        "steepest": ours.suggestions["steepest"],
+        "valley": ours.suggestions["valley"],
+        "peak": ours.peak,
+        "constant": ours.constant,
+        "images": ours.images or None,
+        "trusted": ours.verdict.ok,
+        "reasons": list(ours.verdict.reasons),
+    }
+
+
+def as_markdown(rows: list[dict[str, Any]]) -> str:
+    """The table of docs/lr-find.md."""
+
+    def rate(value: float | None) -> str:
+        return "-" if value is None else f"{value:.2g}"
+
+    lines = [
+        f"| curve | {' | '.join(TOOLS)} | ours: peak | constant | verdict |",
+        "|" + " --- |" * (len(TOOLS) + 4),
+    ]
+    for r in rows:
+        verdict = "trusted" if r["trusted"] else "no: " + "; ".join(r["reasons"])
+        cells = [rate(r[name]) for name in (*TOOLS, "peak", "constant")]
+        lines.append(f"| {r['curve']} | {' | '.join(cells)} | {verdict} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", help="CIFAR-10, a name or a path; none: only made-up curves")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    asked = parser.parse_args()
+    rows = []
+    for name, losses in made_up().items():
+        ours = analyse(LRS, losses, images=0, chance=CHANCE)
+        rows.append(row(name, LRS, losses, ours))
+    for name in asked.networks if asked.data else ():
+        theirs, ours = of_network(*NETWORKS[name], asked.data)
+        rows.append(row(name, theirs.lrs, theirs.losses, ours))
+    print(as_markdown(rows), file=sys.stderr)
+    write_json({"torch": torch.__version__, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
