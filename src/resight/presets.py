@@ -104,8 +104,7 @@ PRESETS: dict[str, Preset] = {
         source="a public course project: ResNet-18, one cycle, Grad-CAM",
         base="resnet18",
         changes={
-            "optimizer.name": ("adam", "as run; sgd or rmsprop by one word"),
-            "optimizer.lr": (1e-3, "open; it ran at 1.17e-4, the steepest point of its range test"),
+            "optimizer.name": ("adam", "as run, but at 1e-3, not the 1.17e-4 of its range test"),
             "optimizer.weight_decay": (5e-4, "open; it ran with 1e-2, too strong beside Adam"),
             "schedule.anneal": ("cosine", "as run"),
             "schedule.div": (100.0, "as run: starts at a hundredth of the peak"),
