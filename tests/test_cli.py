@@ -18,7 +18,7 @@ from resight.cli import app, main
 from resight.metrics import wilson
 from resight.presets import PRESETS
 
-QUICK = ["--epochs", "2", "--set", "model.widths=[8,8,16]"]
+QUICK = ["--epochs", "2", "--set", "model.widths=[8,8,16]", "--set", "explain.report=false"]
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +133,22 @@ def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
     assert resight.from_toml(text) == resight.recipes()["swift"]
 
 
+def test_recipes_are_shown_and_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes", "swift"]) == main(["recipes", "show", "swift"]) == 0
+    out = capsys.readouterr().out
+    assert out[: len(out) // 2] == out[len(out) // 2 :]
+    assert main(["recipes", "diff", "resnet18-layernorm", "resnet18-layernorm-lr0.1"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in table[1:]] == [["optimizer.lr", "0.01", "0.1"]]
+    mine = tmp_path / "mine.toml"
+    mine.write_text('base = "swift"\nseed = 3\n')
+    assert main(["recipes", "diff", "swift", str(mine), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"seed": {"swift": 0, str(mine): 3}}
+    assert main(["recipes", "diff", "swift", "swift"]) == 0
+    assert "the same" in capsys.readouterr().out
+    assert main(["recipes", "diff", "swift"]) == 2
+
+
 def test_models_prints_a_network(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "resnet18"]) == 0
     text = capsys.readouterr().out
@@ -166,7 +182,7 @@ def test_every_command_has_help_and_a_function_of_its_name(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     names = [name for command in app for name in [str(command)] if not name.startswith("-")]
-    assert len(names) == 10
+    assert len(names) == 12
     for name in names:
         assert callable(getattr(resight, name.replace("-", "_")))
         assert main([name, "--help"]) == 0

@@ -30,6 +30,7 @@ QUICK = [
     "schedule.epochs=2",
     "optimizer.lr=0.05",
     "augment.crop=none",
+    "explain.report=false",
 ]
 
 

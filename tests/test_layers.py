@@ -14,13 +14,16 @@ ROOT = Path(resight.__file__).parent
 # A module imports only from its own layer or an earlier one.
 LAYERS = [
     {"errors", "files", "interrupt", "recipe", "recipe_text", "presets", "records", "metrics"}
-    | {"sources", "lr_rules", "lr_verdict"},
+    | {"mistakes", "sources", "lr_rules", "lr_verdict"},
     {"datasets", "augment", "batches", "networks", "schedules", "optimizers"} | {"lr_scheduler"},
-    {"evaluation", "train_state", "training", "lr_range", "give_back"},
-    {"preparation", "environment", "run_folder", "figures", "artefacts"},
-    {"experiment", "trained", "look", "listings", "progress"}
-    | {"schedule_view", "sketch", "rate_finder", "rate_view"},
-    {"cli_lr", "cli_options", "cli_runs", "cli_lists", "cli", "__main__", "__init__"},
+    {"evaluation", "evidence", "neighbours", "train_state", "training", "lr_range", "give_back"}
+    | {"cam"},
+    {"preparation", "environment", "run_folder", "figures", "artefacts", "run_explanation"}
+    | {"gallery", "html_report"},
+    {"experiment", "explanation", "trained", "look", "listings", "progress"}
+    | {"schedule_view", "sketch", "rate_finder", "rate_view", "notebook"},
+    {"cli_explain", "cli_lr", "cli_report", "cli_options", "cli_runs", "cli_lists"}
+    | {"cli", "__main__", "__init__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 

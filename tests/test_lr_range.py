@@ -299,7 +299,7 @@ def test_a_rate_of_zero_at_the_start_of_a_warm_up():
 
 def test_the_curve_is_that_of_a_plain_loop():
     model, optimizer = build(Frozen, lambda groups: SGD(groups, lr=0.05))
-    curve = lr_range_test(model, optimizer, F.cross_entropy, batches(), steps=10, end=0.1)
+    curve = lr_range_test(model, optimizer, F.cross_entropy, batches(), steps=10, end=0.1, probe=0)
     expected = []
     pairs = itertools.cycle(batches())
     loss = F.cross_entropy(model(next(pairs)[0]), batches()[0][1])
@@ -313,6 +313,27 @@ def test_the_curve_is_that_of_a_plain_loop():
         expected.append(loss.item())
     np.testing.assert_allclose(curve.losses, expected, rtol=1e-6)
     assert curve.chance == pytest.approx(math.log(K))
+
+
+def test_the_batches_set_aside_are_scored_as_in_training_and_not_trained_on():
+    model, optimizer = build(Normed, lambda groups: SGD(groups, lr=0.05))
+    seen = []
+
+    def loss_fn(outputs, labels):
+        seen.append((outputs.requires_grad, labels))
+        return F.cross_entropy(outputs, labels)
+
+    settings = {"steps": 10, "start": 1e-9, "end": 1e-8}
+    curve = lr_range_test(model, optimizer, loss_fn, batches(), probe=2, **settings)
+    aside = [labels for with_gradient, labels in seen if not with_gradient]
+    trained = [labels for with_gradient, labels in seen if with_gradient]
+    assert len(aside) == 2 * 11
+    assert torch.equal(torch.cat(aside[:2]), torch.cat([labels for _, labels in batches()[:2]]))
+    assert torch.equal(trained[0], batches()[2][1])
+    # The weights hardly move, and images and dropout are the same: the curve is flat.
+    assert np.ptp(curve.losses) < 1e-5
+    other = lr_range_test(model, optimizer, F.cross_entropy, batches(), probe=0, **settings)
+    assert np.ptp(other.losses) > 0.05
 
 
 def test_validation_batches_are_what_is_scored():
@@ -344,7 +365,7 @@ def test_accumulated_batches_are_one_large_batch():
     large = [(images[:30], labels[:30]), (images[30:], labels[30:])]
     cuts = [0, 7, 20, 30, 37, 50, 60]  # parts of different sizes
     small = [(images[a:b], labels[a:b]) for a, b in itertools.pairwise(cuts)]
-    settings = {"steps": 15, "end": 0.1}
+    settings = {"steps": 15, "end": 0.1, "probe": 0}
     one = lr_range_test(model, optimizer, F.cross_entropy, large, **settings)
     three = lr_range_test(model, optimizer, F.cross_entropy, small, accumulate=3, **settings)
     np.testing.assert_allclose(three.losses, one.losses, rtol=1e-10)
@@ -390,7 +411,7 @@ def test_a_loss_that_is_not_finite_stops_the_test(bad):
     def loss_fn(outputs, labels):
         return F.cross_entropy(outputs, labels) + (bad if next(calls) == 20 else 0)
 
-    curve = lr_range_test(model, optimizer, loss_fn, batches(), end=0.1, steps=40)
+    curve = lr_range_test(model, optimizer, loss_fn, batches(), end=0.1, steps=40, probe=0)
     rates = ladder(1e-3, 0.1, 40, "exponential")
     assert curve.stopped == f"the loss became {bad} after step 20 of 40, at lr {rates[19]:.3g}"
     np.testing.assert_array_equal(curve.lrs, rates[:20])
@@ -399,7 +420,7 @@ def test_a_loss_that_is_not_finite_stops_the_test(bad):
     assert curve.best_lr < rates[19]
 
     calls = itertools.count(20)
-    curve = lr_range_test(model, optimizer, loss_fn, batches())
+    curve = lr_range_test(model, optimizer, loss_fn, batches(), probe=0)
     assert curve.stopped == f"the loss is {bad} before the first step"
     assert not curve.verdict.ok
     assert len(curve.lrs) == 0
@@ -417,7 +438,7 @@ def test_divergence_stops_the_test_and_one_bad_batch_does_not():
     )
     assert min(curve.losses[-2:]) > 4 * curve.best_loss
     later = lr_range_test(
-        model, optimizer, F.cross_entropy, batches(), start=1e-3, end=1e4, stop_at=100
+        model, optimizer, F.cross_entropy, batches(), start=1e-3, end=1e4, stop_at=1e6
     )
     assert len(later.lrs) > n
 
@@ -427,7 +448,9 @@ def test_divergence_stops_the_test_and_one_bad_batch_does_not():
         return F.cross_entropy(outputs, labels) * (100 if next(calls) == 5 else 1)
 
     optimizer = SGD(model.parameters(), lr=0.1)
-    curve = lr_range_test(model, optimizer, one_spike, batches(), end=1e-3 * 1.01, steps=20)
+    curve = lr_range_test(
+        model, optimizer, one_spike, batches(), end=1e-3 * 1.01, steps=20, probe=0
+    )
     assert curve.stopped is None
     assert curve.losses[4] > 50
 
@@ -440,7 +463,7 @@ def test_a_small_loss_may_be_noisy():
     def loss_fn(outputs, labels):
         return outputs.sum() * 0 + next(losses)
 
-    curve = lr_range_test(model, optimizer, loss_fn, batches(), steps=20)
+    curve = lr_range_test(model, optimizer, loss_fn, batches(), steps=20, probe=0)
     assert curve.stopped is None
 
 
@@ -486,5 +509,5 @@ def test_bad_input_is_named(settings, message):
 
 def test_a_generator_that_lasts_is_enough():
     model, optimizer = build(Frozen, OPTIMIZERS["sgd"])
-    curve = lr_range_test(model, optimizer, F.cross_entropy, iter(batches(5)), steps=12, end=0.01)
-    assert len(curve.lrs) == 12
+    curve = lr_range_test(model, optimizer, F.cross_entropy, iter(batches(5)), steps=11, end=0.01)
+    assert len(curve.lrs) == 11

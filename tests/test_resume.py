@@ -22,6 +22,7 @@ from resight.training import EpochDone, StepDone
 # Dropout, averaging, momentum, a schedule that looks back, and 33 steps: all there is to restore.
 SETTINGS = [
     "model.widths=[8,8,16]",
+    "explain.report=false",
     "model.dropout=0.2",
     "training.ema_decay=0.9",
     "schedule.name=plateau",

@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from .datasets import load as data
     from .errors import Diverged, ResightError, UsageError
     from .experiment import Run, demo, resume, train
+    from .explanation import explain
+    from .html_report import build as report
     from .lr_range import lr_range_test
     from .lr_rules import LRCurve
     from .lr_scheduler import ScheduleLR
     from .networks import layer_table, models
+    from .notebook import load_ipython_extension, show, unload_ipython_extension
     from .presets import find_recipe, recipes
     from .rate_finder import lr_find
     from .recipe import Recipe
@@ -49,20 +52,25 @@ _HOME = {
     "data": "datasets:load",
     "demo": "experiment",
     "evaluate": "trained",
+    "explain": "explanation",
     "faithfulness": "cam",
     "find_recipe": "presets",
     "from_toml": "recipe_text",
     "heatmaps": "cam",
     "layer_table": "networks",
+    "load_ipython_extension": "notebook",
     "lr_find": "rate_finder",
     "lr_range_test": "lr_range",
     "models": "networks",
     "predict": "trained",
     "recipes": "presets",
+    "report": "html_report:build",
     "resume": "experiment",
     "schedule": "schedule_view",
+    "show": "notebook",
     "to_toml": "recipe_text",
     "train": "experiment",
+    "unload_ipython_extension": "notebook",
     "with_epochs": "recipe_text",
     "with_overrides": "recipe_text",
 }
@@ -85,20 +93,25 @@ __all__ = [
     "data",
     "demo",
     "evaluate",
+    "explain",
     "faithfulness",
     "find_recipe",
     "from_toml",
     "heatmaps",
     "layer_table",
+    "load_ipython_extension",
     "lr_find",
     "lr_range_test",
     "models",
     "predict",
     "recipes",
+    "report",
     "resume",
     "schedule",
+    "show",
     "to_toml",
     "train",
+    "unload_ipython_extension",
     "with_epochs",
     "with_overrides",
 ]

@@ -5,19 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from . import figures
 from .errors import ResightError
 from .files import write_text
-from .metrics import calibration, confusion, per_class_accuracy, summarise, top_losses, wilson
+from .metrics import calibration, confusion, per_class_accuracy, summarise, wilson
+from .mistakes import Rank, sheet_rows
 from .preparation import Beginning
-from .recipe import Recipe
-from .records import History, Predictions
+from .recipe import Explain, Recipe
+from .records import History, Ints, Predictions
 from .run_folder import RunFolder
 from .training import best_epoch
 
-GRID_IMAGES = 20  # on each sheet of misclassified and of correct images
+SHEET_IMAGES = Explain().images  # on each sheet of misclassified and of correct images
 
 
 def summarise_run(begun: Beginning, predictions: Predictions | None) -> dict[str, Any]:
@@ -72,7 +74,7 @@ def write_results(
         figures.save(figures.rates_as_run(history), folder.path / "rates.png")
     if predictions:
         folder.write_predictions(predictions)
-        draw_predictions(folder, predictions, test_images)
+        draw_predictions(folder, predictions, test_images, count=recipe.explain.images)
 
 
 def write_evaluation(
@@ -89,30 +91,41 @@ def write_evaluation(
     draw_predictions(inside, predictions, images)
 
 
-def draw_predictions(folder: RunFolder, predictions: Predictions, images: Tensor) -> None:
-    """Confusion matrix, reliability, accuracy a class, and sheets of wrong and right images.
+def draw_predictions(
+    folder: RunFolder, predictions: Predictions, images: Tensor, *, count: int = SHEET_IMAGES
+) -> None:
+    """Confusion matrix, reliability, accuracy a class, and sheets of `count` images each.
 
     `images` (N, C, H, W) uint8 are the pictures as they were read, so nothing has to be undone.
     """
     counts = confusion(predictions)
-    ranked = top_losses(predictions)
-    wrong = ranked[~predictions.correct[ranked]][:GRID_IMAGES]
-    right = np.flatnonzero(predictions.correct)
-    right = right[np.linspace(0, len(right) - 1, min(GRID_IMAGES, len(right))).astype(int)]
-    pictures = images.permute(0, 2, 3, 1).cpu().numpy()  # (N, H, W, C)
     drawn = {
         "confusion_matrix": figures.confusion_matrix(counts, predictions.classes),
         "reliability": figures.reliability(calibration(predictions)),
         "per_class": figures.per_class(per_class_accuracy(predictions)),
-        "misclassified": figures.prediction_grid(
-            pictures[wrong], predictions, wrong, "Misclassified, largest loss first"
-        ),
-        "correct": figures.prediction_grid(
-            pictures[right], predictions, right, "Correct, evenly from the test set"
-        ),
     }
     for name, figure in drawn.items():
         figures.save(figure, folder.path / f"{name}.png")
+    pictures = images.permute(0, 2, 3, 1).cpu().numpy()  # (N, H, W, C)
+    draw_sheets(folder.path, predictions, pictures, sheet_rows(predictions, count))
+
+
+def draw_sheets(
+    path: Path,
+    predictions: Predictions,
+    pictures: NDArray[np.uint8],
+    rows: tuple[Ints, Ints],
+    rank: Rank = "loss",
+) -> None:
+    """`misclassified.png` and `correct.png`, of the given rows; pictures are (N, H, W, C)."""
+    wrong, right = rows
+    worst = f"Misclassified, the {len(wrong)} of largest {rank}, pair by pair"
+    for name, chosen, title in (
+        ("misclassified", wrong, worst if len(wrong) else "Misclassified"),
+        ("correct", right, "Correct, evenly from the test set"),
+    ):
+        figure = figures.prediction_grid(pictures[chosen], predictions, chosen, title)
+        figures.save(figure, path / f"{name}.png")
 
 
 def model_card(recipe: Recipe, result: dict[str, Any]) -> str:

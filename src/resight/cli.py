@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter
 
-from . import __version__, cli_lists, cli_lr, cli_runs
+from . import __version__, cli_explain, cli_lists, cli_lr, cli_report, cli_runs
 from .errors import ResightError, UsageError
 
 app = App(
@@ -28,6 +28,8 @@ for command in (
     cli_runs.resume,
     cli_runs.evaluate,
     cli_runs.predict,
+    cli_explain.explain,
+    cli_report.report,
     cli_lists.recipes,
     cli_lists.models,
     cli_lists.data,

@@ -8,22 +8,31 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from .cli_options import Find, Setting, Show, progress
+from .errors import UsageError
 
 
-def recipes(name: str | None = None, /, *, show: Show = Show()) -> int:
-    """List the named recipes, or print one in full.
+def recipes(*what: str, show: Show = Show()) -> int:
+    """List the named recipes; `show NAME` prints one in full, `diff A B` compares two.
 
     Parameters
     ----------
-    name
-        A recipe: prints its TOML, and why it differs from its base.
+    what
+        Nothing; show and a recipe: its TOML, and why it differs from its base; diff and two.
     """
     from . import listings
 
-    if name is None:
-        print(listings.recipe_list(as_json=show.json))
-    else:
-        print(listings.recipe_text(name, as_json=show.json))
+    match what:
+        case ():
+            print(listings.recipe_list(as_json=show.json))
+        case ("diff", one, other):
+            print(listings.recipe_difference(one, other, as_json=show.json))
+        case ("show", name) | (name,) if name not in ("show", "diff"):
+            print(listings.recipe_text(name, as_json=show.json))
+        case _:
+            raise UsageError(
+                f"resight recipes {' '.join(what)}: give nothing, a recipe, show and a recipe, or "
+                "diff and two recipes"
+            )
     return 0
 
 

@@ -65,6 +65,8 @@ def report(run: "Run", show: Show) -> int:
         print(f"run folder {run.folder}/")
         pictures = sorted(path.name for path in run.folder.glob("*.png"))
         print(f"pictures   {' '.join(pictures)}")
+        if (run.folder / "report.html").exists():
+            print(f"why        {run.folder / 'report.html'}, mistakes.csv")
     if run.interrupted:
         print(f"stopped; go on with: resight resume {run.folder}", file=sys.stderr)
         return 130

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from .errors import UsageError
-from .presets import PRESETS, preset
+from .presets import PRESETS, find_recipe, preset
 from .recipe import KINDS, Recipe
-from .recipe_text import overlay, suggest, to_toml, with_overrides
+from .recipe_text import differences, overlay, suggest, to_toml, with_overrides
 from .sources import BUILT_IN
 
 
@@ -70,6 +70,20 @@ def recipe_text(name: str, *, as_json: bool = False) -> str:
     for path, (value, why) in entry.changes.items():
         lines.append(f"#   {path} = {_shown(value)}  ({why})")
     return "\n".join([*lines, "", to_toml(recipe)]).rstrip()
+
+
+def recipe_difference(one: str, other: str, *, as_json: bool = False) -> str:
+    """Every knob in which two recipes (names or TOML files) differ, side by side."""
+    a, b = find_recipe(one), find_recipe(other)
+    changed = {path: pair for path, pair in differences(b, a).items() if path != "name"}
+    if as_json:
+        return json.dumps({path: {one: old, other: new} for path, (old, new) in changed.items()})
+    if not changed:
+        return f"{one} and {other} are the same but for their names"
+    table = _table("knob", one, other)
+    for path, pair in changed.items():
+        table.add_row(path, *("-" if value is None else _shown(value) for value in pair))
+    return _text(table)
 
 
 def model_list(*, as_json: bool = False) -> str:

@@ -34,6 +34,7 @@ def lr_range_test(
     end: float | None = None,
     steps: int = 60,
     scale: Scale = "exponential",
+    probe: int = 1,
     val_batches: Iterable[Any] | None = None,
     accumulate: int = 1,
     device: torch.device | str | None = None,
@@ -43,22 +44,25 @@ def lr_range_test(
 ) -> LRCurve:
     """Train at ever higher rates, record the loss after each step, and give everything back.
 
-    The loss after a step is that of the next batch before its own step, or of `val_batches`. The
-    test stops once the loss is NaN or infinite, or twice running above `stop_at` times the best
-    smoothed loss and above the loss before the first step.
+    The loss after a step is that of the same few batches every time, which are not trained on: so
+    the curve shows what the rate does and not which images came. The test stops once the loss is
+    NaN or infinite, or twice running above `stop_at` times the best smoothed loss and above the
+    loss before the first step.
 
     Args:
         model: trained in place, then given back; see `given_back`.
         optimizer: its first group visits the rates; other groups keep their ratio to it.
         loss_fn: (outputs, labels) -> the mean loss of a batch, as a tensor of one number.
         batches: anything that gives (images, labels) and can be started again when it ends.
-            steps + 1 batches are used, times `accumulate`. Of a DataLoader with a generator the
-            generator is given back; what cannot be is the place in an iterator that is already
-            under way, and the workers of a DataLoader with `persistent_workers`.
+            `accumulate` are drawn for each of steps + 1, and `probe` before. Of a DataLoader with
+            a generator the generator is given back; what cannot be is the place in an iterator
+            that is already under way, and the workers of one with `persistent_workers`.
         start, end: the range; None: see `default_range`.
         steps: how many rates, evenly spaced.
         scale: "exponential" (by factors) or "linear" (by differences).
-        val_batches: score on these, in evaluation mode, after every step. Never the test set.
+        probe: how many batches are set aside to score, in training mode and without a gradient;
+            0: the loss after a step is that of the next batch, as in other tools.
+        val_batches: score on these instead, in evaluation mode. Never the test set.
         accumulate: batches a step.
         device: where batches are moved to; None: where the model is.
         dtype: bfloat16 or float16 for mixed precision; None: as the model is.
@@ -71,6 +75,8 @@ def lr_range_test(
     lrs = ladder(low if start is None else start, high if end is None else end, steps, scale)
     if accumulate < 1:
         raise UsageError(f"accumulate = {accumulate} must be at least 1")
+    if probe < 0:
+        raise UsageError(f"probe = {probe} must be at least 0")
     if not stop_at > 1:
         raise UsageError(f"stop_at = {stop_at} must be greater than 1")
     if device is None:
@@ -80,7 +86,12 @@ def lr_range_test(
     with given_back(optimizer, *modules), places_kept(batches, val_batches), torch.enable_grad():
         _seed(seed, trial.device)
         losses, stopped = trial.climb(
-            lrs, _restarted(batches), val_batches, accumulate=accumulate, stop_at=stop_at
+            lrs,
+            _restarted(batches),
+            val_batches,
+            probe=probe,
+            accumulate=accumulate,
+            stop_at=stop_at,
         )
     return analyse(
         lrs[: len(losses)],
@@ -144,17 +155,22 @@ class _Trial:
         batches: Iterator[Any],
         val_batches: Iterable[Any] | None,
         *,
+        probe: int,
         accumulate: int,
         stop_at: float,
     ) -> tuple[list[float], str | None]:
         """The loss after the step at each rate, and why it ended early."""
         if not self.model.training:  # otherwise, a part that is frozen in evaluation mode stays so
             self.model.train()
+        aside = [] if val_batches else [self.pair(next(batches)) for _ in range(probe)]
 
         def prepare() -> float:
             """The gradients of the next step, and the loss after the last."""
             loss = self.gradients([next(batches) for _ in range(accumulate)])
-            return loss if val_batches is None else self.score(val_batches)
+            if val_batches is not None:
+                with evaluating(self.model):
+                    return self.score(map(self.pair, val_batches))
+            return self.probed(aside) if aside and math.isfinite(loss) else loss
 
         losses = [prepare()]
         if not math.isfinite(losses[0]):
@@ -187,13 +203,19 @@ class _Trial:
             total += float(loss.detach())
         return total
 
-    def score(self, val_batches: Iterable[Any]) -> float:
-        """The mean loss over validation batches, in evaluation mode."""
+    def probed(self, aside: list[tuple[Any, Tensor]]) -> float:
+        """The mean loss of the batches set aside, with the same dropout every time."""
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            _seed_torch(0, self.device)
+            with torch.no_grad():
+                return self.score(aside)
+
+    def score(self, batches: Iterable[tuple[Any, Tensor]]) -> float:
+        """The mean loss over the images of all batches."""
         n, total = 0, 0.0
-        with evaluating(self.model):
-            for images, labels in map(self.pair, val_batches):
-                total += float(self.loss(images, labels)) * len(labels)
-                n += len(labels)
+        for images, labels in batches:
+            total += float(self.loss(images, labels)) * len(labels)
+            n += len(labels)
         if n == 0:
             raise UsageError(
                 "val_batches gave no batch; give a list or a DataLoader, read once a step"
@@ -250,13 +272,17 @@ def _restarted(batches: Iterable[Any]) -> Iterator[Any]:
         if drawn == before:
             raise UsageError(
                 f"batches ended after {drawn} and cannot be started again; give a list, a "
-                "DataLoader, or an iterator that lasts for steps + 1 batches"
+                "DataLoader, or an iterator that lasts for steps + 1 + probe batches"
             )
 
 
 def _seed(seed: int, device: torch.device) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - the user's augmentation may draw from it
+    _seed_torch(seed, device)
+
+
+def _seed_torch(seed: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed_all(seed)

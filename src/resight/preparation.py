@@ -13,6 +13,7 @@ from .augment import check_augment, normalise
 from .datasets import Dataset, hold_out, statistics
 from .datasets import load as load_dataset
 from .errors import UsageError
+from .evidence import check_layers
 from .networks import build_model, prepare_model
 from .recipe import Custom, Recipe, Swift
 from .recipe_text import overlay
@@ -110,6 +111,8 @@ def begin(
     dataset = find_dataset(recipe, data, offline=offline, watch=watch)
     splits = split_and_measure(recipe, dataset, chosen)
     state = start(recipe, splits, fresh_model(recipe, splits) if model is None else model)
+    if recipe.explain.report and recipe.explain.layers:
+        check_layers(state.model, recipe.explain.layers, dataset.train.images.shape[1:])
     watch(Note(describe(state.schedule)))
     return Beginning(recipe, dataset, splits, state)
 

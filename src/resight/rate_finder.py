@@ -165,7 +165,7 @@ def _climb(
     training = recipe.training
     size = min(training.batch_size, MOST_IMAGES)
     parts = 1 if training.micro_batch is None else -(-size // training.micro_batch)
-    batches = _TrainBatches(recipe, data, size // parts, (ladder.steps + 1) * parts, told)
+    batches = _TrainBatches(recipe, data, size // parts, (ladder.steps + 2) * parts, told)
 
     def loss_fn(logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels, label_smoothing=recipe.loss.label_smoothing)
@@ -188,6 +188,7 @@ def _climb(
         end=ladder.end,
         steps=ladder.steps,
         scale=ladder.scale,
+        probe=parts,
         val_batches=scored,
         accumulate=parts,
         dtype=MIXED[training.precision],

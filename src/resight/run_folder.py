@@ -242,6 +242,24 @@ class RunFolder:
 
     # --- results ----------------------------------------------------------------------------
 
+    def read_summary(self) -> dict[str, Any]:
+        """`summary.json`.
+
+        Raises:
+            ResightError: the run has none yet, or it is damaged.
+        """
+        file = self.path / "summary.json"
+        try:
+            summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            return summary
+        except FileNotFoundError as error:
+            raise ResightError(
+                f"{self.path} has no summary.json: it is not finished; "
+                f"go on with `resight resume {self.path}`"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise ResightError(f"{file} is damaged: {error}") from error
+
     def write_history(self, history: History) -> None:
         """`metrics.jsonl` and `metrics.csv`, a line an epoch."""
         rows = [asdict(row) for row in history.epochs]

@@ -40,7 +40,7 @@ def evaluate(
         UsageError: the classes or the colours of `data` are not those the run was trained on.
     """
     folder = RunFolder.open(Path(run))
-    module, info = _load_model(folder, model, pick_device(device))
+    module, info = load_model(folder, model, pick_device(device))
     recipe = info.recipe
     if tta is not None:
         recipe = overlay(recipe, {"evaluation": {"tta": tta}}, origin="evaluate")
@@ -95,7 +95,7 @@ def predict(
     """
     if not images:
         raise UsageError("no pictures were given; name at least one file")
-    module, info = _load_model(RunFolder.open(Path(run)), model, pick_device(device))
+    module, info = load_model(RunFolder.open(Path(run)), model, pick_device(device))
     pictures = read_pictures(
         [Path(image) for image in images], image_size=info.image_size, channels=info.channels
     )
@@ -113,9 +113,10 @@ def predict(
     ]
 
 
-def _load_model(
+def load_model(
     folder: RunFolder, model: nn.Module | None, device: torch.device
 ) -> tuple[nn.Module, ModelInfo]:
+    """A run's network, or `model`, with the chosen weights, on the device."""
     weights, info = folder.load_best()
     if model is None:
         model = build_model(

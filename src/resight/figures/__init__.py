@@ -9,23 +9,34 @@ they are: `$` starts no formula, a control character becomes a question mark.
 """
 
 from .curves import compare_schedules, rates_as_run, schedule_curve, training_curves
+from .grouped import Neighbours, pair_sheet, suspicious_sheet
+from .heat import LayerHeat, Shown, heat_sheet, heat_strip
+from .heat_grid import heat_grid
 from .lr_curve import lr_curve
 from .numbers import confusion_matrix, per_class, reliability
 from .pictures import before_after, image_grid, prediction_grid
 from .style import check_path, save
 
 __all__ = [
+    "LayerHeat",
+    "Neighbours",
+    "Shown",
     "before_after",
     "check_path",
     "compare_schedules",
     "confusion_matrix",
+    "heat_grid",
+    "heat_sheet",
+    "heat_strip",
     "image_grid",
     "lr_curve",
+    "pair_sheet",
     "per_class",
     "prediction_grid",
     "rates_as_run",
     "reliability",
     "save",
     "schedule_curve",
+    "suspicious_sheet",
     "training_curves",
 ]

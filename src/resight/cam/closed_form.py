@@ -1,0 +1,69 @@
+"""Grad-CAM without a backward pass, where a network ends in global pooling and a linear layer.
+
+There the logits are z = W f + b with f_k = pool(A_k), so dz_c/dA_kij summed over the cells is W_ck:
+each cell has W_ck / (h w) under average pooling, and the largest has all of it under max pooling.
+Either way the Grad-CAM weight of a channel is W_ck / (h w), and the maps of all classes are one
+product with the activations: class activation mapping (Zhou et al. 2016, arXiv 1512.04150).
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .capture import Pass
+
+
+def channel_weights(done: Pass, cotangents: Tensor) -> Tensor | None:
+    """Grad-CAM's weight of each channel; (M, N, K) -> (N, M, C). None where the form does not hold.
+
+    `done`: a pass that kept one layer. Three things are looked up in it rather than guessed from
+    the names of modules: that the input of the last linear layer is that layer's map, averaged or
+    at its largest; that the logits depend on the map through the linear layer alone; and how they
+    depend on its output (a factor, most often 1).
+    """
+    if done.linear is None or done.logits.grad_fn is None:
+        return None
+    module, features, outputs = done.linear
+    (activations,) = done.activations.values()
+    if not _is_pooled(activations.detach(), features.detach()):
+        return None
+    if not _only_through(done.logits.grad_fn, outputs.grad_fn, activations):
+        return None
+    weights = []
+    for cotangent in cotangents:
+        (outer,) = torch.autograd.grad(
+            done.logits, outputs, cotangent.to(done.logits), retain_graph=True
+        )
+        weights.append(outer.float() @ module.weight.detach().float())  # (N, K) -> (N, C)
+    return torch.stack(weights, dim=1) / activations[0, 0].numel()
+
+
+def _is_pooled(activations: Tensor, features: Tensor) -> bool:
+    """Whether features (N, C) are the maps (N, C, h, w), averaged or at their maximum."""
+    if features.shape != activations.shape[:2]:
+        return False
+    flat = activations.flatten(2).float()  # (N, C, cells)
+    scale = float(flat.abs().amax())
+    if not math.isfinite(scale):
+        return False
+    return any(
+        torch.allclose(features.float(), pooled, rtol=1e-5, atol=1e-6 * scale)
+        for pooled in (flat.mean(dim=2), flat.amax(dim=2))
+    )
+
+
+def _only_through(end: Any, gate: Any, source: Tensor) -> bool:
+    """Whether every way back from `end` in autograd's graph to `source` leads through `gate`."""
+    begin = source.grad_fn  # None for a leaf, which an AccumulateGrad node stands for
+    seen, left = {gate}, [end]
+    while left:
+        node = left.pop()
+        if node in seen:
+            continue
+        if node is begin or getattr(node, "variable", None) is source:
+            return False
+        seen.add(node)
+        left.extend(before for before, _ in node.next_functions if before is not None)
+    return True

@@ -1,0 +1,79 @@
+"""The result: raw maps, and the views of them that one shows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import UsageError
+from ..recipe_text import suggest
+
+COARSE = 5  # cells a side; a map with fewer cannot say where in the image something is
+
+
+@dataclass(frozen=True)
+class Heatmaps:
+    """Evidence for M classes of each of N images at some layers, on the model's device.
+
+    The maps are raw and signed, as the method defines them before any final ReLU: positive where
+    the layer speaks for the class, negative where it speaks against it. They carry no gradient.
+    """
+
+    maps: dict[str, Tensor]  # layer -> (N, M, h, w) float32
+    classes: Tensor  # (N, M) int64, whose evidence each map is
+    logits: Tensor  # (N, K) float32, from the same forward pass
+    method: str
+    image_size: tuple[int, int]  # (H, W) px
+    notes: tuple[str, ...]  # what to keep in mind when reading them, one line each
+
+    def normalised(self, layer: str) -> Tensor:
+        """(N, M, h, w) in [0, 1]: the evidence for a class over the largest of the image's M maps.
+
+        The M maps of an image share one scale, so that a weaker class looks weaker. Negative
+        evidence is 0; a map without any positive evidence is 0 everywhere.
+        """
+        maps = self._at(layer).nan_to_num(nan=0.0).relu()
+        largest = maps.amax(dim=(1, 2, 3), keepdim=True)  # (N, 1, 1, 1)
+        return maps / torch.where(largest > 0, largest, 1.0)
+
+    def upsampled(self, layer: str, size: tuple[int, int] | None = None) -> Tensor:
+        """(N, M, H, W) in [0, 1]: the normalised maps, bilinear, as large as the images.
+
+        `size`: (height, width) in px in place of that of the images.
+        """
+        maps = self.normalised(layer)
+        return F.interpolate(maps, size or self.image_size, mode="bilinear", align_corners=False)
+
+    def _at(self, layer: str) -> Tensor:
+        if layer not in self.maps:
+            raise UsageError(
+                f"there are no maps of layer {layer!r}{suggest(layer, self.maps)} "
+                f"(there are: {', '.join(self.maps)})"
+            )
+        return self.maps[layer]
+
+
+def reading_notes(
+    maps: Mapping[str, Tensor], image_size: tuple[int, int], extra: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """What limits the maps: too few cells, no positive evidence, values that are no numbers."""
+    notes = list(extra)
+    height, width = image_size
+    for layer, values in maps.items():
+        h, w = values.shape[-2:]
+        if min(h, w) < COARSE:
+            down, across = f"{height / h:.3g}", f"{width / w:.3g}"
+            cell = down if down == across else f"{down}x{across}"
+            notes.append(f"{layer}: {h}x{w} map, a cell covers {cell} px: too coarse to say where")
+    for layer, values in maps.items():
+        n, m = values.shape[:2]
+        of = f"{n * m} maps ({n} images, {m} classes)" if m > 1 else f"{n} images"
+        finite = values.isfinite().all(-1).all(-1)  # (N, M)
+        blank = int((finite & (values.amax((2, 3)) <= 0)).sum())
+        if blank:
+            notes.append(f"all evidence negative or zero for {blank} of {of} at {layer}")
+        if broken := int((~finite).sum()):
+            notes.append(f"infinite or not a number for {broken} of {of} at {layer}")
+    return tuple(notes)

@@ -1,0 +1,110 @@
+"""The command that shows where a network looked."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from .cli_options import Device, Show, progress
+from .mistakes import Rank, by_pair
+
+if TYPE_CHECKING:
+    from .run_explanation import Explanation
+
+
+def explain(
+    run: Path,
+    /,
+    *pictures: Path,
+    layers: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    method: str | None = None,
+    rank: Rank = "loss",
+    images: int | None = None,
+    label: str | None = None,
+    data: str | None = None,
+    device: Device = "auto",
+    offline: bool = False,
+    show: Show = Show(),
+) -> int:
+    """Show a run's mistakes, where the network looked, and which labels are suspicious.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    pictures
+        Picture files of your own, to explain in place of the test set.
+    layers
+        Where to look, by name (see `resight models`); by default the last of each map size.
+    method
+        grad-cam, grad-cam++, hirescam, layercam, xgrad-cam, eigen-cam, score-cam, ablation-cam
+        or finer-cam.
+    rank
+        What makes a mistake worse than another.
+    images
+        How many on each sheet.
+    label
+        The true class of your pictures, where it is known.
+    data
+        Where the run's data is, if it has moved.
+    offline
+        Never download.
+    """
+    from .explanation import explain as ask
+
+    with progress(show) as watch:
+        found = ask(
+            run,
+            pictures,
+            layers=layers,
+            method=method,
+            rank=rank,
+            count=images,
+            label=label,
+            data=data,
+            device=device,
+            offline=offline,
+            watch=watch,
+        )
+    if show.json:
+        print(json.dumps(as_json(found)))
+        return 0
+    if not pictures:
+        print_mistakes(found)
+    if found.layers:
+        print(f"heat maps   {found.method} at {', '.join(found.layers)}")
+    for name in found.files:
+        print(f"written     {found.folder / name}")
+    return 0
+
+
+def print_mistakes(found: "Explanation") -> None:
+    """The most frequent pairs and the most suspicious labels, a line each."""
+    print(f"mistakes    {len(found.mistakes):,}")
+    for (true, pred), group in list(by_pair(found.mistakes).items())[:5]:
+        say(f"  {len(group)} x {true} taken for {pred}, the worst {group[0].id}")
+    print(f"suspicious  {len(found.suspicious):,} labels")
+    for label in found.suspicious[:5]:
+        say(f"  {label.id}: labelled {label.given}, suggested {label.suggested}")
+
+
+def say(text: str) -> None:
+    """Print text with names from outside, which the terminal may not have the letters for."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding))
+
+
+def as_json(found: "Explanation") -> dict[str, object]:
+    """The whole of an explanation, as plain Python."""
+    return {
+        "folder": str(found.folder),
+        "files": list(found.files),
+        "method": found.method,
+        "layers": list(found.layers),
+        "mistakes": [asdict(mistake) for mistake in found.mistakes],
+        "suspicious": [asdict(label) for label in found.suspicious],
+        "notes": list(found.notes),
+    }

@@ -1,0 +1,234 @@
+"""Where a network looked: heat maps over pictures, for the predicted class and for another.
+
+A map is shown twice: over the grey picture, smoothed to its size, and raw, cell by cell, so that
+nobody reads more detail into it than is there. Positive evidence only, on one scale from 0 to the
+strongest cell of either class at that layer, so the two classes can be compared. The palette,
+inferno, rises evenly in brightness and reads the same with every kind of colour vision.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from ..errors import UsageError
+from ..records import Ints, Predictions
+from .canvas import GAP, HEAD, Canvas
+from .style import BLUE, GREY, VERMILION, Pictures, house_style
+
+Maps = NDArray[np.float32]
+
+COARSE = 5  # cells a side: a map with fewer cannot say where
+_PALETTE = (matplotlib.colormaps["inferno"](np.linspace(0, 1, 256))[:, :3] * 255).astype(np.uint8)
+_OPACITY = 0.8  # of the strongest evidence
+_OVERLAY_PX = 128  # a side, at least
+
+
+@dataclass(frozen=True)
+class LayerHeat:
+    """Raw, signed heat maps of R pictures at one layer: for the predicted and the other class."""
+
+    layer: str
+    maps: Maps  # (R, 2, h, w)
+
+    @property
+    def name(self) -> str:
+        """The layer and the size of its map."""
+        h, w = self.maps.shape[2:]
+        return f"{self.layer} {h}x{w}"
+
+    @property
+    def coarse(self) -> bool:
+        """Whether the map has too few cells to say where."""
+        return bool(min(self.maps.shape[2:]) < COARSE)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """R rows of `predictions`, each with another class to compare the predicted one with."""
+
+    pictures: Pictures  # (R, H, W, 1 or 3) of these rows
+    predictions: Predictions
+    rows: Ints  # (R,)
+    others: Ints  # (R,) class indices: the true class, or the runner-up
+
+    def kind(self, i: int) -> str:
+        """What the other class of row i is."""
+        return "true" if self.others[i] == self.predictions.labels[self.rows[i]] else "runner-up"
+
+
+def evidence(maps: Maps) -> Maps:
+    """(..., M, h, w) raw -> in [0, 1]: positive evidence over the largest of all M maps.
+
+    Where no cell of the M maps is positive all are 0.
+    """
+    positive = np.maximum(maps, 0)
+    top = positive.max(axis=(-3, -2, -1), keepdims=True)
+    return np.asarray(positive / np.where(top > 0, top, 1), dtype=np.float32)
+
+
+def smoothed(maps: Maps, height: int, width: int) -> Maps:
+    """(..., h, w) -> (..., height, width), bilinear, as if every cell were a square."""
+    return np.asarray(
+        _bilinear(maps.shape[-2], height) @ maps @ _bilinear(maps.shape[-1], width).T,
+        dtype=np.float32,
+    )
+
+
+def overlay(picture: Pictures, heat: Maps) -> Pictures:
+    """(H, W, 1 or 3) picture in grey under a map (h, w) in [0, 1] -> (s H, s W, 3), s >= 1.
+
+    The more evidence, the less of the picture shows through; without any it is the grey picture.
+    """
+    s = max(1, round(_OVERLAY_PX / max(picture.shape[:2])))
+    weights = (0.299, 0.587, 0.114) if picture.shape[2] == 3 else (1.0,)
+    grey = (picture @ np.array(weights)).repeat(s, axis=0).repeat(s, axis=1)  # (s H, s W)
+    heat = smoothed(heat, *grey.shape)
+    opacity = _OPACITY * heat[:, :, None] ** 0.7
+    mixed = (1 - opacity) * grey[:, :, None] + opacity * _coloured(heat)
+    return np.asarray(np.rint(mixed), dtype=np.uint8)
+
+
+@house_style()
+def heat_sheet(shown: Shown, heats: Sequence[LayerHeat], title: str) -> Figure:
+    """A row a picture; for each layer the overlay of both classes and the predicted one raw.
+
+    Without rows the figure says that there are none.
+    """
+    check(shown, heats)
+    r, side, words = len(shown.rows), 0.78, 1.75
+    pitch = side + 0.06
+    starts = [GAP + words + side + 0.2 + i * (3 * pitch + 0.16) for i in range(len(heats))]
+    notes = _notes(heats, shown.pictures)
+    other = " or ".join(sorted({shown.kind(i) for i in range(r)}))
+    top = HEAD + 0.42
+    end = starts[-1] + 3 * pitch if starts else GAP + words + side
+    canvas = Canvas(max(end + GAP, 4.5), top + max(r, 1) * pitch + 0.3 + 0.16 * len(notes), title)
+    if r == 0:
+        canvas.words(GAP, top + 0.3, "", "none of these pictures", 4, color=GREY, fontsize=11)
+    for x, heat in zip(starts, heats, strict=True):
+        canvas.words(x, HEAD + 0.14, "", heat.name, 3 * pitch, fontsize=9, fontweight="bold")
+        for i, name in enumerate(("predicted", other, "predicted, raw")):
+            canvas.words(x + i * pitch, HEAD + 0.34, "", name, pitch, fontsize=7, color=GREY)
+    for i in range(r):
+        y = top + i * pitch
+        _caption(canvas, shown, i, (GAP, y + 0.2), words - 0.1)
+        canvas.picture(GAP + words, y, side, shown.pictures[i])
+        for x, heat in zip(starts, heats, strict=True):
+            scaled = evidence(heat.maps[i])  # (2, h, w)
+            for j in range(2):
+                _over(canvas, (x + j * pitch, y), side, shown.pictures[i], scaled[j])
+            canvas.picture(x + 2 * pitch, y, side, _coloured(scaled[0]))
+    _legend(canvas, top + max(r, 1) * pitch + 0.1, notes)
+    return canvas.figure
+
+
+@house_style()
+def heat_strip(shown: Shown, heats: Sequence[LayerHeat], title: str) -> Figure:
+    """One picture, large: a row for each of the two classes, overlay and raw map of each layer."""
+    check(shown, heats)
+    if len(shown.rows) != 1:
+        raise UsageError(f"a strip shows one picture, not {len(shown.rows)}; use heat_sheet")
+    side = 1.25
+    pitch, row = side + 0.06, side + 0.3
+    starts = [GAP + side + 0.3 + i * (2 * pitch + 0.2) for i in range(len(heats))]
+    notes, top = _notes(heats, shown.pictures), HEAD + 0.24
+    width = max((starts[-1] + 2 * pitch if starts else 0) + GAP, 4.5)
+    canvas = Canvas(width, top + 2 * row + 0.3 + 0.16 * len(notes), title)
+    canvas.picture(GAP, top + 0.22, side, shown.pictures[0])
+    _caption(canvas, shown, 0, (GAP, top + row + 0.14), side)
+    predictions, at = shown.predictions, shown.rows[0]
+    kinds = (("predicted", predictions.preds[at]), (shown.kind(0), shown.others[0]))
+    for x, heat in zip(starts, heats, strict=True):
+        canvas.words(x, HEAD + 0.14, "", heat.name, 2 * pitch, fontsize=9, fontweight="bold")
+        scaled = evidence(heat.maps[0])  # (2, h, w)
+        for j, (kind, k) in enumerate(kinds):
+            y = top + j * row + 0.22
+            name = predictions.classes[k]
+            canvas.words(x, y - 0.05, "for ", f"{name} ({kind})", 2 * pitch, fontsize=7.5)
+            _over(canvas, (x, y), side, shown.pictures[0], scaled[j])
+            canvas.picture(x + pitch, y, side, _coloured(scaled[j]))
+    _legend(canvas, top + 2 * row + 0.1, notes)
+    return canvas.figure
+
+
+def check(shown: Shown, heats: Sequence[LayerHeat]) -> None:
+    """UsageError unless every row has a picture, another class and two maps at every layer."""
+    r = len(shown.rows)
+    if len(shown.pictures) != r or len(shown.others) != r:
+        raise UsageError(
+            f"{r} rows have {len(shown.pictures)} pictures and {len(shown.others)} other classes; "
+            "give one of each a row"
+        )
+    for heat in heats:
+        if heat.maps.ndim != 4 or heat.maps.shape[:2] != (r, 2):
+            raise UsageError(
+                f"the heat maps at {heat.layer} are {heat.maps.shape}; for {r} rows they must be "
+                f"({r}, 2, h, w)"
+            )
+
+
+def _bilinear(cells: int, px: int) -> NDArray[np.float64]:
+    """(px, cells) weights of the cells in each pixel; the border cells reach to the edge."""
+    at = np.clip((np.arange(px) + 0.5) * cells / px - 0.5, 0, cells - 1)  # in cells
+    return np.asarray(np.maximum(0, 1 - np.abs(at[:, None] - np.arange(cells))))
+
+
+def _coloured(heat: Maps) -> Pictures:
+    """(h, w) in [0, 1] -> (h, w, 3)."""
+    return np.asarray(_PALETTE[np.rint(255 * np.clip(heat, 0, 1)).astype(np.int64)])
+
+
+def _over(
+    canvas: Canvas, place: tuple[float, float], side: float, picture: Pictures, heat: Maps
+) -> None:
+    canvas.picture(*place, side, overlay(picture, heat))
+    if not heat.any():
+        x, y = place[0] + side / 2, place[1] + side / 2
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.0}
+        look = {"ha": "center", "va": "center", "fontsize": 6, "bbox": box}
+        canvas.words(x, y, "", "none", side, **look)
+
+
+def _caption(canvas: Canvas, shown: Shown, i: int, place: tuple[float, float], room: float) -> None:
+    """Sign, confidence and predicted class; the other class and its probability; the id."""
+    predictions, row, (x, y) = shown.predictions, shown.rows[i], place
+    known = predictions.labels[row] >= 0
+    sign, colour = "", "black"
+    if known:
+        sign, colour = ("✓ ", BLUE) if predictions.correct[row] else ("✗ ", VERMILION)
+    for lift, k, lead, look in (
+        (0.0, predictions.preds[row], sign, {"color": colour, "fontweight": "bold"}),
+        (0.16, shown.others[i], f"{shown.kind(i)} ", {}),
+    ):
+        share = f"{100 * predictions.probs[row, k]:.0f} %  "
+        canvas.words(x, y + lift, lead + share, predictions.classes[k], room, **look)
+    canvas.words(x, y + 0.31, "", predictions.ids[row], room, fontsize=6.5, color=GREY)
+
+
+def _legend(canvas: Canvas, y: float, notes: Sequence[str]) -> None:
+    look = {"fontsize": 7, "color": GREY}
+    room = canvas.figure.get_figwidth() - 2 * GAP
+    canvas.words(GAP, y + 0.09, "", "none", room, **look)
+    canvas.ramp(GAP + 0.3, y, (0.9, 0.1), _PALETTE)
+    text = "the strongest evidence at that layer in that row, for either class"
+    canvas.words(GAP + 1.26, y + 0.09, "", text, room - 1.26, **look)
+    for i, note in enumerate(notes):
+        canvas.words(GAP, y + 0.27 + 0.16 * i, "", note, room, **look)
+
+
+def _notes(heats: Sequence[LayerHeat], pictures: Pictures) -> list[str]:
+    """What to keep in mind: maps of few cells, and maps without any positive evidence."""
+    notes = []
+    for heat in heats:
+        if heat.coarse:
+            px = max(pictures.shape[1] / heat.maps.shape[2], pictures.shape[2] / heat.maps.shape[3])
+            notes.append(
+                f"{heat.name}: a cell covers {px:.3g} px; with under {COARSE}x{COARSE} cells a "
+                "map is too coarse to say where"
+            )
+    blank = any((heat.maps.max(axis=(2, 3), initial=0) <= 0).any() for heat in heats)
+    return notes + ['"none": all evidence for that class is negative or 0'] * blank

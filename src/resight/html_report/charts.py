@@ -1,0 +1,145 @@
+"""The figures of a run as SVG to be put into the page: small, selectable, in the page's colours."""
+
+import io
+import re
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+import numpy as np
+from markupsafe import Markup
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+
+from .. import figures
+from ..figures.style import house_style
+from ..metrics import Calibration, Interval, ReliabilityBin
+from ..records import History
+from ..schedules import Schedule, describe, schedule_of
+from .reading import Found
+
+MOST_STEPS = 200_000  # of a schedule that is drawn
+PALETTE = "inferno"  # of heat maps, as on the sheets: even in lightness, for all colour vision
+
+_SVG = "http://www.w3.org/2000/svg"
+_XLINK = "http://www.w3.org/1999/xlink"
+
+# The colours of the house style -> properties of the page, which differ in light and dark.
+_COLOURS = {
+    "#ffffff": "var(--paper)",
+    "#000000": "currentColor",
+    "black": "currentColor",
+    "#e4e4e4": "var(--line)",
+    "#0072b2": "var(--blue)",
+    "#d55e00": "var(--vermilion)",
+    "#9ccbea": "var(--sky)",
+    "#595959": "var(--dim)",
+    "#b5b5b5": "var(--faint)",
+}
+_COLOUR = re.compile("|".join(_COLOURS))
+_FONT = re.compile(r"font: (?:(\d+) )?([\d.]+px) [^;]*|font-family: [^;]*")
+
+
+def charts(found: Found) -> dict[str, Markup]:
+    """The SVG of each figure that can be drawn, by name; `schedule` also has a `schedule_text`."""
+    drawn: dict[str, Markup] = {}
+    none = np.zeros(0)
+    summary = found.summary or {}
+    if found.history:
+        history = History(found.history, none, none, none)
+        figure = figures.training_curves(history, summary.get("best_epoch"))
+        drawn["curves"] = inline(figure, "curves", "Loss and accuracy of each epoch")
+    drawn |= _schedule(found)
+    if found.lr_curve is not None and np.isfinite(found.lr_curve.losses).any():
+        figure = figures.lr_curve(found.lr_curve)
+        drawn["lr_range"] = inline(figure, "lr", "Loss against learning rate in the range test")
+    if test := summary.get("test"):
+        by_class = {k: v and Interval(**v) for k, v in test["per_class"].items()}
+        figure = figures.per_class(by_class)
+        drawn["per_class"] = inline(figure, "classes", "Accuracy of each class")
+        bins = tuple(ReliabilityBin(**row) for row in test["calibration"]["bins"])
+        figure = figures.reliability(Calibration(test["calibration"]["ece"], bins))
+        drawn["reliability"] = inline(figure, "reliability", "Accuracy against confidence")
+    return drawn
+
+
+def _schedule(found: Found) -> dict[str, Markup]:
+    """The rates as the recipe has them; plateau follows the validation that was measured."""
+    if not found.history:
+        return {}
+    schedule = schedule_of(found.recipe, steps_per_epoch=found.history[0].step)
+    drawn = {"schedule_text": Markup.escape(describe(schedule))}
+    if schedule.total_steps <= MOST_STEPS:
+        drawn["schedule"] = inline(_rates(schedule, found), "schedule", "Learning rate by epoch")
+    return drawn
+
+
+def _rates(schedule: Schedule, found: Found) -> Figure:
+    name = getattr(schedule.spec, "metric", None)
+    seen = [getattr(row, name) for row in found.history] if name else []
+    per_epoch, steps = schedule.steps_per_epoch, schedule.total_steps
+    if name:  # looks at the epochs that are done, and changes between epochs only
+        steps = min(steps, len(seen) * per_epoch)
+        firsts = range(0, steps, per_epoch)
+        rates = [
+            rate
+            for epoch, step in enumerate(firsts)
+            for rate in [schedule.at(step, seen[:epoch])] * per_epoch
+        ]
+    else:
+        rates = [schedule.at(step) for step in range(steps)]
+    lrs = np.array([rate.lr for rate in rates])
+    momenta = np.array([np.nan if rate.momentum is None else rate.momentum for rate in rates])
+    if np.ptp(momenta) == 0:
+        momenta = np.full(steps, np.nan)  # a straight line says nothing
+    return figures.schedule_curve(lrs, momenta, steps_per_epoch=per_epoch, title="")
+
+
+def palette() -> list[int]:
+    """256 colours of a heat map, from none to the strongest: red, green, blue, red, ..."""
+    colours = colormaps[PALETTE](np.arange(256))[:, :3]
+    return [int(c) for c in np.rint(255 * colours).astype(int).ravel()]
+
+
+def inline(figure: Figure, name: str, label: str) -> Markup:
+    """An SVG element with ids of its own, text as text, and colours that follow the page."""
+    written = io.StringIO()
+    with house_style(), mpl.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
+    ElementTree.register_namespace("", _SVG)
+    ElementTree.register_namespace("xlink", _XLINK)
+    # Made by matplotlib a line above, so this is no foreign XML.
+    root = ElementTree.fromstring(written.getvalue())
+    for child in [c for c in root if c.tag == f"{{{_SVG}}}metadata"]:
+        root.remove(child)
+    for parent in root.iter():  # a style element would hold for the whole page
+        for child in [c for c in parent if c.tag == f"{{{_SVG}}}style"]:
+            parent.remove(child)
+    for element in root.iter():
+        _adapt(element.attrib, name)
+        element.tail = None
+        element.text = (element.text or "").strip() or None
+    width = float(root.attrib.pop("width").removesuffix("pt"))
+    for attribute in ("height", "version", "id"):
+        root.attrib.pop(attribute, None)
+    root.set("role", "img")
+    root.set("aria-label", label)
+    root.set("style", f"--width: {width:.0f}")
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _adapt(attributes: dict[str, Any], name: str) -> None:
+    """Ids that no other figure has; colours and fonts of the page."""
+    for key in ("id", f"{{{_XLINK}}}href", "clip-path"):
+        if key in attributes:
+            value = attributes[key]
+            start = {"id": 0, "clip-path": len("url(#")}.get(key, len("#"))
+            attributes[key] = f"{value[:start]}{name}-{value[start:]}"
+    if "style" in attributes:
+        style = _COLOUR.sub(lambda found: _COLOURS[found[0]], attributes["style"])
+        attributes["style"] = _FONT.sub(_system_font, style)
+
+
+def _system_font(found: re.Match[str]) -> str:
+    family = "var(--sans)"
+    return f"font: {found[1] or 400} {found[2]} {family}" if found[2] else f"font-family: {family}"

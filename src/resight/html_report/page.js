@@ -1,0 +1,559 @@
+"use strict";
+// Filter, look and download. Text from outside is set as text, never as HTML; nothing is loaded.
+(() => {
+  const PAGE = window.innerWidth < 600 ? 36 : 60; // images that are shown at once
+  const MATRIX = 100; // classes up to which the matrix is drawn
+  const LEVEL = 17; // grey value of one level of a heat map
+
+  const $ = (id) => document.getElementById(id);
+  const data = JSON.parse($("data").textContent);
+  const { classes, count, gallery } = data;
+
+  // --- the numbers of the images ---------------------------------------------------------------
+
+  const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
+  const whole = data.wide ? Uint16Array : Uint8Array;
+  const labels = new whole(bytes(data.labels));
+  const preds = new whole(bytes(data.preds));
+  const confidence = new Float32Array(bytes(data.confidence));
+  const losses = new Float32Array(bytes(data.losses));
+  const place = gallery ? new Uint8Array(bytes(gallery.place)) : new Uint8Array(count);
+  const idOf = (row) => data.idPrefix + data.ids[row];
+  const shared = data.idPrefix.replace(/[\p{L}\p{N}.]*$/u, "").length; // cut at a separator
+  const right = (row) => labels[row] === preds[row];
+  const sheetOf = (row) => (place[row] & 127) - 1; // -1: no picture
+  const hasMaps = (row) => place[row] >= 128;
+
+  // Tiles lie in the order of the data: count them to find each.
+  const tileOf = new Int32Array(count);
+  const mapOf = new Int32Array(count).fill(-1); // map for the predicted class
+  const trueMapOf = new Int32Array(count).fill(-1); // for the true class
+  {
+    const next = gallery ? gallery.sheets.map(() => 0) : [];
+    let mapped = 0;
+    let wrong = 0;
+    for (let row = 0; row < count; row++) {
+      if (sheetOf(row) >= 0) tileOf[row] = next[sheetOf(row)]++;
+      if (!hasMaps(row)) continue;
+      mapOf[row] = mapped++;
+      trueMapOf[row] = right(row) ? mapOf[row] : gallery.mapped + wrong++;
+    }
+  }
+
+  const number = (n) => n.toLocaleString("en");
+  const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;
+  const make = (tag, properties = {}, ...children) => {
+    const element = Object.assign(document.createElement(tag), properties);
+    element.append(...children);
+    return element;
+  };
+
+  // --- filters ---------------------------------------------------------------------------------
+
+  const controls = ["true", "pred", "verdict", "low", "high", "text", "sort", "mapped"].map($);
+  const [trueClass, predClass, verdict, low, high, text, sort, mapped] = controls;
+  const keys = {
+    loss: (row) => -losses[row],
+    "loss-up": (row) => losses[row],
+    sure: (row) => -confidence[row],
+    unsure: (row) => confidence[row],
+    order: (row) => row,
+  };
+  const atFirst = preds.some((pred, row) => pred !== labels[row]) ? "wrong" : "all";
+  let selection = new Int32Array(0); // rows, sorted
+  let shown = 0;
+
+  function select() {
+    const t = Number(trueClass.value);
+    const p = Number(predClass.value);
+    const least = Number(low.value || 0) / 100 - 1e-6; // what is shown is rounded to float32
+    const most = Number(high.value || 100) / 100 + 1e-6;
+    const word = text.value.trim().toLowerCase();
+    const rows = [];
+    for (let row = 0; row < count; row++) {
+      if (t >= 0 && labels[row] !== t) continue;
+      if (p >= 0 && preds[row] !== p) continue;
+      if (verdict.value !== "all" && right(row) !== (verdict.value === "right")) continue;
+      if (confidence[row] < least || confidence[row] > most) continue;
+      if (mapped.checked && !hasMaps(row)) continue;
+      if (word && !idOf(row).toLowerCase().includes(word)) continue;
+      rows.push(row);
+    }
+    const key = keys[sort.value];
+    selection = Int32Array.from(rows).sort((a, b) => key(a) - key(b) || a - b);
+    showSelection();
+    markMatrix(t, p);
+  }
+
+  function choose(t, p) {
+    const same = Number(trueClass.value) === t && Number(predClass.value) === p;
+    trueClass.value = same ? -1 : t;
+    predClass.value = same ? -1 : p;
+    if (same) verdict.value = atFirst;
+    else if (t >= 0 && p >= 0) verdict.value = "all";
+    select();
+  }
+
+  function reset() {
+    trueClass.value = predClass.value = -1;
+    verdict.value = atFirst;
+    low.value = 0;
+    high.value = 100;
+    text.value = "";
+    sort.value = "loss";
+    mapped.checked = false;
+    select();
+  }
+
+  // --- the images of the selection -------------------------------------------------------------
+
+  function showSelection() {
+    const n = selection.length;
+    $("count").replaceChildren(
+      `${number(n)} image${n === 1 ? "" : "s"} `,
+      make("span", { textContent: `of ${number(count)}, ${percent(n / count, 1)}` }),
+    );
+    $("csv").disabled = n === 0;
+    shown = 0;
+    $("cards").replaceChildren();
+    if (n === 0) $("cards").append(make("li", { className: "empty", textContent: "No image is like that." }));
+    showMore();
+  }
+
+  function showMore() {
+    const from = shown;
+    shown = Math.min(shown + PAGE, selection.length);
+    const made = document.createDocumentFragment();
+    for (let at = from; at < shown; at++) made.append(card(selection[at]));
+    $("cards").append(made);
+    const left = selection.length - shown;
+    $("more").hidden = left === 0;
+    $("more").textContent = `Show ${Math.min(PAGE, left)} more of ${number(left)}`;
+    return $("cards").children[from];
+  }
+
+  function card(row) {
+    const said = classes[preds[row]];
+    const sure = percent(confidence[row]);
+    const sign = right(row) ? "✓" : "✗";
+    const button = make(
+      "button",
+      { type: "button", className: "card", title: idOf(row) },
+      thumbnail(row),
+      make("span", { className: "said" }, make("i", { textContent: sure }), `${sign} ${said}`),
+      make("span", { className: "truth", textContent: right(row) ? "as labelled" : `is ${classes[labels[row]]}` }),
+      make("span", { className: "id" }, make("bdi", { textContent: idOf(row).slice(shared) })),
+    );
+    button.dataset.row = row;
+    button.setAttribute(
+      "aria-label",
+      `${idOf(row)}: ${classes[labels[row]]}, predicted ${said} at ${sure}, loss ${losses[row].toFixed(2)}`,
+    );
+    return make("li", {}, button);
+  }
+
+  // --- pictures and heat maps ------------------------------------------------------------------
+
+  let pictures = []; // a decoded atlas each
+  let damaged = false; // an atlas could not be decoded
+  const levels = []; // of each layer's atlas: Uint8Array, 0 to 15, and its width
+
+  function corner(sheet, tile) {
+    const [h, w] = sheet.size;
+    return [(tile % sheet.columns) * w, Math.floor(tile / sheet.columns) * h, w, h];
+  }
+
+  function drawPicture(canvas, row, factor = 1) {
+    const sheet = gallery.sheets[sheetOf(row)];
+    const [x, y, w, h] = corner(sheet, tileOf[row]);
+    [canvas.width, canvas.height] = [w * factor, h * factor];
+    const context = canvas.getContext("2d", { willReadFrequently: factor > 1 });
+    context.imageSmoothingEnabled = false;
+    context.drawImage(pictures[sheetOf(row)], x, y, w, h, 0, 0, w * factor, h * factor);
+    return context;
+  }
+
+  function thumbnail(row) {
+    if (sheetOf(row) < 0) return make("div", { className: "blank" });
+    const canvas = make("canvas");
+    drawPicture(canvas, row);
+    return canvas;
+  }
+
+  function readMaps() {
+    while (gallery && levels.length < gallery.maps.length) {
+      const atlas = $(`maps-${levels.length}`);
+      const canvas = make("canvas", { width: atlas.naturalWidth, height: atlas.naturalHeight });
+      const context = canvas.getContext("2d", { willReadFrequently: true });
+      context.drawImage(atlas, 0, 0);
+      const rgba = context.getImageData(0, 0, canvas.width, canvas.height).data;
+      const grey = new Uint8Array(rgba.length / 4);
+      for (let i = 0; i < grey.length; i++) grey[i] = Math.round(rgba[4 * i] / LEVEL);
+      levels.push({ grey, wide: canvas.width });
+    }
+  }
+
+  function mapAt(layer, tile) {
+    const [x, y, w, h] = corner(gallery.maps[layer], tile);
+    const { grey, wide } = levels[layer];
+    const map = new Float32Array(w * h);
+    for (let i = 0; i < map.length; i++) map[i] = grey[(y + Math.floor(i / w)) * wide + x + (i % w)];
+    return { map, w, h };
+  }
+
+  // Bilinear, corners not aligned: the centre of a cell stays at its centre. To 0..255.
+  function enlarge({ map, w, h }, wide, tall) {
+    const axis = (from, to) =>
+      Array.from({ length: to }, (_, i) => {
+        const at = Math.min(Math.max(((i + 0.5) * from) / to - 0.5, 0), from - 1);
+        const first = Math.floor(at);
+        return [first, Math.min(first + 1, from - 1), at - first];
+      });
+    const columns = axis(w, wide);
+    const out = new Uint8Array(wide * tall);
+    axis(h, tall).forEach(([top, bottom, down], y) => {
+      columns.forEach(([left, rightmost, across], x) => {
+        const above = map[top * w + left] * (1 - across) + map[top * w + rightmost] * across;
+        const below = map[bottom * w + left] * (1 - across) + map[bottom * w + rightmost] * across;
+        out[y * wide + x] = Math.round(LEVEL * (above * (1 - down) + below * down));
+      });
+    });
+    return out;
+  }
+
+  // --- one image -------------------------------------------------------------------------------
+
+  const viewer = $("viewer");
+  const opacity = $("opacity");
+  let rows = []; // that the viewer goes through
+  let at = 0;
+  let opener = null;
+  let overlays = []; // { canvas, base, map } of the image that is shown
+
+  function open(list, position, from) {
+    [rows, at, opener] = [list, position, from];
+    show();
+    viewer.showModal();
+    $("close").focus();
+  }
+
+  function step(by) {
+    if (at + by < 0 || at + by >= rows.length) return;
+    at += by;
+    show();
+  }
+
+  function show() {
+    const row = rows[at];
+    const [is, said] = [classes[labels[row]], classes[preds[row]]];
+    $("viewer-title").textContent = right(row) ? `✓ ${said}, as labelled` : `✗ ${is}, taken for ${said}`;
+    $("viewer-id").textContent = `${idOf(row)} · loss ${losses[row].toFixed(3)}`;
+    $("viewer-place").textContent = `${number(at + 1)} of ${number(rows.length)}`;
+    $("previous").disabled = at === 0;
+    $("next").disabled = at === rows.length - 1;
+    const facts = [fact(`predicted: ${said}`, confidence[row], "")];
+    if (!right(row)) facts.push(fact(`true: ${is}`, Math.exp(-losses[row]), " other"));
+    $("viewer-facts").replaceChildren(...facts.flat());
+    $("strip").replaceChildren(strip(row, is, said));
+    $("viewer-tools").hidden = overlays.length === 0;
+    $("viewer-note").textContent = remark(row);
+    blend();
+  }
+
+  function fact(what, share, kind) {
+    const meter = make("span", { className: `meter${kind}` }, make("i"));
+    meter.style.setProperty("--share", share);
+    return [make("span", { textContent: what }), meter, make("span", { textContent: percent(share, share < 0.01 ? 2 : 1) })];
+  }
+
+  function remark(row) {
+    if (!gallery) return "There are no pictures in this report.";
+    if (damaged) return "The pictures of this run are damaged; resight explain makes them again.";
+    if (sheetOf(row) < 0) return "The picture of this image is not kept, for size.";
+    if (!hasMaps(row)) {
+      return `There is no heat map of this image; they are kept for ${number(gallery.mapped)} images (choose "with heat maps").`;
+    }
+    return `${gallery.method}: what speaks for a class, layer by layer, from early to late. The maps of an image at a layer share one scale; 100 % shows the map alone.`;
+  }
+
+  function strip(row, is, said) {
+    overlays = [];
+    if (!gallery || sheetOf(row) < 0) return "";
+    const factor = Math.max(1, Math.round(264 / gallery.sheets[sheetOf(row)].size[1]));
+    const picture = make("canvas", { className: "picture", role: "img", ariaLabel: `the image, labelled ${is}` });
+    drawPicture(picture, row, factor);
+    if (!hasMaps(row)) return picture;
+    readMaps();
+    const head = make("tr", {}, make("td"), make("th", { scope: "col" }, make("b", { textContent: "image" })));
+    gallery.maps.forEach(({ layer, size: [h, w] }) => {
+      const coarse = Math.min(h, w) < 5 ? ", too coarse to say where" : "";
+      head.append(make("th", { scope: "col" }, make("b", { textContent: layer }), `${h} × ${w} map${coarse}`));
+    });
+    const lines = [line(row, "predicted", said, mapOf[row], picture, factor)];
+    if (!right(row)) lines.push(line(row, "true", is, trueMapOf[row], null, factor));
+    return make("table", {}, make("thead", {}, head), make("tbody", {}, ...lines));
+  }
+
+  function line(row, what, name, tile, picture, factor) {
+    const made = make(
+      "tr",
+      {},
+      make("th", { scope: "row" }, make("small", { textContent: `for ${what}` }), name),
+      make("td", {}, ...(picture ? [picture] : [])),
+    );
+    gallery.maps.forEach(({ layer }, i) => {
+      const canvas = make("canvas", { role: "img", className: "map" });
+      const context = drawPicture(canvas, row, factor);
+      const small = mapAt(i, tile);
+      const where = strongest(small);
+      canvas.ariaLabel = `${layer}: what speaks for ${name} is ${where ?? "nothing"}`;
+      overlays.push({
+        context,
+        base: context.getImageData(0, 0, canvas.width, canvas.height),
+        map: enlarge(small, canvas.width, canvas.height),
+      });
+      const cell = make("td", {}, canvas);
+      if (where === null) cell.append(make("p", { textContent: "Nothing here speaks for it." }));
+      made.append(cell);
+    });
+    return made;
+  }
+
+  // In words, for those who cannot see it; null if the map is empty.
+  function strongest({ map, w, h }) {
+    const most = Math.max(...map);
+    if (most === 0) return null;
+    const peak = map.indexOf(most);
+    const down = ["top", "middle", "bottom"][Math.floor((3 * (Math.floor(peak / w) + 0.5)) / h)];
+    const across = ["left", "centre", "right"][Math.floor((3 * ((peak % w) + 0.5)) / w)];
+    return `strongest at the ${down} ${across}`;
+  }
+
+  // The colour covers the image where there is evidence, and all of it at 100 %.
+  function blend() {
+    const full = Number(opacity.value) / 100;
+    const shares = Float32Array.from({ length: 256 }, (_, level) => full * (level / 255) ** (1 - full));
+    $("opacity-value").textContent = `${opacity.value} %`;
+    opacity.setAttribute("aria-valuetext", `${opacity.value} %`);
+    for (const { context, base, map } of overlays) {
+      const mixed = new ImageData(base.width, base.height);
+      for (let i = 0; i < map.length; i++) {
+        const share = shares[map[i]];
+        for (let c = 0; c < 3; c++) {
+          mixed.data[4 * i + c] = (1 - share) * base.data[4 * i + c] + share * data.palette[3 * map[i] + c];
+        }
+        mixed.data[4 * i + 3] = 255;
+      }
+      context.putImageData(mixed, 0, 0);
+    }
+  }
+
+  function drawLegend() {
+    const context = $("legend").getContext("2d");
+    for (let i = 0; i < 256; i++) {
+      context.fillStyle = `rgb(${data.palette.slice(3 * i, 3 * i + 3).join(" ")})`;
+      context.fillRect(i, 0, 1, 1);
+    }
+  }
+
+  // --- confusion matrix ------------------------------------------------------------------------
+
+  const grid = []; // [line][column] of cells; line and column 0 are names
+
+  function drawMatrix() {
+    const k = classes.length;
+    const totals = new Array(k).fill(0);
+    const cells = new Map();
+    let most = 1;
+    for (const [t, p, n] of data.confusion) {
+      totals[t] += n;
+      cells.set(t * k + p, n);
+      if (t !== p) most = Math.max(most, n);
+    }
+    drawPairs();
+    if (k > MATRIX) {
+      $("matrix-note").textContent = `With ${number(k)} classes there is no matrix; choose a pair below, or classes in the filters.`;
+      return;
+    }
+    const table = $("matrix");
+    table.classList.toggle("many", k > 20);
+    const head = make("tr", {}, make("td", { className: "corner" }));
+    grid.push([null]);
+    classes.forEach((name, p) => {
+      const cell = make("th", { scope: "col", title: name }, make("span", { textContent: name }));
+      prepare(cell, `predicted ${name}, all`, -1, p);
+      head.append(cell);
+      grid[0].push(cell);
+    });
+    table.append(make("thead", {}, head));
+    const body = make("tbody");
+    classes.forEach((name, t) => {
+      const cell = make("th", { scope: "row", title: name, textContent: name });
+      prepare(cell, `${name}, all ${number(totals[t])}`, t, -1);
+      grid.push([cell]);
+      const line = make("tr", {}, cell);
+      classes.forEach((other, p) => {
+        const n = cells.get(t * k + p) ?? 0;
+        const share = t === p ? (0.6 * n) / Math.max(totals[t], 1) : Math.sqrt(n / most);
+        const kind = `${t === p ? "same" : ""}${n === 0 ? " none" : ""}${t === p || share < 0.6 ? "" : share < 0.8 ? " deep" : " deep deepest"}`;
+        const made = make("td", { className: kind, textContent: n === 0 && t !== p ? "·" : number(n) });
+        made.style.setProperty("--share", share.toFixed(3));
+        made.title = `${name} → ${other}: ${number(n)}`;
+        prepare(made, `${name} taken for ${other}: ${number(n)}`, t, p);
+        line.append(made);
+        grid.at(-1).push(made);
+      });
+      body.append(line);
+    });
+    table.append(body);
+    (grid[1]?.[1] ?? table).tabIndex = 0; // one stop for the tab key; arrows go on from there
+    table.addEventListener("keydown", moveInMatrix);
+  }
+
+  function prepare(cell, label, t, p) {
+    cell.tabIndex = -1;
+    cell.setAttribute("aria-label", label);
+    cell.setAttribute("aria-selected", "false");
+    cell.addEventListener("click", () => {
+      stop(cell);
+      choose(t, p);
+    });
+  }
+
+  function stop(cell) {
+    for (const other of $("matrix").querySelectorAll('[tabindex="0"]')) other.tabIndex = -1;
+    cell.tabIndex = 0;
+  }
+
+  function moveInMatrix(event) {
+    const cell = event.target.closest("th, td");
+    const line = grid.findIndex((cells) => cells.includes(cell));
+    if (line < 0) return;
+    const column = grid[line].indexOf(cell);
+    const last = classes.length;
+    const to = {
+      ArrowUp: [line - 1, column],
+      ArrowDown: [line + 1, column],
+      ArrowLeft: [line, column - 1],
+      ArrowRight: [line, column + 1],
+      Home: [line, line === 0 ? 1 : 0],
+      End: [line, last],
+    }[event.key];
+    if (to) {
+      const next = grid[to[0]]?.[to[1]];
+      if (next) {
+        stop(next);
+        next.focus();
+      }
+    } else if (event.key === "Enter" || event.key === " ") cell.click();
+    else if (event.key === "Escape") reset();
+    else return;
+    event.preventDefault();
+  }
+
+  function markMatrix(t, p) {
+    grid.forEach((cells, line) =>
+      cells.forEach((cell, column) => cell?.setAttribute("aria-selected", String(line - 1 === t && column - 1 === p))),
+    );
+  }
+
+  function drawPairs() {
+    const pairs = data.confusion.filter(([t, p]) => t !== p).sort((a, b) => b[2] - a[2]);
+    for (const [t, p, n] of pairs.slice(0, classes.length > MATRIX ? 40 : 8)) {
+      const arrow = make("span", { className: "into", textContent: " taken for " });
+      const button = make("button", { type: "button" }, make("b", { textContent: number(n) }), ` ${classes[t]}`, arrow, classes[p]);
+      button.addEventListener("click", () => choose(t, p));
+      $("pairs").append(make("li", {}, button));
+    }
+    if (pairs.length === 0) $("pairs").append(make("li", { className: "note", textContent: "No image was taken for another class." }));
+  }
+
+  // --- download --------------------------------------------------------------------------------
+
+  // Quoted; a spreadsheet would run a cell that begins like a formula, so an apostrophe goes first.
+  const cell = (value) => `"${value.replace(/^(?=[=+\-@\t\r])/, "'").replaceAll('"', '""')}"`;
+
+  function download() {
+    const lines = ["id,truth,prediction,confidence,loss,correct"];
+    for (const row of selection) {
+      const names = [idOf(row), classes[labels[row]], classes[preds[row]]].map(cell);
+      const values = [confidence[row], losses[row]].map((x) => String(Number(x.toPrecision(7))));
+      lines.push([...names, ...values, right(row) ? "True" : "False"].join(","));
+    }
+    const url = URL.createObjectURL(new Blob([`${lines.join("\n")}\n`], { type: "text/csv" }));
+    make("a", { href: url, download: data.file }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 10_000);
+  }
+
+  // --- start -----------------------------------------------------------------------------------
+
+  function wire() {
+    for (const list of [trueClass, predClass]) {
+      list.append(new Option("any", -1), ...classes.map((name, k) => new Option(name, k)));
+    }
+    for (const control of controls) control.addEventListener("input", select);
+    $("filters").addEventListener("submit", (event) => event.preventDefault());
+    $("mapped-label").hidden = !gallery?.mapped;
+    $("reset").addEventListener("click", reset);
+    $("csv").addEventListener("click", download);
+    $("more").addEventListener("click", () => showMore().querySelector("button").focus());
+    $("cards").addEventListener("click", (event) => {
+      const button = event.target.closest(".card");
+      if (button) open(selection, selection.indexOf(Number(button.dataset.row)), button);
+    });
+    $("previous").addEventListener("click", () => step(-1));
+    $("next").addEventListener("click", () => step(1));
+    $("close").addEventListener("click", () => viewer.close());
+    opacity.addEventListener("input", blend);
+    viewer.addEventListener("click", (event) => event.target === viewer && viewer.close());
+    viewer.addEventListener("keydown", (event) => {
+      if (event.target === opacity) return;
+      if (event.key === "ArrowLeft") step(-1);
+      if (event.key === "ArrowRight") step(1);
+    });
+    viewer.addEventListener("close", () => {
+      const current = rows === selection && document.querySelector(`.card[data-row="${rows[at]}"]`);
+      (current || opener)?.focus();
+    });
+  }
+
+  function wireLabels() {
+    const lines = [...document.querySelectorAll("#labels tr[data-id]")];
+    if (lines.length === 0) return;
+    const rowOf = new Map(data.ids.map((_, row) => [idOf(row), row]));
+    const known = lines.filter((line) => rowOf.has(line.dataset.id));
+    const list = known.map((line) => rowOf.get(line.dataset.id));
+    document.querySelector("#labels thead tr").prepend(make("td"));
+    lines.forEach((line) => line.prepend(make("td", { className: "thumb" })));
+    known.forEach((line, position) => {
+      const where = line.querySelector("td.id");
+      const button = make("button", { type: "button", textContent: where.textContent });
+      button.addEventListener("click", () => open(list, position, button));
+      where.replaceChildren(button);
+      line.querySelector(".thumb").append(thumbnail(list[position]));
+    });
+  }
+
+  async function start() {
+    wire();
+    drawLegend();
+    drawMatrix();
+    try {
+      await Promise.all([...document.querySelectorAll('img[id^="maps-"]')].map((atlas) => atlas.decode()));
+      pictures = await Promise.all(
+        [...document.querySelectorAll('img[id^="pictures-"]')].map(async (atlas) => {
+          await atlas.decode();
+          return createImageBitmap(atlas);
+        }),
+      );
+    } catch {
+      damaged = true; // everything else works without pictures
+      place.fill(0);
+    }
+    wireLabels();
+    reset();
+    document.documentElement.dataset.ready = "";
+  }
+
+  start();
+})();

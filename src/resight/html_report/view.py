@@ -1,0 +1,267 @@
+"""What the page says: a run in words and numbers for the template, and data for the script."""
+
+import base64
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..gallery import shared_start
+from ..presets import PRESETS, find_recipe
+from ..recipe import Recipe
+from ..recipe_text import differences, to_toml
+from .charts import charts, palette
+from .reading import Answers, Found
+
+
+def view(found: Found) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The context of the template, and the data of the script (None without predictions)."""
+    recipe, environment = found.recipe, found.environment or {}
+    context = {
+        "title": f"{recipe.name} on {_source(recipe)}",
+        "name": recipe.name,
+        "source": _source(recipe),
+        "folder": found.run.resolve().name,
+        "started": str(environment.get("started", ""))[:16].replace("T", " "),
+        "headline": _headline(found),
+        "facts": _facts(found),
+        "missing": found.missing,
+        "charts": charts(found),
+        "lr_range": _lr_range(found),
+        "changes": _changes(recipe),
+        "recipe_text": to_toml(recipe),
+        "environment": {k: _shown(v) for k, v in environment.items() if v is not None},
+        "suspicious": [{k: _rounded(v) for k, v in row.items()} for row in found.suspicious],
+        "notes": (found.summary or {}).get("data", {}).get("notes", []),
+        "has_images": found.answers is not None,
+        "atlases": _atlases(found),
+        "method": found.gallery.method if found.gallery else None,
+    }
+    return context, _data(found, found.answers) if found.answers else None
+
+
+# --- words and numbers ----------------------------------------------------------------------
+
+
+def percent(share: float, digits: int = 2) -> str:
+    return f"{100 * share:.{digits}f} %"
+
+
+def duration(secs: float) -> str:
+    """`41 s`, `7 min 32 s` or `2 h 05 min`."""
+    if secs < 99.5:
+        return f"{secs:.0f} s" if secs >= 9.95 else f"{secs:.1f} s"
+    minutes, rest = divmod(round(secs), 60)
+    if minutes < 100:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _source(recipe: Recipe) -> str:
+    return Path(recipe.data.source).name or recipe.data.source
+
+
+def _headline(found: Found) -> dict[str, str] | None:
+    """The test accuracy, or where there is none that of validation."""
+    summary = found.summary or {}
+    for part, what in (("test", "test accuracy"), ("validation", "validation accuracy")):
+        if summary.get(part):
+            a = summary[part]["accuracy"]
+            interval = f"{100 * a['low']:.2f} to {100 * a['high']:.2f} %"
+            return {
+                "value": f"{100 * a['value']:.2f}",
+                "what": what,
+                "interval": f"95 % interval {interval}, n = {a['n']:,}",
+            }
+    return None
+
+
+def _facts(found: Found) -> list[tuple[str, str, str]]:
+    """What, how much, and a remark."""
+    summary, environment = found.summary, found.environment or {}
+    if summary is None:
+        return [("Epochs", f"{len(found.history)} of {found.recipe.schedule.epochs}", "so far")]
+    facts = []
+    test, validation, data = summary["test"], summary["validation"], summary["data"]
+    if validation and test:
+        a = validation["accuracy"]
+        remark = f"{100 * a['low']:.2f} to {100 * a['high']:.2f} %, n = {a['n']:,}"
+        facts.append(("Validation", percent(a["value"]), remark))
+    if test:
+        facts.append(("Test loss", f"{test['loss']:.3f}", "cross entropy, mean"))
+        error = percent(test["calibration"]["ece"], 1)
+        facts.append(("Calibration error", error, "expected (ECE)"))
+    where = f"{environment.get('gpu') or environment.get('device', 'unknown device')}"
+    if environment.get("device") == "cpu":
+        where = f"CPU, {environment.get('threads')} threads"
+    facts.append(("Training time", duration(summary["train_secs"]), where))
+    facts.append(("Parameters", f"{summary['model']['parameters']:,}", summary["model"]["name"]))
+    best = summary["best_epoch"]
+    facts.append(
+        (
+            "Epochs",
+            f"{summary['epochs']} of {found.recipe.schedule.epochs}",
+            f"weights of epoch {best}, by {summary['selected_by']}" if best else "none finished",
+        )
+    )
+    remark = f"{data['val']:,} for validation, {data['test']:,} to test"
+    facts.append(("Training images", f"{data['train']:,}", remark))
+    return facts
+
+
+def _lr_range(found: Found) -> dict[str, Any] | None:
+    """The range test in a line: what it recommends and whether to trust it."""
+    curve = found.lr_curve
+    if curve is None:
+        return None
+    used = getattr(found.recipe.optimizer, "lr", None)
+    return {
+        "ok": curve.verdict.ok,
+        "reasons": curve.verdict.reasons,
+        "peak": None if curve.peak is None else f"{curve.peak:.3g}",
+        "used": None if used is None else f"{used:.3g}",
+    }
+
+
+def _changes(recipe: Recipe) -> dict[str, Any]:
+    """What differs from `base`, why the named recipe has it so, and what was changed for this run.
+
+    `why` is None for a knob that the named recipe does not have so: it was set for this run.
+    """
+    preset = PRESETS.get(recipe.name)
+    base = find_recipe("base")
+    own = differences(recipe, find_recipe(recipe.name)) if preset else differences(recipe, base)
+    reasons: dict[str, str] = {}
+    above = preset
+    while above is not None:
+        for path, (_, why) in above.changes.items():
+            reasons.setdefault(path, why)
+        above = PRESETS.get(above.base) if above.base else None
+    rows = []
+    for path, (old, new) in differences(recipe, base).items():
+        parts = path.split(".")
+        if path == "name" or not _has(recipe, parts):
+            continue  # a knob of another kind of network, optimizer or schedule
+        stems = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+        why = next((reasons[stem] for stem in stems if stem in reasons), "")
+        here = path in own
+        rows.append(
+            {
+                "path": path,
+                "base": _shown(old),
+                "value": _shown(new),
+                "here": here,
+                "why": "set for this run" if here else why,
+            }
+        )
+    return {"preset": recipe.name if preset else None, "rows": rows}
+
+
+def _rounded(cell: str) -> str:
+    """A share with three digits; what is no share stays as it is."""
+    return f"{float(cell):.3f}" if re.fullmatch(r"-?[01]\.\d+(e-\d+)?", cell) else cell
+
+
+def _has(section: object, path: list[str]) -> bool:
+    for name in path:
+        if not hasattr(section, name):
+            return False
+        section = getattr(section, name)
+    return True
+
+
+def _shown(value: Any) -> str:
+    match value:
+        case None:
+            return "–"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:g}"
+        case list() | tuple():
+            return " ".join(map(_shown, value))
+        case _:
+            return str(value)
+
+
+# --- for the script -------------------------------------------------------------------------
+
+
+def _data(found: Found, answers: Answers) -> dict[str, Any]:
+    """Everything the script draws from; the numbers of images as typed arrays in base64."""
+    shared = shared_start(answers.ids)
+    k = len(answers.classes)
+    kind = np.uint8 if k <= 256 else np.uint16
+    return {
+        "classes": answers.classes,
+        "count": len(answers.ids),
+        "idPrefix": shared,
+        "ids": [id[len(shared) :] for id in answers.ids],
+        "wide": k > 256,
+        "labels": _base64(answers.labels.astype(kind)),
+        "preds": _base64(answers.preds.astype(kind)),
+        "confidence": _base64(answers.confidence.astype("<f4")),
+        "losses": _base64(answers.losses.astype("<f4")),
+        "confusion": _sparse(answers),
+        "gallery": _gallery(found),
+        "palette": palette(),
+        "file": _file_name(found.run.resolve().name),
+    }
+
+
+def _sparse(answers: Answers) -> list[list[int]]:
+    """True class, predicted class and count of every cell that is not 0."""
+    counts = answers.confusion()
+    return [[int(t), int(p), int(counts[t, p])] for t, p in zip(*np.nonzero(counts), strict=True)]
+
+
+def _gallery(found: Found) -> dict[str, Any] | None:
+    """Where each image's picture and maps are.
+
+    `place` has a byte an image: the number of its sheet, from 1 (0: none), + 128 with maps. Tiles
+    and maps lie in the order of the test set, so their place in a sheet follows by counting.
+    """
+    gallery = found.gallery
+    if gallery is None:
+        return None
+    place = np.zeros(gallery.images, dtype=np.uint8)
+    for number, (_, rows) in enumerate(gallery.pictures, 1):
+        place[list(rows)] = number
+    place[list(gallery.map_rows)] |= 128
+    return {
+        "place": _base64(place),
+        "sheets": [{"columns": s.columns, "size": s.size} for s, _ in gallery.pictures],
+        "maps": [{"layer": n, "columns": s.columns, "size": s.size} for s, n in gallery.maps],
+        "method": gallery.method,
+        "mapped": len(gallery.map_rows),
+    }
+
+
+def _atlases(found: Found) -> list[tuple[str, str]]:
+    """Element id and data URL of every atlas."""
+    if found.gallery is None:
+        return []
+    folder = found.run / "gallery"
+    groups: Iterable[tuple[str, str, Any]] = (
+        ("pictures", "image/webp", found.gallery.pictures),
+        ("maps", "image/png", found.gallery.maps),
+    )
+    return [
+        (f"{stem}-{i}", f"data:{kind};base64,{base64.b64encode(content).decode()}")
+        for stem, kind, sheets in groups
+        for i, (sheet, _) in enumerate(sheets)
+        for content in [(folder / sheet.file).read_bytes()]
+    ]
+
+
+def _base64(values: NDArray[Any]) -> str:
+    return base64.b64encode(values.tobytes()).decode()
+
+
+def _file_name(name: str) -> str:
+    """For the CSV that is downloaded: letters, digits, dots and dashes alone."""
+    kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+    return f"{kept.strip('.') or 'run'}-images.csv"

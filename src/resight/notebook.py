@@ -1,0 +1,216 @@
+"""Values as pictures: in notebooks, after `%load_ext resight`, or wherever `show` is called.
+
+The values themselves know nothing of pictures. IPython is told how to show them, when it is asked
+to load the extension and not before; it need not be installed.
+"""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from . import figures
+from .cam import Heatmaps
+from .datasets import Dataset
+from .errors import ResightError, UsageError
+from .experiment import Run
+from .figures import LayerHeat
+from .lr_rules import LRCurve
+from .metrics import accuracy, confusion
+from .mistakes import by_pair
+from .records import History, Predictions
+from .run_explanation import Explanation
+from .schedule_view import trace
+from .schedules import Schedule, describe
+
+KINDS = (Dataset, Explanation, Heatmaps, History, LRCurve, Predictions, Run, Schedule)
+
+_ROWS = 10  # images of which the heat maps are shown
+
+
+@dataclass(frozen=True)
+class Display:
+    """What a notebook shows in place of a value."""
+
+    text: str  # one line, all there is where pictures cannot be shown
+    pictures: tuple[bytes, ...] = field(default=(), repr=False)  # PNG
+    notes: tuple[str, ...] = ()
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """A lone picture as a PNG, as it says what it is; otherwise the words are shown as well."""
+        bundle = {"text/plain": "\n".join((self.text, *self.notes))}
+        coded = [b64encode(picture).decode() for picture in self.pictures]
+        if len(coded) == 1 and not self.notes:
+            bundle["image/png"] = coded[0]
+        elif coded:
+            words = "".join(f"<p>{escape(line)}</p>" for line in (self.text, *self.notes))
+            bundle["text/html"] = words + "".join(
+                f'<p><img src="data:image/png;base64,{code}" alt="{escape(self.text)}"></p>'
+                for code in coded
+            )
+        return bundle
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """`%load_ext resight`: results as the last line of a cell show themselves as pictures."""
+    for kind in KINDS:
+        shell.display_formatter.mimebundle_formatter.for_type(kind, _bundle)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """`%unload_ext resight`: as it was before."""
+    for kind in KINDS:
+        shell.display_formatter.mimebundle_formatter.pop(kind, None)
+
+
+def _bundle(value: Any) -> dict[str, str]:
+    return show(value)._repr_mimebundle_()
+
+
+def show(value: Any, images: Tensor | None = None, *, classes: Sequence[str] = ()) -> Display:
+    """A result as a picture: the last line of a cell, with or without the extension.
+
+    Heat maps are shown over their `images` (N, C, H, W), uint8 or float of any range, if these are
+    given; `classes` are the names of all classes.
+
+    Raises:
+        UsageError: a value of another kind, or images or names that are not those of the maps.
+    """
+    if isinstance(value, Heatmaps):
+        return _heatmaps(value, images, classes)
+    if images is not None or classes:
+        raise UsageError(f"images and classes go with Heatmaps, not {type(value).__name__}")
+    try:
+        return _draw(value)
+    except ResightError as error:  # such as a run without a finished epoch
+        if not isinstance(value, KINDS):
+            raise
+        return Display(f"{type(value).__name__}: {error}")
+
+
+def _draw(value: Any) -> Display:
+    match value:
+        case Run():
+            return _run(value)
+        case Explanation():
+            return _explanation(value)
+        case Dataset():
+            return _dataset(value)
+        case LRCurve(peak=peak, constant=constant, verdict=verdict):
+            text = "do not trust it: " + "; ".join(verdict.reasons)
+            if verdict.ok:
+                text = f"peak {peak:.2g} for one cycle, {constant:.2g} for a rate that is held"
+            return Display(f"learning-rate range test: {text}", (_png(figures.lr_curve(value)),))
+        case Schedule(steps_per_epoch=steps):
+            curve, text = trace(value), describe(value)
+            title = text.partition("\n")[0]
+            figure = figures.schedule_curve(
+                curve.lrs, curve.momenta, steps_per_epoch=steps, title=title
+            )
+            return Display(text, (_png(figure),), (curve.watched,) if curve.watched else ())
+        case History(epochs=rows):
+            figure = figures.training_curves(value, None)
+            return Display(f"loss and accuracy of {len(rows)} epochs", (_png(figure),))
+        case Predictions(classes=classes):
+            figure = figures.confusion_matrix(confusion(value), classes)
+            return Display(_score(value), (_png(figure),))
+    valid = ", ".join(kind.__name__ for kind in KINDS)
+    raise UsageError(f"a {type(value).__name__} cannot be shown as a picture (valid: {valid})")
+
+
+def _png(figure: Figure) -> bytes:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "figure.png"
+        figures.save(figure, path)
+        return path.read_bytes()
+
+
+def _run(run: Run) -> Display:
+    """Accuracy, curves and the worst mistakes."""
+    said = f"stopped after {run.summary['epochs']} epochs; go on with resight.resume(run.folder)"
+    if run.predictions is not None:
+        said = _score(run.predictions)
+    names = ("curves.png", "misclassified.png")
+    return Display(f"{run.recipe.name}: {said}; {run.folder}", _files(run.folder, names))
+
+
+def _score(predictions: Predictions) -> str:
+    right = accuracy(predictions)
+    return (
+        f"{right.value:.1%} of {right.n:,} images right "
+        f"(95 % interval {right.low:.1%} to {right.high:.1%})"
+    )
+
+
+def _explanation(found: Explanation) -> Display:
+    """The sheets of what went wrong, and the most frequent mistakes in words."""
+    text = f"{found.method} at {', '.join(found.layers) or 'no layer'}; {found.folder}"
+    pairs = [
+        f"{true} taken for {pred}: {len(m)}" for (true, pred), m in by_pair(found.mistakes).items()
+    ]
+    notes = (f"{len(found.mistakes)} mistakes: {', '.join(pairs[:5])}",) if pairs else ()
+    beside = ("correct_", "confused_pairs")  # in the folder, not here
+    names = [n for n in found.files if n.endswith(".png") and not n.startswith(beside)]
+    return Display(text, _files(found.folder, names[:_ROWS]), (*notes, *found.notes))
+
+
+def _files(folder: Path, names: Sequence[str]) -> tuple[bytes, ...]:
+    """Those pictures of a folder that are there."""
+    return tuple((folder / name).read_bytes() for name in names if (folder / name).is_file())
+
+
+def _dataset(data: Dataset) -> Display:
+    """One training image of each class, the first twenty classes."""
+    labels = data.train.labels.tolist()
+    known = [k for k in range(len(data.classes)) if k in set(labels)][: 2 * _ROWS]
+    images = data.train.images[[labels.index(k) for k in known]]
+    size = "x".join(str(side) for side in images.shape[1:])
+    text = (
+        f"{data.name}: {len(data.train):,} training and {len(data.test):,} test images {size}, "
+        f"{len(data.classes)} classes"
+    )
+    titles = [data.classes[k] for k in known]
+    figure = figures.image_grid(_pixels(images), titles, columns=10, title=text)
+    return Display(text, (_png(figure),))
+
+
+def _heatmaps(maps: Heatmaps, images: Tensor | None, classes: Sequence[str]) -> Display:
+    """A row an image, the first ten: what it was taken for, and every layer and class."""
+    n, k = maps.logits.shape
+    if images is not None and (
+        images.ndim != 4
+        or images.shape[1] not in (1, 3)
+        or (len(images), *images.shape[2:]) != (n, *maps.image_size)
+    ):
+        height, width = maps.image_size
+        raise UsageError(
+            f"images are {tuple(images.shape)}; give the {n} of {height}x{width} px that the maps "
+            "are of, with 1 or 3 channels"
+        )
+    if classes and len(classes) != k:
+        raise UsageError(f"{len(classes)} names for {k} classes; give one for each")
+    names = classes or [f"class {i}" for i in range(k)]
+    best = maps.logits[:_ROWS].softmax(dim=1).max(dim=1)
+    said = [f"{names[i]} {p:.0%}" for p, i in zip(*(x.tolist() for x in best), strict=True)]
+    heats = [LayerHeat(layer, raw[:_ROWS].cpu().numpy()) for layer, raw in maps.maps.items()]
+    of = [[names[c] for c in row] for row in maps.classes[:_ROWS].tolist()]
+    pictures = None if images is None else _pixels(images[:_ROWS])
+    figure = figures.heat_grid(pictures, said, heats, of)
+    text = f"{maps.method} at {', '.join(heat.name for heat in heats)}, {len(said)} of {n} images"
+    return Display(text, (_png(figure),), maps.notes)
+
+
+def _pixels(images: Tensor) -> NDArray[np.uint8]:
+    """(N, C, H, W) -> uint8 (N, H, W, C); floats from their smallest to their largest."""
+    if images.is_floating_point():
+        low, high = images.min(), images.max()
+        images = (255 * (images - low) / (high - low).clamp(min=1e-12)).byte()
+    return np.asarray(images.permute(0, 2, 3, 1).cpu().numpy())

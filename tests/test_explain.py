@@ -1,0 +1,303 @@
+"""A run explained: at its end, again later, and for pictures of one's own."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import resight
+from resight.cli import main
+from resight.datasets import Dataset
+from resight.errors import ResightError, UsageError
+from resight.evidence import evidence, usual_layers
+from resight.gallery import read_gallery
+from resight.mistakes import mistakes
+from resight.networks import build_model
+from resight.preparation import Note
+
+QUICK = [
+    "model.widths=[8,8,8]",
+    "schedule.epochs=1",
+    "training.batch_size=32",
+    "training.micro_batch=none",
+    "augment.crop=none",
+    "explain.images=4",
+    "optimizer.lr=0.001",
+]
+
+
+def quick(*more: str) -> resight.Recipe:
+    base = resight.with_epochs(resight.find_recipe("swift"), 1)
+    return resight.with_overrides(base, [*QUICK, *more])
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny: Dataset) -> resight.Run:
+    """Trained for an epoch at a low rate, so that it errs."""
+    return resight.train(quick(), data=tiny, out=tmp_path_factory.mktemp("out"), name="run")
+
+
+@pytest.fixture
+def copy(run: resight.Run, tmp_path: Path) -> Path:
+    shutil.copytree(run.folder, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_a_run_ends_with_its_mistakes_explained(run: resight.Run) -> None:
+    assert run.predictions is not None
+    names = {path.name for path in run.folder.iterdir()}
+    assert {
+        "mistakes.csv",
+        "confused_pairs.png",
+        "misclassified_grad-cam.png",
+        "correct_grad-cam.png",
+        "suspicious_labels.csv",
+        "gallery",
+        "report.html",
+    } <= names
+    found = rows_of(run.folder / "mistakes.csv")
+    expected = mistakes(run.predictions)
+    assert len(found) > 4
+    assert [row["id"] for row in found] == [m.id for m in expected]
+    assert list(found[0]) == ["id", "true", "pred", "confidence", "loss", "margin"]
+    assert float(found[0]["loss"]) == expected[0].loss
+
+
+def test_the_gallery_holds_the_maps_of_the_chosen_layers(run: resight.Run, tiny: Dataset) -> None:
+    gallery = read_gallery(run.folder)
+    assert gallery is not None
+    assert gallery.method == "grad-cam"
+    assert [layer for _, layer in gallery.maps] == ["block1", "block2"]  # 7x7 and 3x3 of 16 px
+    assert gallery.map_rows == tuple(range(len(tiny.test)))
+
+
+def test_explained_again_with_other_knobs(copy: Path, tiny: Dataset) -> None:
+    before = (copy / "misclassified.png").read_bytes()
+    found = resight.explain(
+        copy, data=tiny, layers=["block1"], method="hirescam", rank="margin", count=2
+    )
+    assert found.folder == copy
+    assert found.layers == ("block1 7x7",)
+    assert all((copy / name).exists() for name in found.files)
+    assert {"misclassified_hirescam.png", "correct_hirescam.png"} <= set(found.files)
+    margins = [m.margin for m in found.mistakes]
+    assert margins == sorted(margins, reverse=True)
+    assert (copy / "misclassified.png").read_bytes() != before  # the same two images
+    again = resight.explain(copy, data=tiny)
+    assert (copy / "misclassified.png").read_bytes() == before
+    assert again.method == "grad-cam"
+
+
+def test_it_says_the_same_twice(copy: Path, run: resight.Run, tiny: Dataset) -> None:
+    resight.explain(copy, data=tiny)
+    for name in ("mistakes.csv", "misclassified_grad-cam.png", "gallery/gallery.json"):
+        assert (copy / name).read_bytes() == (run.folder / name).read_bytes()
+
+
+def test_finer_cam_tells_each_class_from_the_other(run: resight.Run, tiny: Dataset) -> None:
+    """At the last layer Grad-CAM is linear in the logits: the difference of the two maps."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)
+    )
+    stats = resight.Statistics((0.5,) * 3, (0.25,) * 3)
+    both = np.array([[0, 1]] * len(tiny.test))
+    plain, finer = (
+        evidence(model, tiny.test, stats, both, layers=["1"], method=method)["1"]
+        for method in ("grad-cam", "finer-cam")
+    )
+    assert plain.shape == (31, 2, 14, 14)
+    np.testing.assert_allclose(finer[:, 0], plain[:, 0] - plain[:, 1], atol=1e-6)
+    np.testing.assert_allclose(finer[:, 1], plain[:, 1] - plain[:, 0], atol=1e-6)
+
+
+def test_slow_methods_look_at_the_sheets_only(copy: Path, tiny: Dataset) -> None:
+    found = resight.explain(copy, data=tiny, method="ablation-cam", layers=["block2"], count=2)
+    assert found.notes == ("ablation-cam is slow: heat maps of the 4 images on the sheets",)
+    gallery = read_gallery(copy)
+    assert gallery is not None
+    assert len(gallery.map_rows) == 4
+
+
+@pytest.mark.parametrize("name", ["swift", "resnet9", "resnet18"])
+def test_usual_layers_are_the_ends_of_stages(name: str) -> None:
+    recipe = resight.find_recipe(name)
+    model = build_model(recipe.model, in_channels=3, num_classes=10, image_size=32, seed=0)
+    expected = {
+        "swift": ("block1", "block2", "block3"),
+        "resnet9": ("layer1", "layer2", "layer3"),
+        "resnet18": ("layer2", "layer3", "layer4"),
+    }
+    assert usual_layers(model, (3, 32, 32)) == expected[name]
+
+
+class Flat(nn.Module):
+    """No layer of it puts out a map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(3 * 16 * 16, 4)
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.last(self.hidden(images.flatten(1)))
+        return logits
+
+
+def test_a_network_without_maps_is_explained_without_them(tmp_path: Path, tiny: Dataset) -> None:
+    events: list[object] = []
+    run = resight.train(quick(), data=tiny, model=Flat(), out=tmp_path, watch=events.append)
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert [note for note in notes if "Flat has no layer whose output is a map" in note]
+    assert (run.folder / "mistakes.csv").exists()
+    assert (run.folder / "report.html").exists()
+    assert not (run.folder / "misclassified_grad-cam.png").exists()
+    with pytest.raises(UsageError, match="pass the module in from Python"):
+        resight.explain(run.folder, data=tiny)
+    found = resight.explain(run.folder, data=tiny, model=Flat())
+    assert found.layers == ()
+
+
+class Brittle(nn.Module):
+    """Cannot be differentiated at its layer, as it leaves the graph on the way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, stride=2)
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        pooled = self.conv(images).detach().square().mean(dim=(2, 3))
+        logits: Tensor = self.last(pooled)
+        return logits
+
+
+def test_a_run_that_cannot_be_explained_is_still_complete(tmp_path: Path, tiny: Dataset) -> None:
+    events: list[object] = []
+    run = resight.train(
+        quick(), data=tiny, model=Brittle(), out=tmp_path, name="a", watch=events.append
+    )
+    assert run.summary["test"]
+    assert (run.folder / "predictions.csv").exists()
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert [n for n in notes if n.startswith("the run is complete, but") and "conv" in n]
+
+
+def test_it_can_be_switched_off(tmp_path: Path, tiny: Dataset) -> None:
+    run = resight.train(quick("explain.report=false"), data=tiny, out=tmp_path)
+    names = {path.name for path in run.folder.iterdir()}
+    assert not names & {"mistakes.csv", "report.html", "gallery"}
+
+
+def test_layers_of_the_recipe_are_checked_before_training(tmp_path: Path, tiny: Dataset) -> None:
+    for layer, fault in (("block9", "there is no layer"), ("head.fc", "puts out no map")):
+        with pytest.raises(UsageError, match=fault):
+            resight.train(quick(f'explain.layers=["{layer}"]'), data=tiny, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stopped_run_is_not_explained(tmp_path: Path, tiny: Dataset) -> None:
+    folder = tmp_path / "a"
+    run = resight.train(quick("explain.report=false"), data=tiny, out=tmp_path, name="a")
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps({**summary, "test": None}))
+    with pytest.raises(ResightError, match="was stopped before its end"):
+        resight.explain(run.folder, data=tiny)
+
+
+def test_data_that_is_not_the_runs_is_refused(copy: Path, tiny: Dataset) -> None:
+    other = Dataset("other", tiny.classes, tiny.train, tiny.test.select(torch.arange(9)))
+    with pytest.raises(UsageError, match="not what the run was tested on"):
+        resight.explain(copy, data=other)
+
+
+# --- pictures of one's own --------------------------------------------------------------------
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Path]:
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    paths = [tmp_path / "a" / "photo.png", tmp_path / "b" / "photo.png"]
+    for path in paths:
+        path.parent.mkdir()
+        Image.fromarray(pixels).save(path)
+    return paths
+
+
+def test_own_pictures_go_into_a_folder_of_their_own(copy: Path, photos: list[Path]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
+    one = resight.explain(copy, photos[:1])
+    two = resight.explain(copy, photos, method="eigen-cam", layers=["block1"])
+    assert one.folder == copy / "explain-photo"
+    assert one.files == ("photo_grad-cam.png",)
+    assert two.folder == copy / "explain-photo-2"
+    assert two.files == (
+        "pictures_eigen-cam.png",
+        "001-photo_eigen-cam.png",
+        "002-photo_eigen-cam.png",
+    )
+    for found in (one, two):
+        assert {path.name for path in found.folder.iterdir()} == set(found.files)
+        for name in found.files:
+            with Image.open(found.folder / name) as image:
+                image.load()
+    after = {path: path.stat().st_mtime_ns for path in before if path != copy}
+    assert after == {path: time for path, time in before.items() if path != copy}
+
+
+def test_with_a_label_a_picture_is_right_or_wrong(copy: Path, photos: list[Path]) -> None:
+    (guess,) = resight.predict(copy, photos[:1])
+    ranking = [name for name, _ in guess.ranking]
+    wrong = resight.explain(copy, photos[:1], label=ranking[2])
+    assert [(m.true, m.pred) for m in wrong.mistakes] == [(ranking[2], ranking[0])]
+    assert resight.explain(copy, photos[:1], label=ranking[0]).mistakes == ()
+    with pytest.raises(UsageError, match="there is no class 'disk'; did you mean \"disc\""):
+        resight.explain(copy, photos, label="disk")
+
+
+# --- the command ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs")
+    small = ["--set", "model.widths=[8,8,8]", "--epochs", "1", "--set", "explain.images=3"]
+    assert main(["train", "digits", *small, "--out", str(out), "--name", "a", "--quiet"]) == 0
+    return out / "a"
+
+
+def test_the_command(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["explain", str(done), "--layers", "block1", "block2", "--images", "2"]) == 0
+    out, err = capsys.readouterr()
+    assert "heat maps   grad-cam at block1 15x15, block2 7x7" in out
+    assert f"written     {done / 'report.html'}" in out
+    assert "taken for" in out
+    assert "heat maps of 355 images" in err
+
+
+def test_the_command_as_json(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", str(done), "--json", "--quiet", "--rank", "confidence"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["folder"] == str(done)
+    confidences = [mistake["confidence"] for mistake in found["mistakes"]]
+    assert confidences == sorted(confidences, reverse=True)
+    assert len(found["mistakes"]) == len(rows_of(done / "mistakes.csv"))
+
+
+def test_the_command_for_a_picture(
+    done: Path, photos: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", str(done), str(photos[0]), "--method", "layercam", "--quiet"]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1].endswith("explain-photo/photo_layercam.png")

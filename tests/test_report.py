@@ -1,0 +1,220 @@
+"""The report as a file: what it says, what it must not contain, and what it is made without."""
+
+import json
+import re
+import subprocess
+import sys
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import resight
+from report_runs import CLASSES, make_predictions, make_run
+from resight.cli import main
+from resight.gallery import LayerMaps, write_gallery
+from resight.html_report import build, script_json
+from resight.html_report.reading import read_run
+from resight.presets import find_recipe
+from resight.recipe_text import with_overrides
+from resight.records import Predictions
+
+RECIPE = with_overrides(
+    find_recipe("base"), ["schedule.epochs=3", "schedule.peak_epoch=1", "data.source=photos"]
+)
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "a", RECIPE, make_predictions())
+
+
+def text_of(page: str) -> str:
+    """The words of a page, without style, script and tags."""
+    bare = re.sub(r"<(style|script)\b.*?</\1>", " ", page, flags=re.DOTALL)
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", bare)).split())
+
+
+def test_it_says_what_was_run_and_what_came_of_it(run: Path) -> None:
+    page = build(run).read_text()
+    text = text_of(page)
+    summary = json.loads((run / "summary.json").read_text())["test"]
+    a = summary["accuracy"]
+    assert f"{100 * a['value']:.2f} % test accuracy" in text
+    assert f"95 % interval {100 * a['low']:.2f} to {100 * a['high']:.2f} %, n = 150" in text
+    assert "base on photos" in text
+    assert "Training time 7 min 32 s CPU, 2 threads" in text
+    assert "Parameters 12,345 resnet18" in text
+    assert "schedule.epochs 20 3 set for this run" in text
+    assert "data.source cifar10 photos set for this run" in text
+    assert "device cpu" in text
+    assert "2 pictures were grey" in text
+    assert "0.012" in text  # a suspicious label
+    assert "Not in this report" not in text
+    for chart in ("curves", "schedule", "lr_range", "per_class", "reliability"):
+        assert f'id="chart-{chart}"' in page
+    assert page.count("<svg") == 5
+    assert all(f">{name}</text>" in page for name in CLASSES)  # selectable, not outlines
+
+
+def test_the_same_run_gives_the_same_page_with_ids_that_differ(run: Path) -> None:
+    first = build(run).read_bytes()
+    assert build(run).read_bytes() == first
+    ids = re.findall(r'\bid="([^"]*)"', first.decode())
+    assert len(ids) == len(set(ids)) > 100
+
+
+def test_it_needs_no_torch_and_none_of_the_training(run: Path) -> None:
+    code = (
+        "import sys\nfrom resight.cli import main\n"
+        f"code = main(['report', {str(run)!r}])\n"
+        "print([m for m in sys.modules if m.split('.')[0] == 'torch' or m in "
+        "('resight.training', 'resight.experiment', 'resight.datasets')])\nsys.exit(code)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"report     {run / 'report.html'}\n[]\n"
+
+
+def test_the_command_and_the_function(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(run), "--json"]) == 0
+    path = run / "report.html"
+    assert json.loads(capsys.readouterr().out) == {
+        "report": str(path),
+        "bytes": path.stat().st_size,
+    }
+    assert resight.report(str(run)) == path
+    assert main(["report", str(run.parent)]) == 2
+    assert capsys.readouterr().err == (
+        f"resight: {run.parent} is not a run folder: it holds no recipe.toml; see `ls runs/`\n"
+    )
+
+
+def test_an_interrupted_run(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", RECIPE, None)
+    text = text_of(build(run).read_text())
+    assert "80.00 % validation accuracy" in text
+    assert "the run stopped before the end, so the test set was not read; resight resume" in text
+    assert "Loss and accuracy" in text
+    for name in ("summary.json", "metrics.jsonl", "env.json", "lr_find.json"):
+        (run / name).unlink()
+    page = build(run).read_text()
+    text = text_of(page)
+    assert "No accuracy yet: the run is not finished." in text
+    assert "No training curves: no epoch was finished" in text
+    assert "No environment: there is no env.json" in text
+    assert "No learning-rate range test" in text
+    assert "<svg" not in page
+
+
+def test_a_run_that_was_not_explained(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", RECIPE, make_predictions(), gallery=False)
+    text = text_of(build(run).read_text())
+    assert f"No pictures and no heat maps: there is no gallery; resight explain {run}" in text
+    (run / "predictions.csv").unlink()
+    assert read_run(run).missing == [
+        "No images and no confusion matrix: there is no predictions.csv"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("summary.json", "[]"),
+        ("summary.json", '{"test": 1}'),
+        ("env.json", "{"),
+        ("metrics.jsonl", '{"epoch": 1}\n'),
+        ("predictions.csv", "id,truth,prediction,confidence,loss,correct\na,cow,cat,1,0,True\n"),
+        ("predictions.csv", "\0"),
+        ("lr_find.json", '{"lrs": [1]}'),
+        ("suspicious_labels.csv", "a,b\n"),
+        ("gallery/gallery.json", "{}"),
+    ],
+)
+def test_what_is_damaged_is_passed_over_and_said(tmp_path: Path, name: str, content: str) -> None:
+    run = make_run(tmp_path / "a", RECIPE, make_predictions())
+    (run / name).write_text(content)
+    lines = read_run(run).missing
+    assert any(f"{name.partition('/')[0]} is damaged and was passed over: " in x for x in lines)
+
+
+def test_a_page_of_damaged_files(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", RECIPE, make_predictions())
+    for file in run.iterdir():
+        if file.is_file() and file.name != "recipe.toml":
+            file.write_bytes(b"\xff\0")
+    text = text_of(build(run).read_text())
+    assert text.count("is damaged and was passed over: ") == 4
+    assert "No accuracy yet" in text
+
+
+def test_a_gallery_of_other_predictions_is_not_shown(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", RECIPE, make_predictions())
+    lines = (run / "predictions.csv").read_text().replace("photos/", "others/")
+    (run / "predictions.csv").write_text(lines)
+    page = build(run).read_text()
+    assert "its pictures are of other predictions" in text_of(page)
+    assert "data:image/webp" not in page
+
+
+def test_nothing_from_outside_becomes_markup(tmp_path: Path) -> None:
+    recipe = with_overrides(RECIPE, [f"data.source=/data/{HOSTILE}", f"name={HOSTILE}"])
+    predictions = make_predictions(classes=(HOSTILE, "=1+1", "a\u2028b"), start=HOSTILE)
+    environment = {"device": HOSTILE, HOSTILE: HOSTILE, "command": [HOSTILE], "started": HOSTILE}
+    run = make_run(tmp_path / f"{HOSTILE[10:16]}", recipe, predictions, environment=environment)
+    page = build(run).read_text()
+    assert len(re.findall("<script", page)) == len(re.findall("</script", page)) == 2
+    assert "<img src" not in page
+    assert "onerror=alert(2)&gt;" in page
+    assert "\u2028" not in page[page.index('id="data"') :]
+
+
+def test_json_for_a_script_element() -> None:
+    value = ["</script>", "<!--", "a & b", "\u2028\u2029", "ü", {"k": 1.5}]
+    text = script_json(value)
+    assert json.loads(text) == value
+    assert not set("<>&\u2028\u2029") & set(text)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        script_json(float("nan"))
+
+
+def test_the_policy_allows_the_one_script_and_no_address(run: Path) -> None:
+    page = build(run).read_text()
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', page)
+    assert policy.startswith("default-src 'none'; img-src data:; ")
+    assert re.search(r"script-src 'sha256-[\w+/]{43}='; ", policy)
+    # the namespaces of SVG are the only addresses
+    assert set(re.findall(r"\w+://[^\s\"'<>)]*", page)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+
+
+def test_ten_thousand_images_fit(tmp_path: Path) -> None:
+    n, k = 10_000, 10
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (500, 8, 8, 3), dtype=np.uint8)
+    pictures = np.tile(small.repeat(4, axis=1).repeat(4, axis=2), (20, 1, 1, 1))  # (N, 32, 32, 3)
+    labels = rng.integers(0, k, n)
+    logits = rng.normal(size=(n, k)).astype(np.float32)
+    logits[np.arange(n), labels] += 3
+    ids = tuple(f"test-00000-of-00001.parquet#{row}" for row in range(n))
+    predictions = Predictions(ids, logits, labels, tuple(f"class {i}" for i in range(k)))
+    run = make_run(tmp_path / "a", RECIPE, predictions, gallery=False)
+    rows = rng.permutation(n)[:2000]
+    maps = [
+        LayerMaps(f"block{i}", *rng.normal(size=(2, 2000, side, side)).astype(np.float32))
+        for i, side in enumerate((16, 8, 4))
+    ]
+    write_gallery(run, pictures, predictions, rows=rows, maps=maps, method="grad-cam")
+    page = build(run)
+    assert page.stat().st_size < 3_000_000
+    assert "images are kept, for size" not in page.read_text()
+
+
+def test_a_plateau_is_drawn_as_it_ran(tmp_path: Path) -> None:
+    recipe = with_overrides(RECIPE, ["schedule.name=plateau", "schedule.patience=0"])
+    page = build(make_run(tmp_path / "a", recipe, make_predictions())).read_text()
+    assert 'id="chart-schedule"' in page
