@@ -22,7 +22,7 @@ import resight
 from resight.errors import Diverged
 from resight.files import write_text
 from resight.preparation import begin
-from resight.rate_finder import TRAIN_LADDER, find_rate
+from resight.rate_finder import Ladder, find_rate
 from resight.recipe_text import overlay
 from resight.training import fit
 
@@ -65,7 +65,7 @@ def find(case: Case, dataset: resight.Dataset) -> dict[str, Any]:
     begun = begin(
         recipe_of(case), data=dataset, model=None, device="auto", offline=True, watch=_unwatched
     )
-    curve = find_rate(begun, TRAIN_LADDER, _unwatched)
+    curve = find_rate(begun, Ladder(), _unwatched)
     batch = begun.recipe.training.batch_size
     return {
         "peak": curve.peak,

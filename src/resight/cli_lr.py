@@ -12,7 +12,7 @@ def lr_find(
     /,
     *,
     data: str | None = None,
-    repeats: int = 3,
+    repeats: int = 1,
     steps: int | None = None,
     start: float | None = None,
     end: float | None = None,
@@ -35,7 +35,7 @@ def lr_find(
     data
         A name (see `resight data`) or a path.
     repeats
-        Tests with other weights and images; the spread of their answers is the interval.
+        Tests with other weights and images; 3 give an interval.
     steps
         How many rates.
     start

@@ -19,7 +19,7 @@ from .files import remove_leftovers
 from .interrupt import stop_requested
 from .preparation import Beginning, Note, Watch, begin
 from .presets import find_recipe
-from .rate_finder import TRAIN_LADDER, find_rate, with_found_rate, write_found
+from .rate_finder import Ladder, find_rate, with_found_rate, write_found
 from .recipe import Recipe
 from .recipe_text import differences, from_toml
 from .records import History, Predictions
@@ -77,7 +77,7 @@ def train(
         offline=offline,
         watch=watch,
     )
-    curve = find_rate(begun, TRAIN_LADDER, watch) if find_lr else None
+    curve = find_rate(begun, Ladder(), watch) if find_lr else None
     if curve:
         begun = with_found_rate(begun, curve)
         watch(Note(f"found: {describe(begun.state.schedule)}"))

@@ -83,7 +83,7 @@ def analyse(
     suggestions = _suggestions(x, y)
     scatter = _scatter(losses[known], y)
     part = _to_climb(y, scatter)
-    peak = recommend(x[part], y[part])
+    peak = recommend(x[part], y[part], chance)
     return LRCurve(
         lrs=lrs,
         losses=losses,
@@ -282,21 +282,23 @@ def _to_climb(losses: Floats, scatter: float) -> slice:
     return slice(max(FEWEST, int(climbs.argmax()) + 1)) if climbs.any() else slice(None)
 
 
-def recommend(lrs: Floats, losses: Floats) -> float | None:
+def recommend(lrs: Floats, losses: Floats, chance: float | None = None) -> float | None:
     """One peak for one cycle, from a smoothed curve; None where the loss does not fall.
 
-    Half a decade below the turn: the highest rate at which the loss is still within a fifth of
-    its fall from the lowest point. Smith (2018) takes the highest rate before the loss breaks
-    down, but what a network survives for a few steps is more than it learns with for epochs. The
-    turn is sharp, as divergence grows by factors, where the lowest point of a wide basin is left
-    to chance, and the steepest point depends on what the first weights happen to be.
+    Half as much again as the first rate at which four fifths of the fall are done, but no more
+    than the rate of the lowest loss. That side of the valley is sharp, and repeats agree on it;
+    the lowest point of a wide valley is left to chance, as is how far above it a network survives
+    for a few steps (Smith 2018 takes the highest rate before that), and the steepest point
+    depends on the first weights. What falls above the loss of guessing counts for nothing: there
+    the network only stops shouting. The numbers come from short trainings over grids of rates;
+    see docs/lr-find.md.
     """
     if len(lrs) < 3:
         return None
     low = int(losses.argmin())
-    start = start_loss(losses)
+    start = start_loss(losses) if chance is None else min(start_loss(losses), chance)
     fall = start - losses[low]
     if low < 2 or fall < 0.01 * abs(start):
         return None
-    turn = np.flatnonzero(losses <= losses[low] + 0.2 * fall)[-1]
-    return float(lrs[turn] / math.sqrt(10))
+    nearly = int(np.flatnonzero(losses <= start - 0.8 * fall)[0])
+    return float(min(1.5 * lrs[nearly], lrs[low]))

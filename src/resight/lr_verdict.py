@@ -80,7 +80,7 @@ def judge(
             f"the loss still falls at the end of the range; end it at {_round(10 * lrs[-1])} "
             f"instead of {lrs[-1]:.3g}"
         )
-    if peak <= lrs[2]:
+    if peak < 2.5 * lrs[0]:
         reasons.append(
             f"the pick, {peak:.2g}, is at the start of the range; "
             f"start it at {_round(lrs[0] / 100)}"

@@ -110,12 +110,13 @@ def _draw(value: Any) -> Display:
                 text = f"peak {peak:.2g} for one cycle, {constant:.2g} for a rate that is held"
             return Display(f"learning-rate range test: {text}", (_png(figures.lr_curve(value)),))
         case Schedule(steps_per_epoch=steps):
-            curve, text = trace(value), describe(value)
-            title = text.partition("\n")[0]
+            curve, epochs = trace(value), value.spec.epochs
+            title = f"{value.spec.name}: {epochs:,} epochs of {steps:,} steps"
             figure = figures.schedule_curve(
                 curve.lrs, curve.momenta, steps_per_epoch=steps, title=title
             )
-            return Display(text, (_png(figure),), (curve.watched,) if curve.watched else ())
+            notes = (curve.watched,) if curve.watched else ()
+            return Display(describe(value), (_png(figure),), notes)
         case History(epochs=rows):
             figure = figures.training_curves(value, None)
             return Display(f"loss and accuracy of {len(rows)} epochs", (_png(figure),))
@@ -178,7 +179,7 @@ def _dataset(data: Dataset) -> Display:
         f"{len(data.classes)} classes"
     )
     titles = [data.classes[k] for k in known]
-    figure = figures.image_grid(_pixels(images), titles, columns=10, title=text)
+    figure = figures.image_grid(_pixels(images), titles, title=text)
     return Display(text, (_png(figure),))
 
 
@@ -199,7 +200,9 @@ def _heatmaps(maps: Heatmaps, images: Tensor | None, classes: Sequence[str]) -> 
         raise UsageError(f"{len(classes)} names for {k} classes; give one for each")
     names = classes or [f"class {i}" for i in range(k)]
     best = maps.logits[:_ROWS].softmax(dim=1).max(dim=1)
-    said = [f"{names[i]} {p:.0%}" for p, i in zip(*(x.tolist() for x in best), strict=True)]
+    said = [
+        f"{100 * p:.0f} %  {names[i]}" for p, i in zip(*(x.tolist() for x in best), strict=True)
+    ]
     heats = [LayerHeat(layer, raw[:_ROWS].cpu().numpy()) for layer, raw in maps.maps.items()]
     of = [[names[c] for c in row] for row in maps.classes[:_ROWS].tolist()]
     pictures = None if images is None else _pixels(images[:_ROWS])

@@ -10,7 +10,7 @@ from .canvas import GAP, HEAD, Canvas
 from .heat import LayerHeat, evidence, overlay
 from .style import Pictures, house_style
 
-_SIDE, _PITCH, _ROW = 1.2, 1.28, 1.42  # inches: a picture, with the gap, with the words above it
+_SIDE, _PITCH, _ROW = 1.0, 1.08, 1.22  # inches: a picture, with the gap, with the words above it
 
 
 @house_style()
