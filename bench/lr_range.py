@@ -43,7 +43,7 @@ class Case:
 
 CASES = {
     "swift": Case("swift", (), 4, 0.1, 7),
-    "resnet9": Case("resnet9", ("data.image_size=16",), 3, 1e-4, 8),
+    "resnet18": Case("resnet18", ("data.image_size=16",), 2, 0.003125, 7),
 }
 
 

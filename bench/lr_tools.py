@@ -4,11 +4,11 @@
     python bench/lr_tools.py --data PATH_OR_NAME          # and CIFAR-10 (some minutes a network)
 
 The made-up curves are given to every tool as they are, 100 rates from 1e-7 to 10. On a network
-each tool takes its own default steps: 100 from 1e-7 to 10 for the others, ours for ours, with
-the batches, augmentation and loss of the recipe. torch-lr-finder is the package itself; fastai
-and Lightning follow their sources: an average with decay 0.98, corrected for its start, stop at 4
-times the best, then `valley` (without the first 10 and the last 5 points) and the steepest slope
-over the rate (without the first 10 and the last).
+the others get the loss of each step's own batch at these 100 rates, as they would record it, and
+ours is `resight lr-find`; both with the augmentation and loss of the recipe and batches of 128.
+torch-lr-finder is the package itself; fastai and Lightning follow their sources: an average with
+decay 0.98, corrected for its start, stop at 4 times the best, then `valley` (without the first 10
+and the last 5 points) and the steepest slope over the rate (without the first 10 and the last).
 """
 
 import argparse
@@ -16,6 +16,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,8 @@ def torch_lr_finder(lrs: Floats, losses: Floats) -> float | None:
     finder = LRFinder.__new__(LRFinder)
     finder.history = {"lr": lrs[: len(smoothed)].tolist(), "loss": smoothed}
     try:
-        return float(finder.plot(suggest_lr=True, ax=Figure().subplots())[1])
+        with redirect_stdout(sys.stderr):  # it prints; standard output is for JSON
+            return float(finder.plot(suggest_lr=True, ax=Figure().subplots())[1])
     except RuntimeError:  # too few points
         return None
 
@@ -120,13 +122,17 @@ def made_up() -> dict[str, Floats]:
 
 
 def of_network(preset: str, settings: list[str], data: str) -> tuple[LRCurve, LRCurve]:
-    """(the others' ladder without an early end, ours with its own), on a recipe's network."""
+    """(the curve as the others record it, ours), on a recipe's network."""
     recipe = resight.with_overrides(resight.find_recipe(preset), settings)
     begun = begin(
         recipe, data=data, model=None, device="auto", offline=False, watch=lambda event: None
     )
-    theirs = find_rate(begun, Ladder(start=LRS[0], end=LRS[-1], steps=len(LRS)), lambda event: None)
-    return theirs, find_rate(begun, Ladder(), lambda event: None)
+    plain = Ladder(
+        start=LRS[0], end=LRS[-1], steps=len(LRS), set_aside=False, stop_at=math.inf
+    )  # the tools stop it themselves
+    return find_rate(begun, plain, lambda event: None), find_rate(
+        begun, Ladder(), lambda event: None
+    )
 
 
 # --- the table ------------------------------------------------------------------------------

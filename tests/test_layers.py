@@ -14,16 +14,16 @@ ROOT = Path(resight.__file__).parent
 # A module imports only from its own layer or an earlier one.
 LAYERS = [
     {"errors", "files", "interrupt", "recipe", "recipe_text", "presets", "records", "metrics"}
-    | {"mistakes", "sources", "lr_rules", "lr_verdict"},
+    | {"mistakes", "published", "sources", "lr_rules", "lr_verdict"},
     {"datasets", "augment", "batches", "networks", "schedules", "optimizers"} | {"lr_scheduler"},
     {"evaluation", "evidence", "neighbours", "train_state", "training", "lr_range", "give_back"}
     | {"cam"},
     {"preparation", "environment", "run_folder", "figures", "artefacts", "run_explanation"}
     | {"gallery", "html_report"},
     {"experiment", "explanation", "trained", "look", "listings", "progress"}
-    | {"schedule_view", "sketch", "rate_finder", "rate_view", "notebook"},
+    | {"schedule_view", "sketch", "rate_finder", "rate_view", "notebook", "reproduction"},
     {"cli_explain", "cli_lr", "cli_report", "cli_options", "cli_runs", "cli_lists"}
-    | {"cli", "__main__", "__init__"},
+    | {"cli", "cli_reproduce", "__main__", "__init__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, RMSprop
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from resight.errors import UsageError
 from resight.give_back import given_back
@@ -354,6 +354,19 @@ def test_validation_batches_are_what_is_scored():
     assert whole.losses[0] == pytest.approx(first, rel=0.2)  # without dropout, nearly as before
     with pytest.raises(UsageError, match="val_batches gave no batch"):
         lr_range_test(model, optimizer, F.cross_entropy, batches(), val_batches=iter(uneven))
+
+
+def test_validation_batches_may_come_from_a_loader_without_a_length():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(data(8))
+
+    model, optimizer = build(Frozen, lambda groups: SGD(groups, lr=0.05))
+    loader = DataLoader(Stream(), 4)
+    curve = lr_range_test(
+        model, optimizer, F.cross_entropy, batches(), val_batches=loader, steps=3, end=0.01
+    )
+    assert np.isfinite(curve.losses).all()
 
 
 def test_accumulated_batches_are_one_large_batch():

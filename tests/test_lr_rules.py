@@ -246,6 +246,14 @@ def test_climbing_from_the_start_without_an_early_end():
     )
 
 
+def test_a_fall_to_the_loss_of_guessing_is_no_learning():
+    assert reason(read(clean() + 0.85)).startswith(
+        "the loss never fell below that of guessing, 2.303"
+    )
+    assert read(clean() + 0.85).peak is None
+    assert read(clean() + 0.3).verdict.ok  # the same fall, but to below it
+
+
 def test_nothing_but_nan():
     curve = read(np.array([]), stopped="the loss is nan before the first step")
     assert reason(curve).startswith("the loss is nan before the first step; check")

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .recipe import Recipe
     from .recipe_text import from_toml, to_toml, with_epochs, with_overrides
     from .records import History, Predictions
+    from .reproduction import reproduce
     from .schedule_view import schedule
     from .trained import evaluate, predict
 
@@ -65,6 +66,7 @@ _HOME = {
     "predict": "trained",
     "recipes": "presets",
     "report": "html_report:build",
+    "reproduce": "reproduction",
     "resume": "experiment",
     "schedule": "schedule_view",
     "show": "notebook",
@@ -106,6 +108,7 @@ __all__ = [
     "predict",
     "recipes",
     "report",
+    "reproduce",
     "resume",
     "schedule",
     "show",

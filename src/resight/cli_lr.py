@@ -66,7 +66,7 @@ def lr_find(
     ladder = rate_finder.Ladder(
         start=start,
         end=end,
-        steps=steps or rate_finder.STEPS,
+        steps=rate_finder.STEPS if steps is None else steps,
         scale="linear" if linear else "exponential",
         repeats=repeats,
         on_validation=on_validation,

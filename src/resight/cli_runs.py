@@ -73,8 +73,10 @@ def train(
         "optimizer.lr": lr,
         "seed": seed,
     }
-    if find_lr and (lr is not None or dry_run):
-        other = "--dry-run" if lr is None else f"--lr {lr:g}"
+    by_hand = [f"--lr {lr:g}"] if lr is not None else []
+    by_hand += [f"--set {text}" for text in set_ or [] if text.startswith("optimizer.lr=")]
+    if find_lr and (by_hand or dry_run):
+        other = by_hand[0] if by_hand else "--dry-run"
         raise UsageError(f"--find-lr and {other} contradict each other; give one of them")
     asked = find_recipe(recipe)
     if epochs is not None:

@@ -162,7 +162,7 @@ class _Trial:
         """The loss after the step at each rate, and why it ended early."""
         if not self.model.training:  # otherwise, a part that is frozen in evaluation mode stays so
             self.model.train()
-        aside = [] if val_batches else [self.pair(next(batches)) for _ in range(probe)]
+        aside = [] if val_batches is not None else [self.pair(next(batches)) for _ in range(probe)]
 
         def prepare() -> float:
             """The gradients of the next step, and the loss after the last."""

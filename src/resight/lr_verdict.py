@@ -67,6 +67,11 @@ def judge(
             f"the model seems already trained: the loss starts at {start:.3g}, where guessing has "
             f"{chance:.3g}, and hardly falls; test a freshly built model"
         )
+    if peak is None and chance is not None and losses[low] < 0.99 * start:
+        return _no(
+            f"the loss never fell below that of guessing, {chance:.4g}: {start:.4g} at the start, "
+            f"{losses[low]:.4g} at best; take more steps, so that there is time to learn"
+        )
     if peak is None:
         return _no(
             f"the loss never fell: {start:.4g} at the start, {losses[low]:.4g} at best; check that "

@@ -4,6 +4,8 @@ A number that cannot be known is None, never NaN: a class without images, an emp
 """
 
 import math
+import statistics
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -69,6 +71,21 @@ def wilson(successes: int, n: int) -> Interval:
     low = 0.0 if successes == 0 else centre - half
     high = 1.0 if successes == n else centre + half
     return Interval(p, low, high, n)
+
+
+# 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom; beyond, the last is on the safe
+# side.
+_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179)
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """The mean of a figure over n >= 2 runs and its 95 % interval: mean +- t s / sqrt(n)."""
+    n = len(values)
+    if n < 2:
+        raise UsageError(f"{n} runs give no interval; it takes at least 2")
+    mean = statistics.fmean(values)
+    half = _T95[min(n - 2, len(_T95) - 1)] * statistics.stdev(values) / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half, n)
 
 
 def accuracy(predictions: Predictions) -> Interval:

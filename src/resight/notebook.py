@@ -33,7 +33,7 @@ from .schedules import Schedule, describe
 
 KINDS = (Dataset, Explanation, Heatmaps, History, LRCurve, Predictions, Run, Schedule)
 
-_ROWS = 10  # images of which the heat maps are shown
+_MOST = 10  # images of which the heat maps are shown, and sheets of an explanation
 
 
 @dataclass(frozen=True)
@@ -84,19 +84,22 @@ def show(value: Any, images: Tensor | None = None, *, classes: Sequence[str] = (
     Raises:
         UsageError: a value of another kind, or images or names that are not those of the maps.
     """
+    if not isinstance(value, KINDS):
+        valid = ", ".join(kind.__name__ for kind in KINDS)
+        raise UsageError(f"a {type(value).__name__} cannot be shown as a picture (valid: {valid})")
     if isinstance(value, Heatmaps):
         return _heatmaps(value, images, classes)
     if images is not None or classes:
         raise UsageError(f"images and classes go with Heatmaps, not {type(value).__name__}")
     try:
         return _draw(value)
-    except ResightError as error:  # such as a run without a finished epoch
-        if not isinstance(value, KINDS):
-            raise
+    except ResightError as error:  # there is nothing to draw, such as no finished epoch
         return Display(f"{type(value).__name__}: {error}")
 
 
-def _draw(value: Any) -> Display:
+def _draw(
+    value: Dataset | Explanation | History | LRCurve | Predictions | Run | Schedule,
+) -> Display:
     match value:
         case Run():
             return _run(value)
@@ -123,8 +126,6 @@ def _draw(value: Any) -> Display:
         case Predictions(classes=classes):
             figure = figures.confusion_matrix(confusion(value), classes)
             return Display(_score(value), (_png(figure),))
-    valid = ", ".join(kind.__name__ for kind in KINDS)
-    raise UsageError(f"a {type(value).__name__} cannot be shown as a picture (valid: {valid})")
 
 
 def _png(figure: Figure) -> bytes:
@@ -146,8 +147,8 @@ def _run(run: Run) -> Display:
 def _score(predictions: Predictions) -> str:
     right = accuracy(predictions)
     return (
-        f"{right.value:.1%} of {right.n:,} images right "
-        f"(95 % interval {right.low:.1%} to {right.high:.1%})"
+        f"{100 * right.value:.1f} % of {right.n:,} images right "
+        f"(95 % interval {100 * right.low:.1f} to {100 * right.high:.1f} %)"
     )
 
 
@@ -157,10 +158,12 @@ def _explanation(found: Explanation) -> Display:
     pairs = [
         f"{true} taken for {pred}: {len(m)}" for (true, pred), m in by_pair(found.mistakes).items()
     ]
-    notes = (f"{len(found.mistakes)} mistakes: {', '.join(pairs[:5])}",) if pairs else ()
+    notes = (
+        (f"mistakes: {len(found.mistakes)}; most often {', '.join(pairs[:5])}",) if pairs else ()
+    )
     beside = ("correct_", "confused_pairs")  # in the folder, not here
     names = [n for n in found.files if n.endswith(".png") and not n.startswith(beside)]
-    return Display(text, _files(found.folder, names[:_ROWS]), (*notes, *found.notes))
+    return Display(text, _files(found.folder, names[:_MOST]), (*notes, *found.notes))
 
 
 def _files(folder: Path, names: Sequence[str]) -> tuple[bytes, ...]:
@@ -170,9 +173,11 @@ def _files(folder: Path, names: Sequence[str]) -> tuple[bytes, ...]:
 
 def _dataset(data: Dataset) -> Display:
     """One training image of each class, the first twenty classes."""
-    labels = data.train.labels.tolist()
-    known = [k for k in range(len(data.classes)) if k in set(labels)][: 2 * _ROWS]
-    images = data.train.images[[labels.index(k) for k in known]]
+    first: dict[int, int] = {}  # class -> row
+    for row, label in enumerate(data.train.labels.tolist()):
+        first.setdefault(label, row)
+    known = sorted(first)[:20]
+    images = data.train.images[[first[k] for k in known]]
     size = "x".join(str(side) for side in images.shape[1:])
     text = (
         f"{data.name}: {len(data.train):,} training and {len(data.test):,} test images {size}, "
@@ -199,13 +204,16 @@ def _heatmaps(maps: Heatmaps, images: Tensor | None, classes: Sequence[str]) -> 
     if classes and len(classes) != k:
         raise UsageError(f"{len(classes)} names for {k} classes; give one for each")
     names = classes or [f"class {i}" for i in range(k)]
-    best = maps.logits[:_ROWS].softmax(dim=1).max(dim=1)
+    best = maps.logits[:_MOST].softmax(dim=1).max(dim=1)
     said = [
         f"{100 * p:.0f} %  {names[i]}" for p, i in zip(*(x.tolist() for x in best), strict=True)
     ]
-    heats = [LayerHeat(layer, raw[:_ROWS].cpu().numpy()) for layer, raw in maps.maps.items()]
-    of = [[names[c] for c in row] for row in maps.classes[:_ROWS].tolist()]
-    pictures = None if images is None else _pixels(images[:_ROWS])
+    heats = [
+        LayerHeat(layer, raw[:_MOST].nan_to_num(0, 0, 0).cpu().numpy())
+        for layer, raw in maps.maps.items()
+    ]
+    of = [[names[c] for c in row] for row in maps.classes[:_MOST].tolist()]
+    pictures = None if images is None else _pixels(images[:_MOST])
     figure = figures.heat_grid(pictures, said, heats, of)
     text = f"{maps.method} at {', '.join(heat.name for heat in heats)}, {len(said)} of {n} images"
     return Display(text, (_png(figure),), maps.notes)
@@ -215,5 +223,5 @@ def _pixels(images: Tensor) -> NDArray[np.uint8]:
     """(N, C, H, W) -> uint8 (N, H, W, C); floats from their smallest to their largest."""
     if images.is_floating_point():
         low, high = images.min(), images.max()
-        images = (255 * (images - low) / (high - low).clamp(min=1e-12)).byte()
+        images = (255 * (images - low) / (high - low).clamp(min=1e-12)).round().byte()
     return np.asarray(images.permute(0, 2, 3, 1).cpu().numpy())

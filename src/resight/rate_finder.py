@@ -39,6 +39,8 @@ class Ladder:
     scale: Scale = "exponential"
     repeats: int = 1
     on_validation: bool = False  # score on held-out images in place of the training loss
+    set_aside: bool = True  # score one batch every time; False: each step's own, as other tools do
+    stop_at: float = 4.0  # times the best loss
 
 
 def lr_find(
@@ -53,7 +55,8 @@ def lr_find(
 ) -> LRCurve:
     """The range test of a recipe (a value, a preset's name or a TOML file) on its training images.
 
-    Batches, augmentation, loss and precision are those of training; the test set is not touched.
+    Batches, augmentation, precision and cross entropy are those of training, without the L1
+    penalty; the test set is not touched.
     See `lr_range_test` for a model and data of your own.
 
     Raises:
@@ -105,8 +108,8 @@ def with_found_rate(begun: Beginning, curve: LRCurve) -> Beginning:
     if not curve.verdict.ok or curve.peak is None or curve.constant is None:
         raise ResightError(
             "no learning rate was found that can be trusted, so nothing was trained: "
-            f"{'; '.join(curve.verdict.reasons)}. Look at it with `resight lr-find "
-            f"{begun.recipe.name} --out lr_find.png`, or choose a rate with --lr"
+            f"{'; '.join(curve.verdict.reasons)}. Look at it with `resight lr-find`, its --steps, "
+            "--repeats and --out lr_find.png, or choose a rate with --lr"
         )
     holds = isinstance(begun.recipe.schedule, Plateau | MultiStep | Constant)
     found = float(f"{curve.constant if holds else curve.peak:.2g}")
@@ -162,7 +165,9 @@ def _climb(
     training = recipe.training
     size = min(training.batch_size, MOST_IMAGES)
     parts = 1 if training.micro_batch is None else -(-size // training.micro_batch)
-    batches = _TrainBatches(recipe, data, size // parts, (ladder.steps + 2) * parts, told)
+    batches = _TrainBatches(
+        recipe, data, size // parts, (ladder.steps + 1 + ladder.set_aside) * parts, told
+    )
 
     def loss_fn(logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels, label_smoothing=recipe.loss.label_smoothing)
@@ -185,9 +190,10 @@ def _climb(
         end=ladder.end,
         steps=ladder.steps,
         scale=ladder.scale,
-        probe=parts,
+        probe=parts if ladder.set_aside else 0,
         val_batches=scored,
         accumulate=parts,
         dtype=MIXED[training.precision],
+        stop_at=ladder.stop_at,
         seed=recipe.seed,
     )

@@ -120,11 +120,11 @@ class RunFolder:
 
     @staticmethod
     def newest(out: Path) -> "RunFolder":
-        """The run under `out` that was written to last."""
+        """The run under `out` that was trained last; explaining one does not count."""
         runs = [p.parent for p in out.glob("[!.]*/recipe.toml")]
         if not runs:
             raise UsageError(f"there is no run in {out}/; name a run folder")
-        return RunFolder(max(runs, key=lambda run: max(f.stat().st_mtime for f in run.iterdir())))
+        return RunFolder(max(runs, key=_trained_at))
 
     @property
     def recipe(self) -> Recipe:
@@ -300,6 +300,11 @@ def run_path(out: Path, name: str | None, recipe: Recipe, *, force: bool) -> Pat
             "choose another --name"
         )
     return path
+
+
+def _trained_at(run: Path) -> float:
+    checkpoint = run / "last.pt"
+    return (checkpoint if checkpoint.exists() else run / "recipe.toml").stat().st_mtime
 
 
 def _taken(path: Path) -> str:

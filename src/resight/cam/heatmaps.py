@@ -136,13 +136,14 @@ def _one_batch(
     logits = done.logits.detach().float()
     classes = class_indices(asked.classes, logits, asked.rows)  # (N, M)
     chosen = 0
-    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+    with torch.no_grad():
         if graph:
             cotangents = torch.nn.functional.one_hot(classes, logits.shape[1]).float()  # (N, M, K)
             if asked.method == "finer-cam":
                 rivals, chosen = rival_classes(logits, classes, asked.against)
                 cotangents -= torch.nn.functional.one_hot(rivals, logits.shape[1])
-            maps = _by_gradient(done, cotangents.transpose(0, 1), asked.method)
+            with torch.autocast(images.device.type, enabled=False):
+                maps = _by_gradient(done, cotangents.transpose(0, 1), asked.method)
         else:
             maps = _without_gradient(network, images, layers, done, classes, asked)
     maps = {name: values.contiguous() for name, values in maps.items()}
@@ -178,9 +179,10 @@ def _without_gradient(
     for name, kept in done.activations.items():
         activations = kept.float()
         if asked.method == "eigen-cam":
-            m = classes.shape[1]
-            maps[name] = eigen_cam(activations)[:, None].expand(-1, m, -1, -1)
+            with torch.autocast(images.device.type, enabled=False):
+                maps[name] = eigen_cam(activations)[:, None].expand(-1, classes.shape[1], -1, -1)
             continue
+        # The network runs again in the caller's precision, as before, so that its logits compare.
         if asked.method == "score-cam":
             weights = score_weights(network, images, activations, batch_size=asked.batch_size)
         else:
@@ -188,7 +190,8 @@ def _without_gradient(
                 network, images, layers[name], logits=logits, channels=activations.shape[1]
             )
         of_classes = weights.gather(1, classes[..., None].expand(-1, -1, weights.shape[2]))
-        maps[name] = weighted_sum(activations, of_classes)  # (N, M, C) -> (N, M, h, w)
+        with torch.autocast(images.device.type, enabled=False):
+            maps[name] = weighted_sum(activations, of_classes)  # (N, M, C) -> (N, M, h, w)
     return maps
 
 

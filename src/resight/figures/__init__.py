@@ -8,7 +8,13 @@ Pictures are uint8 (N, H, W, C), C = 1 or 3. Names and ids come from outside and
 they are: `$` starts no formula, a control character becomes a question mark.
 """
 
-from .curves import compare_schedules, rates_as_run, schedule_curve, training_curves
+from .curves import (
+    compare_accuracy,
+    compare_schedules,
+    rates_as_run,
+    schedule_curve,
+    training_curves,
+)
 from .grouped import Neighbours, pair_sheet, suspicious_sheet
 from .heat import LayerHeat, Shown, heat_sheet, heat_strip
 from .heat_grid import heat_grid
@@ -23,6 +29,7 @@ __all__ = [
     "Shown",
     "before_after",
     "check_path",
+    "compare_accuracy",
     "compare_schedules",
     "confusion_matrix",
     "heat_grid",

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import groupby
+from itertools import cycle, groupby
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,29 @@ def training_curves(history: History, best_epoch: int | None) -> Figure:
             axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.legend(*panels[1].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+    return figure
+
+
+@house_style()
+def compare_accuracy(curves: Mapping[str, Mapping[int, float]], *, title: str) -> Figure:
+    """Accuracies in [0, 1] over epochs, a line each; those as published are points."""
+    figure = Figure(figsize=(7, 3.8))
+    axes = figure.subplots()
+    for (name, curve), (colour, dash) in zip(curves.items(), cycle(_LOOKS), strict=False):
+        points = name.startswith("published")
+        axes.plot(
+            list(curve),
+            [100 * accuracy for accuracy in curve.values()],
+            color="black" if points else colour,
+            linestyle="none" if points else dash,
+            marker="s" if points or len(curve) == 1 else "",
+            label=shorten(name, 40),
+        )
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("accuracy (%)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.legend(loc="lower right")
+    figure.suptitle(clean(title), x=0.01, ha="left", fontsize=10)
     return figure
 
 

@@ -27,9 +27,11 @@ def heat_grid(
     """
     shapes = {heat.maps.shape[:2] for heat in heats}
     if shapes != {(len(said), len(names[0]) if names else 0)} or len(names) != len(said):
-        raise UsageError(f"{len(said)} images, {len(names)} rows of names and maps {shapes}")
-    lead = 0 if pictures is None else _PITCH + 0.1
-    m = len(names[0])
+        raise UsageError(
+            f"{len(said)} images have {len(names)} rows of names and maps of (images, classes) "
+            f"{sorted(shapes)}; give a row of names an image and a map a name"
+        )
+    lead, m = _PITCH + 0.1, len(names[0])
     width = max(2 * GAP + lead + len(heats) * (m * _PITCH + 0.1), 4.5)
     title = "Yellow: the strongest evidence at that layer in that image"
     canvas = Canvas(width, HEAD + 0.2 + len(said) * _ROW, title)

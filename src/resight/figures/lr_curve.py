@@ -48,7 +48,7 @@ def lr_curve(curve: LRCurve) -> Figure:
     axes = figure.subplots()
     axes.set_xscale("log" if curve.scale == "exponential" else "linear")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
-    axes.plot(x, curve.losses[known], "o", color="#B5B5B5", markersize=3, label="loss of a step")
+    axes.plot(x, curve.losses[known], "o", color="#B5B5B5", markersize=3, label="loss after a step")
     axes.plot(x, y, color=BLUE, linewidth=2, label="smoothed")
     _limit_losses(axes, curve)
     if curve.chance is not None and axes.get_ylim()[0] < curve.chance < axes.get_ylim()[1]:

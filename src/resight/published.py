@@ -1,0 +1,59 @@
+"""What five published CIFAR-10 projects report, to put beside what their recipes reach here.
+
+Accuracies are of the 10,000 test images of CIFAR-10 with its original pixels, with the best epoch
+chosen on these same images. The curves are read off the projects' logs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Published:
+    """The result that a project reports."""
+
+    accuracy: float  # test, best epoch
+    epochs: int
+    best_epoch: int | None = None
+    train_accuracy: float | None = None
+    curve: Mapping[int, float] = field(default_factory=dict)  # epoch -> test accuracy
+    lr_finder: bool = False  # whether its page shows a range test
+    zigzag: bool = False  # whether its page draws the triangular curve
+
+
+PUBLISHED: dict[str, Published] = {
+    "resnet18-onecycle": Published(
+        accuracy=0.8701,
+        epochs=20,
+        best_epoch=20,
+        curve={1: 0.296, 5: 0.549, 10: 0.787, 15: 0.845, 20: 0.8701},
+    ),
+    "resnet18-plateau": Published(
+        accuracy=0.9175,
+        epochs=50,
+        best_epoch=43,
+        train_accuracy=0.98,
+        curve={1: 0.643, 10: 0.834, 20: 0.882, 27: 0.874, 28: 0.912, 43: 0.9175, 50: 0.916},
+        lr_finder=True,
+    ),
+    "resnet9-onecycle": Published(
+        accuracy=0.9098,
+        epochs=24,
+        best_epoch=24,
+        train_accuracy=0.9634,
+        curve={1: 0.677, 5: 0.678, 10: 0.714, 15: 0.801, 20: 0.857, 23: 0.897, 24: 0.9098},
+        lr_finder=True,
+    ),
+    "superconvergence": Published(
+        accuracy=0.9046, epochs=24, train_accuracy=0.9426, lr_finder=True, zigzag=True
+    ),
+    "resnet18-sgd-plateau": Published(
+        accuracy=0.8883, epochs=50, train_accuracy=0.9758, lr_finder=True
+    ),
+    "resnet18-layernorm": Published(
+        accuracy=0.8917,
+        epochs=40,
+        best_epoch=39,
+        curve={1: 0.232, 10: 0.566, 20: 0.744, 30: 0.774, 36: 0.781, 37: 0.88, 39: 0.8917},
+    ),
+}

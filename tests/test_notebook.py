@@ -1,0 +1,262 @@
+"""What notebooks show, and the example notebook from its first cell to its last."""
+
+import base64
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from IPython.core.interactiveshell import InteractiveShell
+from torch import nn
+
+import resight
+from resight import figures
+from resight.datasets import Dataset
+from resight.lr_rules import analyse
+from resight.mistakes import mistakes
+from resight.notebook import KINDS, Display
+from resight.records import EpochRow, History, Predictions
+from resight.run_explanation import Explanation
+
+NOTEBOOK = Path(__file__).parent.parent / "examples" / "explain.ipynb"
+PNG = b"\x89PNG\r\n\x1a\n"
+HOSTILE = '<script>alert("1")</script>'
+
+
+def predictions(*classes: str) -> Predictions:
+    """Six images of which the last two are taken for another class."""
+    labels = np.array([0, 1, 0, 1, 0, 1])
+    logits = np.eye(2, dtype=np.float32)[[0, 1, 0, 1, 1, 0]]
+    return Predictions(tuple("abcdef"), logits, labels, classes)
+
+
+def history(epochs: int) -> History:
+    rows = tuple(
+        EpochRow(
+            epoch=epoch,
+            step=2 * epoch,
+            lr=0.1,
+            train_loss=1 / epoch,
+            train_accuracy=0.5,
+            val_loss=None,
+            val_accuracy=None,
+            train_secs=1.0,
+            images_per_sec=1.0,
+        )
+        for epoch in range(1, epochs + 1)
+    )
+    steps = np.ones(2 * epochs)
+    return History(rows, steps, steps, steps)
+
+
+def explanation(folder: Path, *, name: str) -> Explanation:
+    found = tuple(mistakes(predictions("cat", name)))
+    figure = figures.confusion_matrix(np.eye(2, dtype=np.int64), ("a", "b"))
+    for file in ("misclassified_layercam.png", "correct_layercam.png"):
+        figures.save(figure, folder / file)
+    files = ("mistakes.csv", "misclassified_layercam.png", "correct_layercam.png", "gone.png")
+    return Explanation(folder, files, "layercam", (f"{name} 8x8",), found, (), (f"note {name}",))
+
+
+def run(folder: Path, *, finished: bool) -> resight.Run:
+    figures.save(figures.training_curves(history(2), 1), folder / "curves.png")
+    return resight.Run(
+        folder=folder,
+        recipe=resight.find_recipe("digits"),
+        history=history(2),
+        predictions=predictions("cat", "dog") if finished else None,
+        summary={"epochs": 2},
+        interrupted=not finished,
+    )
+
+
+def maps(images: torch.Tensor) -> resight.Heatmaps:
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
+    return resight.heatmaps(model, images, classes=(0, 1), method="layercam")
+
+
+@pytest.fixture
+def values(tmp_path: Path, tiny: Dataset) -> list[Any]:
+    """One value of every kind that can be shown."""
+    lrs = np.geomspace(1e-4, 1, 40)
+    return [
+        tiny,
+        explanation(tmp_path, name="dog"),
+        maps(tiny.test.images[:2] / 255),
+        history(2),
+        analyse(lrs, 2 - np.minimum(lrs, 0.1) * 10, images=40),
+        predictions("cat", "dog"),
+        run(tmp_path, finished=True),
+        resight.schedule("digits"),
+    ]
+
+
+def test_every_kind_of_value_becomes_a_picture(values: list[Any]) -> None:
+    assert {type(value) for value in values} == set(KINDS)
+    for value in values:
+        shown = resight.show(value)
+        assert shown.pictures, type(value)
+        assert all(picture.startswith(PNG) for picture in shown.pictures)
+        bundle = shown._repr_mimebundle_()
+        assert "image/png" in bundle or "data:image/png;base64," in bundle["text/html"]
+        assert len(bundle["text/plain"]) < 400  # where a dataclass would print all its arrays
+
+
+def test_a_lone_picture_is_a_png_and_pictures_with_words_are_html(tmp_path: Path) -> None:
+    alone = Display("a", (PNG,))._repr_mimebundle_()
+    assert base64.b64decode(alone.pop("image/png")) == PNG
+    assert alone == {"text/plain": "a"}
+    two = Display("a", (PNG, PNG))._repr_mimebundle_()
+    assert two["text/html"].count("data:image/png;base64,") == 2
+    assert "<p>b</p>" in Display("a", (PNG,), ("b",))._repr_mimebundle_()["text/html"]
+    assert Display("a", (), ("b",))._repr_mimebundle_() == {"text/plain": "a\nb"}
+
+
+def test_names_from_outside_cannot_become_code(tmp_path: Path) -> None:
+    shown = resight.show(explanation(tmp_path, name=HOSTILE))
+    html = shown._repr_mimebundle_()["text/html"]
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;alert(&quot;1&quot;)") == 4 + 1  # layer twice, two pairs, note
+    assert resight.show(predictions(HOSTILE, "dog")).pictures
+
+
+def test_an_explanation_shows_what_was_wrong_and_what_is_still_there(tmp_path: Path) -> None:
+    shown = resight.show(explanation(tmp_path, name="dog"))
+    assert shown.pictures == ((tmp_path / "misclassified_layercam.png").read_bytes(),)
+    assert shown.notes[0] == "mistakes: 2; most often cat taken for dog: 1, dog taken for cat: 1"
+
+
+def test_a_run_says_how_good_it_is_or_that_it_was_stopped(tmp_path: Path) -> None:
+    done = resight.show(run(tmp_path, finished=True))
+    assert done.text.startswith("digits: 66.7 % of 6 images right (95 % interval 30.0 to 90.3 %)")
+    stopped = resight.show(run(tmp_path, finished=False))
+    assert stopped.text.startswith("digits: stopped after 2 epochs")
+    assert len(stopped.pictures) == 1
+
+
+def test_a_value_without_anything_to_draw_says_so() -> None:
+    shown = resight.show(history(0))
+    assert shown.pictures == ()
+    assert shown.text.startswith("History: the run has no finished epoch")
+
+
+def test_a_curve_that_cannot_be_trusted_says_so() -> None:
+    lrs = np.geomspace(1e-4, 1, 40)
+    shown = resight.show(analyse(lrs, np.full(40, 2.0), images=40))
+    assert shown.text.startswith("learning-rate range test: do not trust it: ")
+
+
+def test_a_plateau_says_which_validation_it_was_shown() -> None:
+    recipe = resight.with_overrides(resight.find_recipe("base"), ["schedule.name=plateau"])
+    assert resight.show(resight.schedule(recipe)).notes[0].startswith("made-up val_loss")
+
+
+def test_heat_maps_over_images_of_any_range(tiny: Dataset) -> None:
+    raw = tiny.test.images[:2]
+    found, bright = maps(raw / 255), raw > 128
+    of_bytes = resight.show(found, 255 * bright.byte(), classes=tiny.classes).pictures
+    of_floats = resight.show(found, 6 * bright.float() - 3, classes=tiny.classes).pictures
+    assert of_bytes == of_floats
+    assert resight.show(found, raw, classes=tiny.classes).pictures != of_bytes
+    assert resight.show(found, torch.zeros(2, 3, 16, 16)).pictures != of_bytes
+
+
+def test_maps_that_are_no_numbers_are_shown_as_none(tiny: Dataset) -> None:
+    found = maps(tiny.test.images[:2] / 255)
+    broken = {layer: torch.full_like(raw, torch.nan) for layer, raw in found.maps.items()}
+    empty = {layer: torch.zeros_like(raw) for layer, raw in found.maps.items()}
+    shown = [resight.show(replace(found, maps=maps)).pictures for maps in (broken, empty)]
+    assert shown[0] == shown[1]
+
+
+def test_a_grid_of_heat_maps_needs_names_for_all() -> None:
+    heat = figures.LayerHeat("a", np.ones((2, 1, 4, 4), np.float32))
+    assert figures.heat_grid(None, ["x", "y"], [heat], [["cat"], ["dog"]])
+    with pytest.raises(resight.UsageError, match="give a row of names an image"):
+        figures.heat_grid(None, ["x", "y"], [heat], [["cat"]])
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "fault"),
+    [
+        ((3, 3, 16, 16), (), "give the 2 of 16x16 px"),
+        ((2, 3, 16, 15), (), "give the 2 of 16x16 px"),
+        ((2, 4, 16, 16), (), "1 or 3 channels"),
+        ((3, 16, 16), (), "give the 2 of 16x16 px"),
+        ((2, 3, 16, 16), ("cat",), "1 names for 3 classes"),
+    ],
+)
+def test_images_that_are_not_those_of_the_maps(
+    shape: tuple[int, ...], classes: tuple[str, ...], fault: str, tiny: Dataset
+) -> None:
+    with pytest.raises(resight.UsageError, match=fault):
+        resight.show(maps(tiny.test.images[:2] / 255), torch.zeros(shape), classes=classes)
+
+
+def test_what_cannot_be_shown() -> None:
+    with pytest.raises(resight.UsageError, match=r"a int cannot be shown .*LRCurve"):
+        resight.show(3)
+    with pytest.raises(resight.UsageError, match="go with Heatmaps, not History"):
+        resight.show(history(1), torch.zeros(1, 3, 8, 8))
+
+
+def test_the_extension_shows_values_and_can_be_unloaded(values: list[Any]) -> None:
+    shell = InteractiveShell()
+    before = shell.display_formatter.format(history(1))[0]
+    assert set(before) == {"text/plain"}
+    resight.load_ipython_extension(shell)
+    for value in values:
+        shown = shell.display_formatter.format(value)[0]
+        assert shown == resight.show(value)._repr_mimebundle_()
+    resight.unload_ipython_extension(shell)
+    assert shell.display_formatter.format(history(1))[0] == before
+
+
+def test_ipython_is_not_needed() -> None:
+    code = "import sys, resight\nresight.show\nassert 'IPython' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_example_notebook_runs(tmp_path: Path) -> None:
+    """In a process and a folder of its own, without anyone's settings."""
+    source = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    assert not any(cell.get("outputs") for cell in source["cells"]), "commit it without outputs"
+    own = {f"{name}_DIR": str(tmp_path) for name in ("JUPYTER_CONFIG", "JUPYTER_RUNTIME")}
+    own |= {"IPYTHONDIR": str(tmp_path), "RESIGHT_CACHE": str(tmp_path / "cache")}
+    run_it = "from nbclient.cli import main; main()"
+    options = [str(NOTEBOOK), "--output", str(tmp_path / "done"), "--timeout", "300"]
+    subprocess.run(
+        [sys.executable, "-c", run_it, *options],
+        env={**os.environ, **own},
+        cwd=tmp_path,
+        check=True,
+    )
+    done = json.loads((tmp_path / "done.ipynb").read_text(encoding="utf-8"))
+    cells = ["".join(cell["source"]) for cell in done["cells"]]
+    shown = {
+        text.splitlines()[-1]: json.dumps(cell["outputs"])
+        for text, cell in zip(cells, done["cells"], strict=True)
+        if cell["cell_type"] == "code"
+    }
+    assert not any('"stderr"' in outputs for outputs in shown.values())
+    for line in (
+        "digits",
+        "curve",
+        "resight.schedule(recipe, images=1299)",
+        "run",
+        "run.predictions",
+        "explanation",
+        "resight.show(maps, images[worst], classes=digits.classes)",
+    ):
+        pictures = re.findall(r'(?:image/png": "|image/png;base64,)([A-Za-z0-9+/]+)', shown[line])
+        assert pictures, line
+        assert all(base64.b64decode(picture + "==").startswith(PNG) for picture in pictures)

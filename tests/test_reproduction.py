@@ -1,0 +1,95 @@
+"""A published project again: kept, resumed, and put beside what was reported."""
+
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+import torch
+
+import resight
+import resight.training
+from resight.datasets import Dataset, Split
+from resight.errors import UsageError
+from resight.metrics import mean_interval
+from resight.presets import PRESETS
+from resight.published import PUBLISHED
+from resight.reproduction import reproduce
+
+
+def noise(n: int, first: int) -> Split:
+    generator = torch.Generator().manual_seed(first)
+    images = torch.randint(0, 256, (n, 3, 24, 24), generator=generator).to(torch.uint8)
+    return Split(images, torch.arange(n) % 2, tuple(str(first + i) for i in range(n)))
+
+
+DATA = Dataset("noise", ("cat", "dog"), noise(12, 0), noise(6, 100), (), "0")
+
+
+def test_every_published_project_has_a_recipe_of_its_length() -> None:
+    for name, said in PUBLISHED.items():
+        assert name in PRESETS
+        assert resight.find_recipe(name).schedule.epochs == said.epochs
+        assert f"published: {said.accuracy:.2%}".replace("%", " %") in PRESETS[name].summary
+        assert max(said.curve.values(), default=said.accuracy) == said.accuracy
+
+
+def test_reported_and_reached_lie_side_by_side_and_finished_seeds_are_kept(tmp_path: Path) -> None:
+    settings = {"data": DATA, "epochs": 2, "out": tmp_path}
+    once = reproduce("resnet18-onecycle", **settings)
+    assert once.accuracy is not None
+    assert once.accuracy.n == len(DATA.test)
+    weights = (once.folder / "seed0" / "best.safetensors").stat().st_mtime_ns
+    twice = reproduce("resnet18-onecycle", seeds=2, **settings)
+    assert (once.folder / "seed0" / "best.safetensors").stat().st_mtime_ns == weights
+    assert twice.accuracy is not None
+    values = [s["test"]["accuracy"]["value"] for s in twice.summaries]
+    assert twice.accuracy.value == pytest.approx(statistics.fmean(values))
+    page = (twice.folder / "README.md").read_text()
+    assert "| test accuracy | 87.01%, best epoch by the test set |" in page
+    assert "mean of 2 runs" in page
+    for line in page.splitlines():
+        if "](" in line:  # every figure that the page names is there
+            assert (twice.folder / line.split("](")[1].split(")")[0]).exists(), line
+    with pytest.raises(UsageError, match=r"ran with another schedule\.epochs"):
+        reproduce("resnet18-onecycle", data=DATA, epochs=3, out=tmp_path)
+
+
+def test_a_stopped_seed_is_resumed(tmp_path: Path) -> None:
+    class Enough(Exception):
+        """Stands for a kill."""
+
+    def kill(event: object) -> None:
+        if isinstance(event, resight.training.EpochDone):
+            raise Enough
+
+    settings = {"data": DATA, "epochs": 2, "out": tmp_path}
+    with pytest.raises(Enough):
+        reproduce("resnet18-onecycle", watch=kill, **settings)
+    done = reproduce("resnet18-onecycle", **settings)
+    assert done.summaries[0]["epochs"] == 2
+    assert not done.interrupted
+
+
+def test_the_figures_that_a_project_shows(tmp_path: Path) -> None:
+    done = reproduce("superconvergence", data=DATA, epochs=1, out=tmp_path, all_train=True)
+    for name in ("lr_find.png", "zigzag.png", "schedule.png"):
+        assert (done.folder / name).read_bytes().startswith(b"\x89PNG")
+    assert json.loads((done.folder / "lr_find.json").read_text())["lrs"]
+    assert done.summaries[0]["data"]["val"] == 0
+    assert done.summaries[0]["selected_by"] == "last"
+
+
+def test_bad_names_and_seeds() -> None:
+    with pytest.raises(UsageError, match='did you mean "resnet9-onecycle"'):
+        reproduce("resnet9-onecyle", data=DATA)
+    with pytest.raises(UsageError, match="seeds = 0"):
+        reproduce("resnet9-onecycle", data=DATA, seeds=0)
+
+
+def test_the_interval_of_a_mean_by_hand() -> None:
+    found = mean_interval([0.9, 0.92, 0.91])
+    assert found.value == pytest.approx(0.91)
+    assert found.high - found.value == pytest.approx(4.303 * 0.01 / 3**0.5)
+    with pytest.raises(UsageError, match="1 runs give no interval"):
+        mean_interval([0.9])
