@@ -2,8 +2,12 @@
 
 import csv
 import json
+import os
+import re
 import shutil
+import sys
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,14 +16,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 import resight
+from resight.augment import normalise
+from resight.cam import METHODS
 from resight.cli import main
 from resight.datasets import Dataset
 from resight.errors import ResightError, UsageError
-from resight.evidence import evidence, usual_layers
+from resight.evidence import areas, evidence, usual_layers
 from resight.gallery import read_gallery
 from resight.mistakes import mistakes
 from resight.networks import build_model
-from resight.preparation import Note
+from resight.preparation import Loading, Note
+from resight.recipe.training import Method
 
 QUICK = [
     "model.widths=[8,8,8]",
@@ -78,7 +85,7 @@ def test_the_gallery_holds_the_maps_of_the_chosen_layers(run: resight.Run, tiny:
     gallery = read_gallery(run.folder)
     assert gallery is not None
     assert gallery.method == "grad-cam"
-    assert [layer for _, layer in gallery.maps] == ["block1", "block2"]  # 7x7 and 3x3 of 16 px
+    assert [layer for _, layer, *_ in gallery.maps] == ["block1", "block2"]  # 7x7 and 3x3 of 16 px
     assert gallery.map_rows == tuple(range(len(tiny.test)))
 
 
@@ -99,21 +106,72 @@ def test_explained_again_with_other_knobs(copy: Path, tiny: Dataset) -> None:
     assert again.method == "grad-cam"
 
 
+def test_sheets_of_other_images_are_removed(copy: Path, tiny: Dataset) -> None:
+    resight.explain(copy, data=tiny, method="layercam")
+    sheets = [copy / f"misclassified_{method}.png" for method in ("grad-cam", "layercam")]
+    assert all(sheet.exists() for sheet in sheets)  # the same images, to be compared
+    resight.explain(copy, data=tiny, method="hirescam", count=2)
+    assert not any(sheet.exists() for sheet in sheets)
+    assert list(copy.glob("correct_*.png")) == [copy / "correct_hirescam.png"]
+
+
+def test_deletion_and_insertion_of_the_images_on_the_sheets(copy: Path, tiny: Dataset) -> None:
+    found = resight.explain(copy, data=tiny, count=2)
+    assert "heatmaps.csv" in found.files
+    rows = rows_of(copy / "heatmaps.csv")
+    assert list(rows[0]) == ["id", "method", "layer", "class", "deletion", "insertion"]
+    assert [row["layer"] for row in rows] == ["block1", "block2"] * 4  # two wrong, two right
+    assert all(0 < float(row[of]) < 1 for row in rows for of in ("deletion", "insertion"))
+
+
+def small_network() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)
+        )
+
+
+STATS = resight.Statistics((0.5,) * 3, (0.25,) * 3)
+
+
+def test_areas_are_those_of_the_predicted_class(tiny: Dataset) -> None:
+    model, rows = small_network(), np.array([3, 0, 8])
+    both = np.array([[0, 1], [1, 2], [2, 0]])
+    maps = evidence(model, tiny.test, STATS, both, layers=["1"], method="layercam", rows=rows)
+    found = areas(model, tiny.test, STATS, both[:, 0], maps, rows=rows)["1"]
+    images = normalise(tiny.test.images[rows], STATS)
+    alone = resight.heatmaps(model, images, "1", torch.tensor([0, 1, 2]), "layercam")
+    expected = resight.faithfulness(model, images, alone)
+    np.testing.assert_allclose(found[:, 0], expected.deletion[:, 0], atol=1e-6)
+    np.testing.assert_allclose(found[:, 1], expected.insertion[:, 0], atol=1e-6)
+    assert areas(model, tiny.test, STATS, both[:0, 0], maps, rows=rows[:0])["1"].shape == (0, 2)
+
+
+def test_fine_maps_are_averaged_where_many_are_kept(tiny: Dataset) -> None:
+    model, both = small_network(), np.array([[0, 1]] * len(tiny.test))
+    whole, few = (
+        evidence(model, tiny.test, STATS, both, layers=["1"], method="hirescam", side=side)["1"]
+        for side in (14, 7)
+    )
+    assert few.shape == (31, 2, 7, 7)
+    cells = np.maximum(whole, 0).reshape(31, 2, 7, 2, 7, 2)
+    np.testing.assert_allclose(few, cells.mean(axis=(3, 5)), atol=1e-7)
+    assert whole.min() < 0  # as it was
+
+
 def test_it_says_the_same_twice(copy: Path, run: resight.Run, tiny: Dataset) -> None:
     resight.explain(copy, data=tiny)
     for name in ("mistakes.csv", "misclassified_grad-cam.png", "gallery/gallery.json"):
         assert (copy / name).read_bytes() == (run.folder / name).read_bytes()
 
 
-def test_finer_cam_tells_each_class_from_the_other(run: resight.Run, tiny: Dataset) -> None:
+def test_finer_cam_tells_each_class_from_the_other(tiny: Dataset) -> None:
     """At the last layer Grad-CAM is linear in the logits: the difference of the two maps."""
-    model = nn.Sequential(
-        nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)
-    )
-    stats = resight.Statistics((0.5,) * 3, (0.25,) * 3)
+    model = small_network()
     both = np.array([[0, 1]] * len(tiny.test))
     plain, finer = (
-        evidence(model, tiny.test, stats, both, layers=["1"], method=method)["1"]
+        evidence(model, tiny.test, STATS, both, layers=["1"], method=method)["1"]
         for method in ("grad-cam", "finer-cam")
     )
     assert plain.shape == (31, 2, 14, 14)
@@ -190,7 +248,87 @@ def test_a_run_that_cannot_be_explained_is_still_complete(tmp_path: Path, tiny: 
     assert run.summary["test"]
     assert (run.folder / "predictions.csv").exists()
     notes = [event.text for event in events if isinstance(event, Note)]
-    assert [n for n in notes if n.startswith("the run is complete, but") and "conv" in n]
+    assert [n for n in notes if n.startswith("heat maps failed: ") and "conv" in n]
+    assert notes[-1].startswith("the run is complete; `resight explain")
+    gallery = read_gallery(run.folder)  # of pictures alone
+    assert gallery is not None
+    assert gallery.map_rows == ()
+    assert (run.folder / "report.html").exists()
+    found = resight.explain(run.folder, data=tiny, model=Brittle())
+    assert len(found.failed) == 1
+    assert found.files[-1] == "report.html"
+
+
+class Keyed(nn.Module):
+    """Gives its last layer the features by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, stride=2)
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.last(input=self.conv(images).mean(dim=(2, 3)))
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("figure too large"), "ValueError: figure too large"),
+        (MemoryError(), "MemoryError"),
+        (PermissionError(13, "no"), "PermissionError: [Errno 13] no"),
+        (AssertionError(), "AssertionError"),
+        (ResightError("full"), "full"),
+    ],
+)
+def test_nothing_that_breaks_costs_the_training(
+    error: Exception, line: str, tmp_path: Path, tiny: Dataset
+) -> None:
+    notes: list[str] = []
+
+    def watch(event: object) -> None:
+        if isinstance(event, Note):
+            notes.append(event.text)
+        if isinstance(event, Loading) and event.what.startswith("heat maps"):
+            raise error
+
+    run = resight.train(quick(), data=tiny, model=Keyed(), out=tmp_path, watch=watch)
+    assert run.predictions is not None
+    assert f"heat maps failed: {line}" in notes
+    assert (run.folder / "gallery" / "gallery.json").exists()
+    assert (run.folder / "report.html").exists()
+
+
+def test_a_watch_that_breaks_whatever_it_is_told_costs_no_training(
+    tmp_path: Path, tiny: Dataset
+) -> None:
+    def watch(event: object) -> None:
+        assert not list(tmp_path.glob("*/mistakes.csv"))
+
+    run = resight.train(quick(), data=tiny, model=Keyed(), out=tmp_path, watch=watch)
+    assert run.predictions is not None
+    assert (run.folder / "report.html").exists()
+
+
+def test_ctrl_c_ends_the_explanation_and_not_the_run(tmp_path: Path, tiny: Dataset) -> None:
+    notes: list[str] = []
+
+    def watch(event: object) -> None:
+        if isinstance(event, Note):
+            notes.append(event.text)
+        if isinstance(event, Loading):
+            raise KeyboardInterrupt
+
+    run = resight.train(quick(), data=tiny, out=tmp_path, watch=watch)
+    assert not run.interrupted
+    assert run.summary["test"]
+    assert (run.folder / "report.html").exists()
+    assert notes[-1].startswith("the run is complete, but explaining it was interrupted; `resight")
+
+
+def test_the_recipe_knows_every_method() -> None:
+    assert set(get_args(Method)) == set(METHODS)
 
 
 def test_it_can_be_switched_off(tmp_path: Path, tiny: Dataset) -> None:
@@ -219,6 +357,23 @@ def test_data_that_is_not_the_runs_is_refused(copy: Path, tiny: Dataset) -> None
     other = Dataset("other", tiny.classes, tiny.train, tiny.test.select(torch.arange(9)))
     with pytest.raises(UsageError, match="not what the run was tested on"):
         resight.explain(copy, data=other)
+
+
+@pytest.mark.parametrize(
+    ("asked", "fault"),
+    [
+        ({"rank": "losss"}, "rank = 'losss'; did you mean \"loss\"? (valid: loss, confidence,"),
+        ({"label": "disc"}, "label = 'disc' is for pictures of your own"),
+        ({"images": ["a.png"], "rank": "margin"}, "rank = margin is for the run's own test set"),
+        ({"images": ["a.png"], "count": 3}, "images = 3 is for the run's own test set"),
+        ({"images": ["a.png"], "data": "digits"}, "data = digits is for the run's own test set"),
+    ],
+)
+def test_what_cannot_be_heeded_is_refused_first(
+    asked: dict[str, Any], fault: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=re.escape(fault)):
+        resight.explain(tmp_path / "gone", **asked)
 
 
 # --- pictures of one's own --------------------------------------------------------------------
@@ -253,6 +408,13 @@ def test_own_pictures_go_into_a_folder_of_their_own(copy: Path, photos: list[Pat
                 image.load()
     after = {path: path.stat().st_mtime_ns for path in before if path != copy}
     assert after == {path: time for path, time in before.items() if path != copy}
+
+
+def test_a_lone_layer_and_a_lone_picture_need_no_list(copy: Path, photos: list[Path]) -> None:
+    for picture in (photos[0], str(photos[0])):
+        found = resight.explain(copy, picture, layers="block1")
+        assert found.layers == ("block1 7x7",)
+        assert found.files == ("photo_grad-cam.png",)
 
 
 def test_with_a_label_a_picture_is_right_or_wrong(copy: Path, photos: list[Path]) -> None:
@@ -301,3 +463,25 @@ def test_the_command_for_a_picture(
     assert main(["explain", str(done), str(photos[0]), "--method", "layercam", "--quiet"]) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[-1].endswith("explain-photo/photo_layercam.png")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names need not be UTF-8")
+def test_the_command_for_a_name_that_is_no_utf_8(
+    done: Path, photos: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = photos[0].rename(photos[0].parent / os.fsdecode(b"photo\xff.png"))
+    assert main(["explain", str(done), str(odd), "--quiet"]) == 0
+    assert "explain-photo?" in capsys.readouterr().out
+
+
+def test_the_command_fails_where_a_step_does(
+    done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "copy"
+    shutil.copytree(done, run)
+    (run / "confused_pairs.png").unlink()
+    (run / "confused_pairs.png").mkdir()
+    assert main(["explain", str(run), "--quiet"]) == 1
+    out, err = capsys.readouterr()
+    assert err.startswith("resight: confused_pairs.png failed: cannot write ")
+    assert f"written     {run / 'report.html'}" in out

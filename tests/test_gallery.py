@@ -1,6 +1,7 @@
 """Pictures and heat maps packed for a page: what is read back is what was put in."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from PIL import Image
 
 from resight import gallery
 from resight.errors import ResightError, UsageError
-from resight.gallery import Gallery, LayerMaps, Sheet, read_gallery, write_gallery
+from resight.files import write_text
+from resight.gallery import Gallery, LayerMaps, Sheet, atlas, read_gallery, write_gallery
 from resight.records import Predictions
 
 N, SIDE, K = 60, 16, 3
@@ -88,9 +90,10 @@ def test_maps_share_a_scale_and_keep_the_sign_out(tmp_path: Path) -> None:
     found = read(tmp_path)
     assert found.method == "grad-cam"
     assert found.map_rows == (0, 3, 10)
-    ((sheet, layer),) = found.maps
+    assert found.true_rows == (0, 10)
+    ((sheet, layer, whole),) = found.maps
     assert layer == "block1"
-    assert sheet.size == (4, 5)
+    assert sheet.size == whole == (4, 5)
     top = max(maps.pred[0].max(), maps.true[0].max())
     expected = {
         0: np.zeros((4, 5)),  # row 0
@@ -126,16 +129,16 @@ def test_it_is_deterministic_and_leaves_nothing_old(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_left_out_evenly_but_no_mistake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gallery, "_room", lambda ids: 30_000)
+    monkeypatch.setattr(gallery, "_room", lambda predictions: 30_000)
     n = 600
     predictions = make_predictions(n)
-    maps = [make_maps(100, size=(24, 24))]
-    rows = np.arange(100)
+    maps = [make_maps(300, size=(24, 24))]
+    rows = np.arange(300)
     write_gallery(tmp_path, make_pictures(n), predictions, rows=rows, maps=maps, method="m")
     found = read(tmp_path)
-    assert "of 100 images" in found.notes[0]
+    assert "of 300 images" in found.notes[0]
     assert "of 600 images" in found.notes[1]
-    assert 0 < len(found.map_rows) < 100
+    assert 0 < len(found.map_rows) < 300
     assert found.map_rows == tuple(range(len(found.map_rows)))  # the first are the most wanted
     size = sum(f.stat().st_size for f in (tmp_path / "gallery").glob("*-*"))
     assert size <= 30_000
@@ -143,6 +146,111 @@ def test_what_does_not_fit_is_left_out_evenly_but_no_mistake(
     assert len(kept) == len(set(kept)) < n
     assert set(range(0, n, 5)) <= set(kept)  # every mistake
     assert max(np.diff(sorted(kept))) <= 5
+
+
+def test_a_large_map_is_averaged_over_areas(tmp_path: Path) -> None:
+    size = (48, 64)
+    maps = make_maps(2, size=size)
+    maps.true[:] = maps.pred  # rows 1 and 2 are right
+    write_gallery(
+        tmp_path,
+        make_pictures(),
+        make_predictions(),
+        rows=np.array([1, 2]),
+        maps=[maps],
+        method="m",
+    )
+    ((sheet, _, whole),) = read(tmp_path).maps
+    assert whole == size
+    assert sheet.size == (24, 32)
+    positive = np.maximum(maps.pred, 0)
+    means = positive.reshape(2, 24, 2, 32, 2).mean(axis=(2, 4))
+    for index in range(2):
+        levels = np.rint(15 * means[index] / means[index].max())
+        np.testing.assert_array_equal(tile(tmp_path, sheet, index)[..., 0], 17 * levels)
+
+
+def test_areas_that_cut_through_cells() -> None:
+    maps = make_maps(3, size=(7, 5)).pred
+    found = atlas.area_averaged(maps, 3)
+    assert found.shape == (3, 3, 2)
+    # the same with every cell cut into so many that the areas end between them
+    fine = maps.repeat(3, axis=1).repeat(2, axis=2)  # (3, 21, 10)
+    expected = fine.reshape(3, 3, 7, 2, 5).mean(axis=(2, 4))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert atlas.area_averaged(maps, 7) is maps
+
+
+def test_maps_that_are_means_already_keep_the_size_they_had(tmp_path: Path) -> None:
+    maps = replace(make_maps(1), whole=(112, 140))
+    write_gallery(
+        tmp_path, make_pictures(), make_predictions(), rows=np.array([1]), maps=[maps], method="m"
+    )
+    ((sheet, _, whole),) = read(tmp_path).maps
+    assert (sheet.size, whole) == ((4, 5), (112, 140))
+
+
+def test_maps_are_made_coarser_before_any_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gallery, "_room", lambda predictions: 30_000)
+    predictions, rows, size = make_predictions(), np.arange(40), (40, 40)
+    write_gallery(
+        tmp_path,
+        make_pictures(),
+        predictions,
+        rows=rows,
+        maps=[make_maps(40, size=size), make_maps(40, "block2", (6, 6))],
+        method="m",
+    )
+    found = read(tmp_path)
+    assert found.map_rows == tuple(range(40))
+    assert [sheet.size for sheet, *_ in found.maps] == [(16, 16), (6, 6)]
+    assert not any("heat maps" in note for note in found.notes)
+
+
+def test_no_atlas_is_larger_than_a_webp_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(atlas, "_MOST_PX", 179, raising=False)
+    n = 400
+    pictures = make_pictures(n)[:, :, :8]  # 16 x 8: 11 lines of 22
+    write_gallery(
+        tmp_path, pictures, make_predictions(n), rows=np.array([1]), maps=[make_maps(1)], method="m"
+    )
+    found = read(tmp_path)
+    first, rest = (set(rows) for _, rows in found.pictures)
+    assert first == {1, *range(0, n, 5)}  # every mistake
+    assert len(rest) == 11 * 22
+    assert max(np.diff(sorted(first | rest))) <= 3  # evenly
+    assert found.notes == (f"pictures of {81 + 242} of 400 images are kept, for size",)
+    for sheet, rows in found.pictures:
+        with Image.open(tmp_path / "gallery" / sheet.file) as image:
+            assert max(image.size) <= 179
+        last = len(rows) - 1
+        assert np.abs(tile(tmp_path, sheet, last) - pictures[rows[last]].astype(int)).mean() < 30
+
+
+@pytest.mark.parametrize("size", [(1, 64), (64, 1), (64, 32), (64, 64), (9, 7)])
+def test_so_many_tiles_fit_and_no_more(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(atlas, "_MOST_PX", 640)
+    most = atlas.most_tiles(size)
+    for n in (1, most // 2, most):
+        columns, image = atlas.side_by_side(np.ones((n, *size), dtype=np.uint8))
+        assert max(image.shape) <= 640
+        assert image.sum() == n * size[0] * size[1]
+        assert image.shape[1] == columns * size[1]
+
+
+def test_names_that_are_not_text_are_known_again_as_they_were_written(tmp_path: Path) -> None:
+    names = ["caf\udce9/1.png", "ü/2.png"]  # a file name in Latin-1, as Unix gives it
+    write_text(tmp_path / "names", "\n".join(names))
+    written = (tmp_path / "names").read_text(encoding="utf-8").split("\n")
+    assert written == [gallery.as_written(name) for name in names] == ["caf\\udce9/1.png", names[1]]
+    assert gallery.digest(names) == gallery.digest(written)
+    assert gallery.digest(names) != gallery.digest(names[:1])
 
 
 @pytest.mark.parametrize(
@@ -183,6 +291,10 @@ def test_a_damaged_gallery_is_an_error_in_words(tmp_path: Path) -> None:
         ({"format": 99}, "another version"),
         ({"images": None}, "is damaged"),
         ({"map_rows": [N]}, "beyond its 60 images"),
+        ({"map_rows": [2, 1]}, "not in the order of the images"),
+        ({"pictures": content["pictures"] * 2}, "not in the order of the images"),
+        ({"true_rows": [0]}, "for the true class alone"),
+        ({"preds": [0]}, "1 predictions of 60 images"),
         ({"pictures": [[outside, [0]]]}, "has no ../secret.webp"),
     ]:
         file.write_text(json.dumps(content | change))

@@ -175,3 +175,21 @@ def test_the_same_bytes_every_time(tmp_path: Path) -> None:
     for path in (first, second):
         figures.save(figures.heat_sheet(shown(2), [heat(2)], "$x$"), path)
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_deletion_and_insertion_are_beside_each_picture() -> None:
+    areas = np.array([[0.123, 0.9], [0.5, 0.25]], dtype=np.float32)
+    known = LayerHeat("a", np.abs(heat(2).maps), areas)
+    text = words(figures.heat_sheet(shown(2), [known, heat(2)], ""))
+    assert text.count("deletion 0.12   insertion 0.90") == 1
+    assert text.count("deletion 0.50   insertion 0.25") == 1
+    assert [line for line in text if "low deletion and high insertion are good" in line]
+    strip = words(figures.heat_strip(shown(1), [LayerHeat("a", heat(1).maps, areas[:1])], ""))
+    assert "deletion 0.12   insertion 0.90" in strip
+    with pytest.raises(UsageError, match=r"for 2 rows they must be \(2, 2\)"):
+        figures.heat_sheet(shown(2), [LayerHeat("a", heat(2).maps, areas[:1])], "")
+
+
+def test_a_sheet_that_is_too_wide_to_draw_is_refused() -> None:
+    with pytest.raises(UsageError, match="show fewer layers"):
+        figures.heat_sheet(shown(1), [heat(1)] * 160, "")

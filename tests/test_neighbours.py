@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from resight.augment import normalise
 from resight.datasets import Dataset, Split, Statistics
 from resight.errors import UsageError
-from resight.neighbours import features, nearest
+from resight.neighbours import features, most_alike, nearest, to_compare
 
 STATS = Statistics((0.5,) * 3, (0.25,) * 3)
 
@@ -77,3 +77,48 @@ def test_nearest_of_few_and_of_nothing() -> None:
     rows, cosines = nearest(torch.eye(2), torch.tensor([[3.0, 0.0], [0.0, 0.0]]), 5)
     assert rows.shape == cosines.shape == (2, 2)
     assert cosines.tolist() == [[1, 0], [0, 0]]
+
+
+class Keyed(Small):
+    """Its last layer is given the features by name."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.classify(input=self.pooled(images))
+        return logits
+
+
+def test_features_that_are_given_by_name(tiny: Dataset) -> None:
+    model = Keyed()
+    expected = model.pooled(normalise(tiny.test.images, STATS)).detach()
+    torch.testing.assert_close(features(model, tiny.test, STATS), expected)
+
+
+def test_only_the_classes_asked_for_are_compared(tiny: Dataset) -> None:
+    rows = to_compare(tiny.train, {0, 2})
+    assert rows.tolist() == [i for i, k in enumerate(tiny.train.labels.tolist()) if k != 1]
+    assert to_compare(tiny.train, {7}).tolist() == []
+
+
+def test_few_of_large_images_are_compared() -> None:
+    """Shape without memory: 40,000 images of 64 px have the pixels of 160,000 of 32 px."""
+    for side, most in ((32, 10_000), (64, 2_500), (16, 10_000), (8192, 1)):
+        images = torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(40_000, 3, side, side)
+        many = Split(images, torch.zeros(40_000, dtype=torch.int64), ("",) * 40_000)
+        rows = to_compare(many, {0})
+        assert len(rows) == most
+        assert rows[0] == 0
+        assert most == 1 or rows[-1] == 39_999
+
+
+def test_the_most_alike_of_either_class(tiny: Dataset) -> None:
+    model, some = Small(), tiny.test.select(torch.arange(4))
+    pairs = [(0, 1), (1, 0), (2, 1), (0, 2)]
+    found, text = most_alike(model, some, tiny.train, pairs, STATS, k=2)
+    queries, known = (features(model, split, STATS) for split in (some, tiny.train))
+    for query, pair, sides in zip(queries, pairs, found, strict=True):
+        for label, side in zip(pair, sides, strict=True):
+            own = (tiny.train.labels == label).nonzero().flatten()
+            rows, cosines = nearest(query[None], known[own], 2)
+            assert side.images.ids == tuple(tiny.train.ids[i] for i in own[rows[0]].tolist())
+            assert side.cosines == pytest.approx(cosines[0].tolist(), abs=1e-6)
+    assert text.startswith("most alike among 91 training images of these classes")

@@ -170,6 +170,20 @@ def test_heat_maps_over_images_of_any_range(tiny: Dataset) -> None:
     assert resight.show(found, torch.zeros(2, 3, 16, 16)).pictures != of_bytes
 
 
+def test_of_many_classes_the_likeliest_are_shown(tiny: Dataset) -> None:
+    images = tiny.test.images[:3] / 255
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 100)
+    )
+    found = resight.heatmaps(model, images, classes="all", method="layercam")
+    assert next(iter(found.maps.values())).shape[1] == 100
+    shown = resight.show(found)
+    assert shown.notes[0] == "of 100 classes the 10 of largest logit are shown"
+    best = found.logits.topk(10, dim=1).indices
+    chosen = resight.heatmaps(model, images, classes=list(best.T), method="layercam")
+    assert shown.pictures == resight.show(chosen).pictures
+
+
 def test_maps_that_are_no_numbers_are_shown_as_none(tiny: Dataset) -> None:
     found = maps(tiny.test.images[:2] / 255)
     broken = {layer: torch.full_like(raw, torch.nan) for layer, raw in found.maps.items()}

@@ -90,6 +90,19 @@ def test_a_batch_is_cut_as_in_training_and_no_larger_than_needed() -> None:
     assert large.images < 512 * 16
 
 
+def test_a_test_that_breaks_down_early_takes_its_steps_below_that() -> None:
+    """ResNet-9 with batches of 8 explodes at a rate of 0.01, of a ladder that goes on to 10."""
+    settings = ["data.source=digits", "training.batch_size=8", "augment.cutout=none"]
+    recipe = resight.with_overrides(resight.find_recipe("resnet9"), settings)
+    before = begin(recipe, data=None, model=None, device="cpu", offline=True, watch=watch_nothing)
+    curve = find_rate(before, Ladder(steps=24), watch_nothing)
+    assert len(curve.lrs) > 16
+    assert curve.lrs[-1] < 0.1
+    assert curve.images > 8 * (len(curve.lrs) + 1)  # with those of the first try
+    by_hand = find_rate(before, Ladder(steps=24, end=10.0), watch_nothing)
+    assert len(by_hand.lrs) < 16  # an end that was asked for is kept to
+
+
 def test_validation_has_to_exist() -> None:
     recipe = ["data.val_fraction=none", "training.select=last"]
     with pytest.raises(UsageError, match="cannot score validation"):

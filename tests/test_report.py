@@ -4,14 +4,16 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import resight
-from report_runs import CLASSES, make_predictions, make_run
+from report_runs import CLASSES, add_gallery, make_predictions, make_run
 from resight.cli import main
 from resight.gallery import LayerMaps, write_gallery
 from resight.html_report import build, script_json
@@ -35,6 +37,13 @@ def text_of(page: str) -> str:
     """The words of a page, without style, script and tags."""
     bare = re.sub(r"<(style|script)\b.*?</\1>", " ", page, flags=re.DOTALL)
     return " ".join(unescape(re.sub(r"<[^>]*>", " ", bare)).split())
+
+
+def data_of(page: str) -> dict[str, Any]:
+    """What the script is given."""
+    (data,) = re.findall(r'id="data">(.*?)</script>', page)
+    found: dict[str, Any] = json.loads(data)
+    return found
 
 
 def test_it_says_what_was_run_and_what_came_of_it(run: Path) -> None:
@@ -157,6 +166,67 @@ def test_a_gallery_of_other_predictions_is_not_shown(tmp_path: Path) -> None:
     page = build(run).read_text()
     assert "its pictures are of other predictions" in text_of(page)
     assert "data:image/webp" not in page
+
+
+def test_answers_that_changed_before_the_heat_maps_were_made_are_said(tmp_path: Path) -> None:
+    predictions = make_predictions()
+    run = make_run(tmp_path / "a", RECIPE, predictions, gallery=False)
+    logits = predictions.logits.copy()
+    logits[[3, 70]] = -predictions.logits[[3, 70]]
+    later = replace(predictions, logits=logits)
+    add_gallery(run, later)
+    page = build(run).read_text()
+    assert "in predictions.csv, differ for 2 of 150 images" in text_of(page)
+    data = data_of(page)
+    assert data["gallery"]["otherwise"] == [[row, int(later.preds[row])] for row in (3, 70)]
+    file = run / "gallery" / "gallery.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"preds": [9] * 150}))
+    assert "names classes beyond the 3 there are" in text_of(build(run).read_text())
+
+
+def test_names_that_are_not_text(tmp_path: Path) -> None:
+    predictions = make_predictions(classes=("caf\udce9", "dog", "ü"), start="caf\udce9/")
+    page = build(make_run(tmp_path / "a", RECIPE, predictions)).read_text()
+    assert "Not in this report" not in text_of(page)
+    assert "data:image/webp" in page
+    data = data_of(page)
+    assert data["classes"] == ["caf\\udce9", "dog", "ü"]
+    (suspicious,) = re.findall(r'data-id="([^"]*)"', page)
+    assert suspicious in [data["idPrefix"] + id for id in data["ids"]]
+
+
+def test_only_numbers_are_rounded(tmp_path: Path) -> None:
+    predictions = make_predictions(classes=("0.5", "0.25", "1.0"), start="0.1")
+    page = build(make_run(tmp_path / "a", RECIPE, predictions)).read_text()
+    assert "<td>0.5</td><td>0.25</td><td>0.012</td>" in page
+
+
+def test_the_rate_that_is_recommended_for_the_schedule(tmp_path: Path) -> None:
+    for name, what, key in (
+        ("one_cycle", "peak", "peak"),
+        ("cosine", "peak", "peak"),
+        ("constant", "rate to hold", "constant"),
+        ("plateau", "rate to hold", "constant"),
+        ("multistep", "rate to hold", "constant"),
+    ):
+        recipe = with_overrides(RECIPE, [f"schedule.name={name}", "optimizer.lr=0.025"])
+        run = make_run(tmp_path / name, recipe, None)
+        rate = json.loads((run / "lr_find.json").read_text())[key]
+        expected = f"Recommended {what}: {rate:.3g}. This run used 0.025."
+        assert expected in text_of(build(run).read_text())
+
+
+def test_a_recipe_of_ones_own_is_given_no_reasons(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('base = "swift"\n[schedule]\nepochs = 3\npeak_epoch = 1\n')
+    text = text_of(build(make_run(tmp_path / "a", find_recipe(str(file)), None)).read_text())
+    assert "mine does not come with resight, so this page cannot tell" in text
+    assert "model.name resnet18 swift " in text
+    assert "set for this run" not in text
+    named = text_of(build(make_run(tmp_path / "b", find_recipe("swift"), None)).read_text())
+    assert "and why swift has it so" in named
+    assert "model.name resnet18 swift 66 MFLOP" in named
 
 
 def test_nothing_from_outside_becomes_markup(tmp_path: Path) -> None:

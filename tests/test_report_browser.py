@@ -5,6 +5,7 @@ import io
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from matplotlib import colormaps
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from report_runs import CLASSES, make_predictions, make_run
+from resight.gallery import LayerMaps, write_gallery
 from resight.html_report import build
 from resight.presets import find_recipe
 from resight.recipe_text import with_overrides
@@ -328,6 +330,82 @@ def test_print(page: Page) -> None:
     expect(page.locator("#matrix")).to_be_visible()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.pdf(format="A4")[:5] == b"%PDF-"
+
+
+def test_maps_stay_with_their_images_when_answers_change(
+    browser: Browser, tmp_path: Path, predictions: Predictions
+) -> None:
+    """Two images are answered otherwise when heat maps are made than when the run ended."""
+    wrong, right = np.flatnonzero(~predictions.correct), np.flatnonzero(predictions.correct)
+    logits = predictions.logits.copy()
+    mended, broken = int(wrong[1]), int(right[2])
+    logits[mended, predictions.labels[mended]] = 99  # right in the end
+    logits[broken, (predictions.labels[broken] + 1) % 3] = 99  # and no longer right
+    later = replace(predictions, logits=logits)
+    rows = np.sort(np.concatenate([wrong[:9], right[:9]]))
+    # the strongest cell says which image it is: of 3 x 3, one for each class
+    maps = np.zeros((2, len(rows), 9), dtype=np.float32)
+    for which in range(2):
+        maps[which, np.arange(len(rows)), (rows + 4 * which) % 9] = 1
+    pair = maps.reshape(2, -1, 3, 3)
+    maps_for = LayerMaps("block1", pair[0], np.where(later.correct[rows][:, None, None], *pair))
+    run = make_run(tmp_path / "a", find_recipe("base"), predictions, gallery=False)
+    pictures = np.zeros((150, 8, 8, 3), dtype=np.uint8)
+    write_gallery(run, pictures, later, rows=rows, maps=[maps_for], method="m")
+
+    opened = Opened(browser, build(run))
+    page = opened.page
+    expect(page.locator("aside.missing")).to_contain_text("differ for 2 of 150 images")
+    page.select_option("#verdict", "all")
+    page.select_option("#sort", "order")
+    page.check("#mapped")
+    assert shown_rows(page) == rows.tolist()
+    page.locator(".card").first.click()
+    places = [
+        f"{down} {across}"
+        for down in ("top", "middle", "bottom")
+        for across in ("left", "centre", "right")
+    ]
+    for row in rows:
+        answers = [later.preds[row]] + [later.labels[row]] * (not later.correct[row])
+        said = page.eval_on_selector_all("#strip canvas.map", "all => all.map(x => x.ariaLabel)")
+        assert said == [
+            f"block1: what speaks for {CLASSES[k]} is strongest at the {places[cell]}"
+            for k, cell in zip(answers, (row % 9, (row + 4) % 9), strict=False)
+        ]
+        note = page.locator("#viewer-note").inner_text()
+        taken = (
+            f"When the heat maps were made, this image was taken for {CLASSES[later.preds[row]]}."
+        )
+        assert (taken in note) == (row in (mended, broken))
+        page.keyboard.press("ArrowRight")
+    page.close()
+    assert opened.faults == []
+
+
+def test_a_large_map_says_that_it_is_kept_smaller(
+    browser: Browser, tmp_path: Path, predictions: Predictions
+) -> None:
+    run = make_run(tmp_path / "a", find_recipe("base"), predictions, gallery=False)
+    wrong = np.flatnonzero(~predictions.correct)[:1]
+    maps = [
+        LayerMaps(f"block{side}", *np.ones((2, 1, side, side), dtype=np.float32))
+        for side in (64, 4)
+    ]
+    pictures = np.zeros((150, 64, 64, 3), dtype=np.uint8)
+    write_gallery(run, pictures, predictions, rows=wrong, maps=maps, method="m")
+    opened = Opened(browser, build(run))
+    opened.page.check("#mapped")
+    opened.page.locator(".card").first.click()
+    heads = opened.page.locator("#strip thead th").all_inner_texts()
+    assert [" ".join(head.split()) for head in heads] == [
+        "image",
+        "block64 64 × 64 map, kept as 32 × 32",
+        "block4 4 × 4 map, too coarse to say where",
+    ]
+    assert opened.page.locator("#strip canvas.map").count() == 4
+    opened.page.close()
+    assert opened.faults == []
 
 
 def test_names_from_outside_stay_text(browser: Browser, tmp_path: Path) -> None:

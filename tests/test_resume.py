@@ -199,7 +199,11 @@ def test_other_data_is_refused(tmp_path: Path, tiny: resight.Dataset) -> None:
 
 
 def test_without_a_name_the_newest_run_is_resumed(tmp_path: Path) -> None:
-    stopped_after(1, tmp_path / "runs")
-    assert resight.resume(out=tmp_path / "runs").folder == tmp_path / "runs" / "run"
+    out = tmp_path / "runs"
+    earlier = stopped_after(1, out).rename(out / "earlier")
+    run = stopped_after(1, out)
+    (earlier / "report.html").write_text("looked at again, but not trained")
+    os.utime(earlier / "last.pt", (1, 1))
+    assert resight.resume(out=out).folder == run
     with pytest.raises(UsageError, match="there is no run in"):
         resight.resume(out=tmp_path / "nowhere")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from .cli_options import Device, Show, progress
+from .errors import ResightError
 from .mistakes import Rank, by_pair
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def explain(
     *pictures: Path,
     layers: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     method: str | None = None,
-    rank: Rank = "loss",
+    rank: Rank | None = None,
     images: int | None = None,
     label: str | None = None,
     data: str | None = None,
@@ -43,7 +44,7 @@ def explain(
         grad-cam, grad-cam++, hirescam, layercam, xgrad-cam, eigen-cam, score-cam, ablation-cam
         or finer-cam.
     rank
-        What makes a mistake worse than another.
+        What makes a mistake worse than another; by default its loss.
     images
         How many on each sheet.
     label
@@ -71,14 +72,22 @@ def explain(
         )
     if show.json:
         print(json.dumps(as_json(found)))
-        return 0
-    if not pictures:
+    else:
+        print_found(found, mistakes=not pictures)
+    if show.quiet:  # otherwise the watch has said so
+        for line in found.failed:
+            print(f"resight: {line}", file=sys.stderr)
+    return ResightError.exit_code if found.failed else 0
+
+
+def print_found(found: "Explanation", *, mistakes: bool) -> None:
+    """What was found, and where it lies."""
+    if mistakes:
         print_mistakes(found)
     if found.layers:
-        print(f"heat maps   {found.method} at {', '.join(found.layers)}")
+        say(f"heat maps   {found.method} at {', '.join(found.layers)}")
     for name in found.files:
-        print(f"written     {found.folder / name}")
-    return 0
+        say(f"written     {found.folder / name}")
 
 
 def print_mistakes(found: "Explanation") -> None:
@@ -107,4 +116,5 @@ def as_json(found: "Explanation") -> dict[str, object]:
         "mistakes": [asdict(mistake) for mistake in found.mistakes],
         "suspicious": [asdict(label) for label in found.suspicious],
         "notes": list(found.notes),
+        "failed": list(found.failed),
     }

@@ -1,21 +1,23 @@
 """Heat maps as sheets and galleries take them: which layers, in which batches, as arrays."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .augment import normalise
-from .cam import heatmaps
+from .cam import Heatmaps, faithfulness, heatmaps
 from .cam.capture import bare, borrowed, find_layers, map_sizes, named_layers, no_map
 from .datasets import Split, Statistics
 from .recipe import Method
 from .recipe_text import suggest
-from .records import Ints
+from .records import Ints, Predictions
 
-Evidence = dict[str, NDArray[np.float32]]  # layer -> (R, 2, h, w), raw and signed
+Floats = NDArray[np.float32]
+Evidence = dict[str, Floats]  # layer -> (R, 2, h, w), raw and signed
 
 PER_IMAGE = ("score-cam", "ablation-cam")  # many passes an image: not for thousands of images
 
@@ -62,24 +64,99 @@ def evidence(
     *,
     layers: Sequence[str],
     method: Method,
+    rows: Ints | None = None,
+    side: int | None = None,
     on_batch: Callable[[int], None] = lambda done: None,
 ) -> Evidence:
     """Maps of R images for two classes each, (R, 2), on the CPU; values that are no numbers are 0.
 
-    Finer-CAM tells each of the two from the other.
+    The images are those at `rows`, all by default. With `side` a map has at most so many cells a
+    side, means of its positive evidence. Finer-CAM tells each of the two classes from the other.
     """
+    rows = np.arange(len(split)) if rows is None else rows
     pixels = split.images.shape[-2] * split.images.shape[-1]
     batch = max(1, 256 * 32 * 32 // pixels)
-    device = next((p.device for p in model.parameters()), split.images.device)
-    parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}
-    for first in range(0, len(split), batch):
-        images = normalise(split.images[first : first + batch].to(device), stats)
-        both = torch.from_numpy(classes[first : first + batch]).to(device)  # (n, 2)
+    parts: dict[str, list[Floats]] = {layer: [] for layer in layers}
+    for first in range(0, len(rows), batch):
+        images = _normalised(model, split, stats, rows[first : first + batch])
+        both = torch.from_numpy(classes[first : first + batch]).to(images.device)  # (n, 2)
         maps = _two_classes(model, images, both, layers, method)
         for layer in layers:
-            parts[layer].append(maps[layer].nan_to_num(0.0, 0.0, 0.0).cpu())
-        on_batch(min(first + batch, len(split)))
-    return {layer: torch.cat(maps).numpy() for layer, maps in parts.items()}
+            values = maps[layer].nan_to_num(0.0, 0.0, 0.0).cpu().numpy()
+            parts[layer].append(values if side is None else averaged(values, side))
+        on_batch(min(first + batch, len(rows)))
+    return {layer: np.concatenate(maps) for layer, maps in parts.items()}
+
+
+def averaged(maps: Floats, side: int) -> Floats:
+    """(..., h, w) as it is, or the positive evidence as means in at most `side` cells a side."""
+    h, w = maps.shape[-2:]
+    if max(h, w) <= side:
+        return maps
+    size = (min(h, side), min(w, side))
+    return np.asarray(F.adaptive_avg_pool2d(torch.from_numpy(maps).relu(), size).numpy())
+
+
+def areas(
+    model: nn.Module,
+    split: Split,
+    stats: Statistics,
+    classes: Ints,
+    maps: Mapping[str, Floats],
+    *,
+    rows: Ints | None = None,
+) -> dict[str, Floats]:
+    """Layer -> (R, 2): areas under the deletion and the insertion curve, see `cam.faithfulness`.
+
+    Of `classes` (R,) by the first of the two maps; images and maps are those of `evidence`.
+    """
+    rows = np.arange(len(split)) if rows is None else rows
+    if not len(rows):
+        return {layer: np.zeros((0, 2), dtype=np.float32) for layer in maps}
+    images = _normalised(model, split, stats, rows)
+    size = (images.shape[2], images.shape[3])
+    said = torch.from_numpy(classes)[:, None].to(images.device)  # (R, 1)
+    found = {}
+    for layer, values in maps.items():
+        first = torch.from_numpy(values[:, :1]).to(images.device)  # (R, 1, h, w)
+        of = Heatmaps({layer: first}, said, images.new_zeros(len(rows), 0), "", size, ())
+        curves = faithfulness(model, images, of)
+        found[layer] = torch.cat([curves.deletion, curves.insertion], dim=1).cpu().numpy()
+    return found
+
+
+def areas_table(
+    predictions: Predictions, rows: Ints, areas_of: Evidence, method: str
+) -> list[list[object]]:
+    """A header, and for each row and layer the areas of the predicted class, to four places."""
+    lines: list[list[object]] = [["id", "method", "layer", "class", "deletion", "insertion"]]
+    for i, row in enumerate(rows.tolist()):
+        said = predictions.classes[predictions.preds[row]]
+        for layer, values in areas_of.items():
+            pair = [round(float(value), 4) for value in values[i]]
+            lines.append([predictions.ids[row], method, layer, said, *pair])
+    return lines
+
+
+def two_classes(predictions: Predictions) -> Ints:
+    """(N, 2) whose heat maps are shown: the predicted class, and the true one or the runner-up."""
+    unsaid = predictions.correct | (predictions.labels < 0)
+    others = np.where(unsaid, runners_up(predictions), predictions.labels)
+    return np.stack([predictions.preds, others], axis=1)
+
+
+def runners_up(predictions: Predictions) -> Ints:
+    """(N,) the class with the second largest logit."""
+    logits = predictions.logits.copy()
+    logits[np.arange(len(predictions)), predictions.preds] = -np.inf
+    return np.asarray(logits.argmax(axis=1), dtype=np.int64)
+
+
+def _normalised(model: nn.Module, split: Split, stats: Statistics, rows: Ints) -> Tensor:
+    """(n, C, H, W) on the device of the model."""
+    device = next((p.device for p in model.parameters()), split.images.device)
+    at = torch.from_numpy(rows).to(split.images.device)
+    return normalise(split.images[at].to(device), stats)
 
 
 def _two_classes(

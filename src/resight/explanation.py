@@ -1,6 +1,7 @@
 """Why it was wrong: a run's mistakes, or pictures of one's own, and where the network looked."""
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -9,28 +10,29 @@ from torch import nn
 
 from . import figures
 from .artefacts import draw_sheets
-from .datasets import Dataset, Split, read_pictures
+from .cam import METHODS
+from .datasets import Dataset, Split, hold_out, read_pictures
 from .errors import ResightError, UsageError
 from .evaluation import predict_split
-from .evidence import check_layers, evidence, usual_layers
+from .evidence import areas, check_layers, evidence, two_classes, usual_layers
 from .figures import LayerHeat, Shown
-from .mistakes import Rank, mistakes, sheet_rows
-from .preparation import Watch, find_dataset, pick_device, split_and_measure
+from .mistakes import Rank, check_rank, mistakes, sheet_rows
+from .preparation import Watch, find_dataset, pick_device
 from .recipe import Explain
 from .recipe_text import overlay, suggest
-from .records import Ints
-from .run_explanation import Explanation, Subject, as_pictures, explain_run, runners_up
+from .records import Ints, Predictions
+from .run_explanation import Explanation, Subject, as_pictures, explain_run
 from .run_folder import ModelInfo, RunFolder
 from .trained import load_model
 
 
 def explain(
     run: str | Path,
-    images: Sequence[str | Path] = (),
+    images: Sequence[str | Path] | str | Path = (),
     *,
-    layers: Sequence[str] | None = None,
+    layers: Sequence[str] | str | None = None,
     method: str | None = None,
-    rank: Rank = "loss",
+    rank: Rank | None = None,
     count: int | None = None,
     label: str | None = None,
     data: Dataset | str | Path | None = None,
@@ -46,27 +48,72 @@ def explain(
     into a new folder inside it, for the predicted class and the runner-up, or the true class
     where `label` names it and the network says another.
 
-    `layers`, `method` and `count` stand in for the knobs in the recipe's section `explain`.
-    `data` is the run's own data set, where it has moved or was passed in from Python.
+    `layers`, `method` and `count` stand in for the knobs in the recipe's section `explain`. `rank`
+    says which mistakes are the worst, by default those of largest loss. `data` is the run's own
+    data set, where it has moved or was passed in from Python. A lone layer or picture need not be
+    in a list. Steps that fail are in `failed` of the result; the others are done.
 
     Raises:
-        UsageError: no such run, layer, method, label or picture, or the data is not the run's.
+        UsageError: no such run, layer, method, rank, label or picture; the data is not the run's;
+            or what is for pictures goes with none, or what is for the test set with pictures.
         ResightError: the run was stopped before its end, or a file cannot be written.
     """
+    paths = [Path(p) for p in ([images] if isinstance(images, str | Path) else images)]
+    names = [layers] if isinstance(layers, str) else layers and list(layers)
+    _check_asked(pictures=bool(paths), rank=rank, count=count, data=data, label=label)
     watch = watch or (lambda event: None)
     folder = RunFolder.open(Path(run))
     chosen = pick_device(device)
     module, info = load_model(folder, model, chosen)
-    given = {"layers": layers and list(layers), "method": method, "images": count}
+    given = {"layers": names, "method": method, "images": count}
     changes = {"explain": {key: value for key, value in given.items() if value is not None}}
     asked = overlay(info.recipe, changes, origin="flags").explain
     if asked.layers:
         check_layers(module, asked.layers, (info.channels, info.image_size, info.image_size))
-    if images:
-        paths = [Path(image) for image in images]
+    if paths:
         return _explain_pictures(folder, module, info, paths, asked, label=label)
-    if label is not None:
+    dataset = _own_data(folder, info, data, offline=offline, watch=watch)
+    predictions = _predictions(module, info, dataset.test.to(chosen))
+    train, fraction = dataset.train, info.recipe.data.val_fraction
+    if fraction is not None:
+        train, _ = hold_out(train, fraction, info.recipe.seed)
+    subject = Subject(module, info.recipe, info.stats, train, dataset.test, predictions)
+    rank = rank or "loss"
+    _draw_sheets(folder.path, subject, asked.images, rank)
+    return explain_run(folder, subject, asked, rank=rank, watch=watch)
+
+
+def _check_asked(
+    *,
+    pictures: bool,
+    rank: str | None,
+    count: int | None,
+    data: Dataset | str | Path | None,
+    label: str | None,
+) -> None:
+    """UsageError unless all that is said can be heeded: before anything is loaded."""
+    if rank is not None:
+        check_rank(rank)
+    if not pictures and label is not None:
         raise UsageError(f"label = {label!r} is for pictures of your own; name them as well")
+    source = data.name if isinstance(data, Dataset) else data
+    for name, value in (("images", count), ("rank", rank), ("data", source)):
+        if pictures and value is not None:
+            raise UsageError(
+                f"{name} = {value} is for the run's own test set; leave it out, "
+                "or leave out the pictures"
+            )
+
+
+def _own_data(
+    folder: RunFolder,
+    info: ModelInfo,
+    data: Dataset | str | Path | None,
+    *,
+    offline: bool,
+    watch: Watch,
+) -> Dataset:
+    """The data set that the finished run was tested on."""
     finished = folder.read_summary()
     if not finished["test"]:
         raise ResightError(
@@ -79,19 +126,36 @@ def explain(
             f"the data in {dataset.name} is not what the run was tested on; give the same data, "
             "or name picture files to explain these"
         )
-    predictions = predict_split(
-        module,
-        dataset.test.to(chosen),
+    return dataset
+
+
+def _predictions(model: nn.Module, info: ModelInfo, split: Split) -> Predictions:
+    return predict_split(
+        model,
+        split,
         info.stats,
         classes=info.classes,
         training=info.recipe.training,
         evaluation=info.recipe.evaluation,
     )
-    train = split_and_measure(info.recipe, dataset, chosen).train
-    subject = Subject(module, info.recipe, info.stats, train, dataset.test, predictions)
-    rows = sheet_rows(predictions, asked.images, rank=rank)
-    draw_sheets(folder.path, predictions, as_pictures(dataset.test), rows, rank)
-    return explain_run(folder, subject, asked, rank=rank, watch=watch)
+
+
+def _draw_sheets(path: Path, subject: Subject, count: int, rank: Rank) -> None:
+    """The sheets without heat maps. Where they change, those with heat maps of old are removed.
+
+    So the sheets of all methods in a run folder show the same images.
+    """
+    kinds = ("misclassified", "correct")
+
+    def content() -> list[bytes]:
+        return [file.read_bytes() for kind in kinds if (file := path / f"{kind}.png").exists()]
+
+    before = content()
+    rows = sheet_rows(subject.predictions, count, rank=rank)
+    draw_sheets(path, subject.predictions, as_pictures(subject.test), rows, rank)
+    if content() != before:
+        for kind, method in product(kinds, METHODS):
+            (path / f"{kind}_{method}.png").unlink(missing_ok=True)
 
 
 def _explain_pictures(
@@ -116,23 +180,15 @@ def _explain_pictures(
     known = -1 if label is None else info.classes.index(label)
     split = Split(split.images, torch.full_like(split.labels, known), split.ids)
     device = next((p.device for p in model.parameters()), split.images.device)
-    predictions = predict_split(
-        model,
-        split.to(device),
-        info.stats,
-        classes=info.classes,
-        training=info.recipe.training,
-        evaluation=info.recipe.evaluation,
-    )
-    unsaid = predictions.correct | (predictions.labels < 0)
-    others = np.where(unsaid, runners_up(predictions), predictions.labels)
-    both = np.stack([predictions.preds, others], axis=1)
+    predictions = _predictions(model, info, split.to(device))
+    both = two_classes(predictions)
     maps = evidence(model, split, info.stats, both, layers=layers, method=asked.method)
+    numbers = areas(model, split, info.stats, predictions.preds, maps)
     path = _new_folder(folder.path, paths[0].stem)
-    rows, pictures = np.arange(len(split)), as_pictures(split)
+    rows, others, pictures = np.arange(len(split)), both[:, 1], as_pictures(split)
 
     def heats(at: Ints) -> list[LayerHeat]:
-        return [LayerHeat(layer, values[at]) for layer, values in maps.items()]
+        return [LayerHeat(layer, values[at], numbers[layer][at]) for layer, values in maps.items()]
 
     files = []
     if len(split) > 1:

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from .errors import UsageError
 from .metrics import confusion, top_losses
+from .recipe_text import suggest
 from .records import Ints, Predictions
 
 Rank = Literal["loss", "confidence", "margin"]
@@ -39,7 +41,11 @@ class SuspiciousLabel:
 
 
 def mistakes(predictions: Predictions, *, rank: Rank = "loss") -> list[Mistake]:
-    """Every mistake, the worst first: by loss, by confidence or by margin; equals by loss."""
+    """Every mistake, the worst first: by loss, by confidence or by margin; equals by loss.
+
+    Raises UsageError for another `rank`.
+    """
+    check_rank(rank)
     order = top_losses(predictions)
     order = order[~predictions.correct[order]]
     confidence = predictions.confidence
@@ -61,6 +67,15 @@ def mistakes(predictions: Predictions, *, rank: Rank = "loss") -> list[Mistake]:
     ]
 
 
+def check_rank(rank: str) -> None:
+    """UsageError unless mistakes can be ranked so."""
+    if rank not in get_args(Rank):
+        raise UsageError(
+            f"rank = {rank!r}{suggest(str(rank), get_args(Rank))} "
+            f"(valid: {', '.join(get_args(Rank))})"
+        )
+
+
 def by_pair(found: Sequence[Mistake]) -> dict[tuple[str, str], list[Mistake]]:
     """(true, predicted) -> its mistakes in their order; the most frequent pair first."""
     pairs: dict[tuple[str, str], list[Mistake]] = {}
@@ -76,6 +91,15 @@ def sheet_rows(predictions: Predictions, count: int, *, rank: Rank = "loss") -> 
     right = np.flatnonzero(predictions.correct)
     right = right[np.linspace(0, len(right) - 1, min(count, len(right))).astype(int)]
     return np.array(wrong, dtype=np.int64), right
+
+
+def more_rows(predictions: Predictions, most: int, sheet: Ints) -> Ints:
+    """Rows for the gallery beside those on the sheets: mistakes, then right answers evenly."""
+    wrong = np.array([m.row for m in mistakes(predictions)], dtype=np.int64)
+    wrong = wrong[~np.isin(wrong, sheet)][: max(most - len(sheet), 0)]
+    right = np.setdiff1d(np.flatnonzero(predictions.correct), sheet)
+    room = min(max(most - len(sheet) - len(wrong), 0), len(right))
+    return np.concatenate([wrong, right[np.linspace(0, len(right) - 1, room).astype(int)]])
 
 
 def suspicious_labels(predictions: Predictions) -> list[SuspiciousLabel]:

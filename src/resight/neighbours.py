@@ -1,7 +1,8 @@
 """Which training images a network takes for most alike: neighbours by its last features."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from .datasets import Split, Statistics
 from .errors import UsageError
 from .evaluation import predict_split
 from .recipe import Training
+
+COMPARED = 10_000  # images of 32 px, at most, among which neighbours are looked for
 
 
 def features(
@@ -31,6 +34,67 @@ def features(
     return torch.cat(batches)
 
 
+@dataclass(frozen=True)
+class Alike:
+    """Images of one class, the most alike first, with their cosines."""
+
+    images: Split
+    cosines: tuple[float, ...]
+
+
+def most_alike(
+    model: nn.Module,
+    queries: Split,
+    train: Split,
+    pairs: Sequence[tuple[int, int]],
+    stats: Statistics,
+    *,
+    k: int,
+    training: Training | None = None,
+) -> tuple[list[tuple[Alike, Alike]], str]:
+    """For each query the k images of `train` most alike to it in either class of its pair.
+
+    Of large classes and of large images only some are compared, see `to_compare`; the text is a
+    line that says how many.
+    """
+    classes = {label for pair in pairs for label in pair}
+    compared = train.select(to_compare(train, classes))
+    device = next((p.device for p in model.parameters()), train.images.device)
+    asked, known = (
+        features(model, split.to(device), stats, training=training).cpu()
+        for split in (queries, compared)
+    )
+
+    def of_class(query: Tensor, label: int) -> Alike:
+        own = (compared.labels == label).nonzero().flatten().cpu()
+        rows, cosines = nearest(query[None], known[own], k)
+        return Alike(compared.select(own[rows[0]]), tuple(cosines[0].tolist()))
+
+    found = [
+        (of_class(query, one), of_class(query, other))
+        for query, (one, other) in zip(asked, pairs, strict=True)
+    ]
+    there = sum(int((train.labels == label).sum()) for label in classes)
+    among = f"{len(compared):,} of {there:,}" if len(compared) < there else f"{there:,}"
+    text = (
+        f"most alike among {among} training images of these classes, by cosine of the features "
+        "that the last linear layer is given"
+    )
+    return found, text
+
+
+def to_compare(split: Split, classes: Collection[int]) -> Tensor:
+    """Rows (M,) of images of these classes, evenly, as many as can be looked at in a short time.
+
+    That is 10,000, or as many as have the pixels of 10,000 images of 32 px.
+    """
+    of_classes = torch.isin(split.labels, torch.tensor(sorted(classes)).to(split.labels))
+    rows = of_classes.nonzero().flatten()
+    pixels = split.images.shape[-2] * split.images.shape[-1]
+    most = min(COMPARED, max(1, COMPARED * 32 * 32 // pixels), len(rows))
+    return rows[torch.linspace(0, len(rows) - 1, most).long()]
+
+
 def nearest(queries: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k of `candidates` (N, D) most alike to each of `queries` (M, D), by cosine.
 
@@ -48,8 +112,8 @@ def _inputs_of_linear(model: nn.Module) -> Iterator[list[Tensor]]:
     batches: list[Tensor] = []
     latest: list[Tensor] = []
 
-    def keep(layer: nn.Module, args: tuple[Any, ...]) -> None:
-        latest[:] = [args[0].detach()]
+    def keep(layer: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        latest[:] = [(args[0] if args else named["input"]).detach()]
 
     def collect(model: nn.Module, args: Any, output: Any) -> None:
         if not latest:
@@ -60,7 +124,7 @@ def _inputs_of_linear(model: nn.Module) -> Iterator[list[Tensor]]:
         batches.append(latest.pop().flatten(1).float())  # (n, D)
 
     hooks = [
-        layer.register_forward_pre_hook(keep)
+        layer.register_forward_pre_hook(keep, with_kwargs=True)
         for layer in model.modules()
         if isinstance(layer, nn.Linear)
     ]

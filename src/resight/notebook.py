@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
@@ -33,7 +34,8 @@ from .schedules import Schedule, describe
 
 KINDS = (Dataset, Explanation, Heatmaps, History, LRCurve, Predictions, Run, Schedule)
 
-_MOST = 10  # images of which the heat maps are shown, and sheets of an explanation
+_MOST = 10  # images and classes of which heat maps are shown, and sheets of an explanation
+_ACROSS = 60  # maps in a row, about
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,10 @@ def _dataset(data: Dataset) -> Display:
 
 
 def _heatmaps(maps: Heatmaps, images: Tensor | None, classes: Sequence[str]) -> Display:
-    """A row an image, the first ten: what it was taken for, and every layer and class."""
+    """A row an image, the first ten: what it was taken for, and every layer and class.
+
+    Of many classes, those with the largest logits of each image.
+    """
     n, k = maps.logits.shape
     if images is not None and (
         images.ndim != 4
@@ -208,15 +213,25 @@ def _heatmaps(maps: Heatmaps, images: Tensor | None, classes: Sequence[str]) -> 
     said = [
         f"{100 * p:.0f} %  {names[i]}" for p, i in zip(*(x.tolist() for x in best), strict=True)
     ]
+    shown = maps.classes[:_MOST]  # (n, M)
+    m, most = shown.shape[1], max(2, min(_MOST, _ACROSS // len(maps.maps)))
+    at = torch.arange(m, device=shown.device).expand(shown.shape)
+    notes = maps.notes
+    if m > most:
+        at = maps.logits[:_MOST].gather(1, shown).topk(most, dim=1).indices  # (n, most)
+        notes = (f"of {m} classes the {most} of largest logit are shown", *notes)
     heats = [
-        LayerHeat(layer, raw[:_MOST].nan_to_num(0, 0, 0).cpu().numpy())
+        LayerHeat(
+            layer,
+            raw[:_MOST].take_along_dim(at[:, :, None, None], 1).nan_to_num(0, 0, 0).cpu().numpy(),
+        )
         for layer, raw in maps.maps.items()
     ]
-    of = [[names[c] for c in row] for row in maps.classes[:_MOST].tolist()]
+    of = [[names[c] for c in row] for row in shown.gather(1, at).tolist()]
     pictures = None if images is None else _pixels(images[:_MOST])
     figure = figures.heat_grid(pictures, said, heats, of)
     text = f"{maps.method} at {', '.join(heat.name for heat in heats)}, {len(said)} of {n} images"
-    return Display(text, (_png(figure),), maps.notes)
+    return Display(text, (_png(figure),), notes)
 
 
 def _pixels(images: Tensor) -> NDArray[np.uint8]:

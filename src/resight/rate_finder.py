@@ -16,6 +16,7 @@ from .errors import ResightError, UsageError
 from .evaluation import MIXED, in_layout
 from .lr_range import lr_range_test
 from .lr_rules import LRCurve, Scale, merge
+from .lr_verdict import FEWEST
 from .preparation import Beginning, Loading, Watch, begin, fresh_model
 from .presets import find_recipe
 from .recipe import Constant, Custom, MultiStep, Plateau, Recipe
@@ -72,7 +73,8 @@ def find_rate(begun: Beginning, ladder: Ladder, watch: Watch) -> LRCurve:
     """The range test of a run before its first step, which it leaves as it was.
 
     Each repeat has its own order of images, augmentation and, but for modules that were passed
-    in, weights.
+    in, weights. A test that breaks down early and tells nothing is done once more, with all its
+    steps below where it broke down.
 
     Raises:
         UsageError: no repeats, or validation is to be scored and there is none.
@@ -93,7 +95,15 @@ def find_rate(begun: Beginning, ladder: Ladder, watch: Watch) -> LRCurve:
         what = "learning-rate range test"
         if ladder.repeats > 1:
             what += f" {repeat + 1} of {ladder.repeats}"
-        curves.append(_climb(recipe, begun.splits, state, ladder, _Told(watch, what)))
+        told = _Told(watch, what)
+        curve = _climb(recipe, begun.splits, state, ladder, told)
+        broke_down = curve.stopped and len(curve.lrs) >= FEWEST and not curve.verdict.ok
+        if broke_down and ladder.end is None and repeat == 0:
+            # It broke down early, and most steps are left: take them all below where it did.
+            ladder = replace(ladder, start=float(curve.lrs[0]), end=float(curve.lrs[-1]))
+            again = _climb(recipe, begun.splits, state, ladder, told)
+            curve = replace(again, images=again.images + curve.images)
+        curves.append(curve)
     return merge(curves) if len(curves) > 1 else curves[0]
 
 

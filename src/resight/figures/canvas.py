@@ -6,15 +6,22 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from .style import Pictures, fit
+from ..errors import UsageError
+from .style import DPI, Pictures, fit
 
 GAP, HEAD = 0.12, 0.4  # inches: the space around things, the title
+_MOST = (2**16 - 1) / DPI  # inches: what matplotlib can draw has fewer than 2^16 px a side
 
 
 class Canvas:
     """Places are in inches from the upper left corner; words are cut to the room they have."""
 
     def __init__(self, width: float, height: float, title: str) -> None:
+        if max(width, height) > _MOST:
+            raise UsageError(
+                f"a picture of {width:.0f} x {height:.0f} inches is too large to draw; show fewer "
+                "layers, classes or images"
+            )
         self.figure = Figure(figsize=(width, height))
         self.figure.set_layout_engine("none")
         self.axes = self.figure.add_axes((0, 0, 1, 1))

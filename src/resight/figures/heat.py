@@ -21,6 +21,10 @@ from .style import BLUE, GREY, VERMILION, Pictures, house_style
 
 Maps = NDArray[np.float32]
 
+AREAS = (
+    "deletion, insertion: the predicted class's mean probability while the pixels of strongest "
+    "evidence go first, or come first; low deletion and high insertion are good"
+)
 COARSE = 5  # cells a side: a map with fewer cannot say where
 _PALETTE = (matplotlib.colormaps["inferno"](np.linspace(0, 1, 256))[:, :3] * 255).astype(np.uint8)
 _OPACITY = 0.8  # of the strongest evidence
@@ -33,6 +37,7 @@ class LayerHeat:
 
     layer: str
     maps: Maps  # (R, 2, h, w)
+    areas: Maps | None = None  # (R, 2) of the predicted class: deletion and insertion, see `cam`
 
     @property
     def name(self) -> str:
@@ -104,9 +109,9 @@ def heat_sheet(shown: Shown, heats: Sequence[LayerHeat], title: str) -> Figure:
     starts = [GAP + words + side + 0.2 + i * (3 * pitch + 0.16) for i in range(len(heats))]
     notes = _notes(heats, shown.pictures)
     other = " or ".join(sorted({shown.kind(i) for i in range(r)}))
-    top = HEAD + 0.42
+    top, row = HEAD + 0.42, pitch + _area_room(heats)
     end = starts[-1] + 3 * pitch if starts else GAP + words + side
-    canvas = Canvas(max(end + GAP, 4.5), top + max(r, 1) * pitch + 0.3 + 0.16 * len(notes), title)
+    canvas = Canvas(max(end + GAP, 4.5), top + max(r, 1) * row + 0.3 + 0.16 * len(notes), title)
     if r == 0:
         canvas.words(GAP, top + 0.3, "", "none of these pictures", 4, color=GREY, fontsize=11)
     for x, heat in zip(starts, heats, strict=True):
@@ -114,7 +119,7 @@ def heat_sheet(shown: Shown, heats: Sequence[LayerHeat], title: str) -> Figure:
         for i, name in enumerate(("predicted", other, "predicted, raw")):
             canvas.words(x + i * pitch, HEAD + 0.34, "", name, pitch, fontsize=7, color=GREY)
     for i in range(r):
-        y = top + i * pitch
+        y = top + i * row
         _caption(canvas, shown, i, (GAP, y + 0.2), words - 0.1)
         canvas.picture(GAP + words, y, side, shown.pictures[i])
         for x, heat in zip(starts, heats, strict=True):
@@ -122,7 +127,8 @@ def heat_sheet(shown: Shown, heats: Sequence[LayerHeat], title: str) -> Figure:
             for j in range(2):
                 _over(canvas, (x + j * pitch, y), side, shown.pictures[i], scaled[j])
             canvas.picture(x + 2 * pitch, y, side, _coloured(scaled[0]))
-    _legend(canvas, top + max(r, 1) * pitch + 0.1, notes)
+            _said_areas(canvas, heat, i, (x, y + side + 0.1), 3 * pitch)
+    _legend(canvas, top + max(r, 1) * row + 0.1, notes)
     return canvas.figure
 
 
@@ -135,7 +141,7 @@ def heat_strip(shown: Shown, heats: Sequence[LayerHeat], title: str) -> Figure:
     side = 1.25
     pitch, row = side + 0.06, side + 0.3
     starts = [GAP + side + 0.3 + i * (2 * pitch + 0.2) for i in range(len(heats))]
-    notes, top = _notes(heats, shown.pictures), HEAD + 0.24
+    notes, top = _notes(heats, shown.pictures), HEAD + 0.24 + _area_room(heats)
     width = max((starts[-1] + 2 * pitch if starts else 0) + GAP, 4.5)
     canvas = Canvas(width, top + 2 * row + 0.3 + 0.16 * len(notes), title)
     canvas.picture(GAP, top + 0.22, side, shown.pictures[0])
@@ -144,6 +150,7 @@ def heat_strip(shown: Shown, heats: Sequence[LayerHeat], title: str) -> Figure:
     kinds = (("predicted", predictions.preds[at]), (shown.kind(0), shown.others[0]))
     for x, heat in zip(starts, heats, strict=True):
         canvas.words(x, HEAD + 0.14, "", heat.name, 2 * pitch, fontsize=9, fontweight="bold")
+        _said_areas(canvas, heat, 0, (x, HEAD + 0.28), 2 * pitch)
         scaled = evidence(heat.maps[0])  # (2, h, w)
         for j, (kind, k) in enumerate(kinds):
             y = top + j * row + 0.22
@@ -168,6 +175,11 @@ def check(shown: Shown, heats: Sequence[LayerHeat]) -> None:
             raise UsageError(
                 f"the heat maps at {heat.layer} are {heat.maps.shape}; for {r} rows they must be "
                 f"({r}, 2, h, w)"
+            )
+        if heat.areas is not None and heat.areas.shape != (r, 2):
+            raise UsageError(
+                f"the areas at {heat.layer} are {heat.areas.shape}; for {r} rows they must be "
+                f"({r}, 2)"
             )
 
 
@@ -209,6 +221,21 @@ def _caption(canvas: Canvas, shown: Shown, i: int, place: tuple[float, float], r
     canvas.words(x, y + 0.31, "", predictions.ids[row], room, fontsize=6.5, color=GREY)
 
 
+def _area_room(heats: Sequence[LayerHeat]) -> float:
+    """Inches that the line of deletion and insertion needs."""
+    return 0.14 if any(heat.areas is not None for heat in heats) else 0.0
+
+
+def _said_areas(
+    canvas: Canvas, heat: LayerHeat, i: int, place: tuple[float, float], room: float
+) -> None:
+    """Deletion and insertion of the predicted class, where they are known."""
+    if heat.areas is not None:
+        deletion, insertion = heat.areas[i]
+        text = f"deletion {deletion:.2f}   insertion {insertion:.2f}"
+        canvas.words(*place, "", text, room, fontsize=6.5, color=GREY)
+
+
 def _legend(canvas: Canvas, y: float, notes: Sequence[str]) -> None:
     look = {"fontsize": 7, "color": GREY}
     room = canvas.figure.get_figwidth() - 2 * GAP
@@ -231,4 +258,6 @@ def _notes(heats: Sequence[LayerHeat], pictures: Pictures) -> list[str]:
                 "map is too coarse to say where"
             )
     blank = any((heat.maps.max(axis=(2, 3), initial=0) <= 0).any() for heat in heats)
+    if any(heat.areas is not None for heat in heats):
+        notes.append(AREAS)
     return notes + ['"none": all evidence for that class is negative or 0'] * blank

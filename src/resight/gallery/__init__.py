@@ -4,8 +4,9 @@
     gallery/pictures-*.webp      the test images as tiles of one picture
     gallery/maps-*.png           per layer, heat maps as tiles of 16 grey levels
 
-Mistakes and images with heat maps are kept in better quality than the rest. What does not fit is
-made coarser first; then correct images are left out, evenly, and `notes` says so.
+Pictures are kept with at most 64 px a side, heat maps with at most 32 cells. Mistakes and images
+with heat maps come in better quality than the rest. What does not fit is made coarser first; then
+images are left out, correct ones before mistakes, and `notes` says so.
 """
 
 import itertools
@@ -22,12 +23,22 @@ from numpy.typing import NDArray
 from ..errors import ResightError, UsageError
 from ..files import replacing, write_text
 from ..records import Ints, Predictions
-from .atlas import Pictures, map_atlas, picture_atlases, shrunk
+from .atlas import (
+    MAP_SIDES,
+    Pictures,
+    area_averaged,
+    map_atlas,
+    most_tiles,
+    picture_atlases,
+    shrunk,
+)
 
-FORMAT = 1
+FORMAT = 2
 PAGE_BYTES = 2_950_000  # of the page that all of this is put into, as base64
-_TEXT_BYTES = 230_000  # of that page without pictures, ids and numbers
-_ROW_BYTES = 18  # of that text, the numbers of an image
+_TEXT_BYTES = 230_000  # of that page without pictures, images' numbers and classes
+_ROW_BYTES = 18  # the numbers of an image
+_CLASS_BYTES = 1_150  # a class in a figure
+_PAIR_BYTES = 13  # a cell of the confusion matrix that is not 0
 _MAP_SHARE = 0.35  # of the room, at most
 
 
@@ -38,6 +49,7 @@ class LayerMaps:
     layer: str
     pred: NDArray[np.float32]  # (M, h, w) evidence for the predicted class
     true: NDArray[np.float32]  # (M, h, w) evidence for the true class
+    whole: tuple[int, int] | None = None  # h, w of the layer's own maps, where these are means
 
     @property
     def size(self) -> tuple[int, int]:
@@ -59,16 +71,27 @@ class Gallery:
     """What `gallery.json` says. Rows are those of the test set, ascending.
 
     The tiles of a layer are the maps for the predicted class of every row in `map_rows`, then
-    those for the true class of the rows that are wrong: for the others they are the same.
+    those for the true class of `true_rows`, the wrong ones: for the others they are the same.
+
+    Which rows those are is kept, since predictions that are made again, on another device or in
+    another precision, need not agree on every image.
     """
 
     images: int  # in the test set
     ids: str  # digest of their ids
+    preds: tuple[int, ...]  # predicted class of each of them, when this was made
     method: str
     pictures: tuple[tuple[Sheet, tuple[int, ...]], ...]  # with the rows whose pictures they are
     map_rows: tuple[int, ...]
-    maps: tuple[tuple[Sheet, str], ...]  # with the layer
+    true_rows: tuple[int, ...]  # of `map_rows`
+    maps: tuple[tuple[Sheet, str, tuple[int, int]], ...]  # with the layer and its maps' own size
     notes: tuple[str, ...]  # what was left out, one line each
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of all atlases."""
+        sheets = [*(sheet for sheet, _ in self.pictures), *(sheet for sheet, *_ in self.maps)]
+        return tuple(sheet.file for sheet in sheets)
 
 
 def write_gallery(
@@ -92,7 +115,7 @@ def write_gallery(
     rows = np.asarray(rows if maps else [], dtype=np.int64)
     _check(pictures, predictions, rows, maps)
     wrong = np.flatnonzero(~predictions.correct)
-    room = _room(predictions.ids)
+    room = _room(predictions)
     mapped, layers = _pack_maps(rows, maps, predictions.correct, int(_MAP_SHARE * room))
     first = np.union1d(wrong, mapped)
     rest = np.setdiff1d(np.arange(len(predictions)), first)
@@ -109,15 +132,17 @@ def write_gallery(
     gallery = Gallery(
         images=len(predictions),
         ids=digest(predictions.ids),
+        preds=tuple(predictions.preds.tolist()),
         method=method,
         pictures=tuple(
             (Sheet(_put(path, "pictures", "webp", content), columns, side), tuple(kept.tolist()))
             for kept, columns, content in atlases
         ),
         map_rows=tuple(mapped.tolist()),
+        true_rows=tuple(mapped[~predictions.correct[mapped]].tolist()),
         maps=tuple(
-            (Sheet(_put(path, "maps", "png", content), columns, size), layer)
-            for layer, size, columns, content in layers
+            (Sheet(_put(path, "maps", "png", content), columns, kept), m.layer, m.whole or m.size)
+            for m, kept, columns, content in layers
         ),
         notes=tuple(
             f"{what} of {kept:,} of {wanted:,} images are kept, for size"
@@ -129,7 +154,7 @@ def write_gallery(
         ),
     )
     write_text(path / "gallery.json", json.dumps({"format": FORMAT, **asdict(gallery)}) + "\n")
-    _remove_old(path, {sheet.file for sheet, _ in (*gallery.pictures, *gallery.maps)})
+    _remove_old(path, set(gallery.files))
 
 
 def read_gallery(folder: Path) -> Gallery | None:
@@ -148,27 +173,34 @@ def read_gallery(folder: Path) -> Gallery | None:
         gallery = Gallery(
             images=int(found["images"]),
             ids=str(found["ids"]),
+            preds=tuple(map(int, found["preds"])),
             method=str(found["method"]),
             pictures=tuple((_sheet(sheet), tuple(rows)) for sheet, rows in found["pictures"]),
             map_rows=tuple(found["map_rows"]),
-            maps=tuple((_sheet(sheet), str(layer)) for sheet, layer in found["maps"]),
+            true_rows=tuple(found["true_rows"]),
+            maps=tuple(
+                (_sheet(sheet), str(layer), (int(high), int(wide)))
+                for sheet, layer, (high, wide) in found["maps"]
+            ),
             notes=tuple(found["notes"]),
         )
-        rows = [row for _, kept in gallery.pictures for row in kept]
-        if not {*rows, *gallery.map_rows} <= set(range(gallery.images)):
-            raise ValueError(f"it names rows beyond its {gallery.images} images")
+        _check_rows(gallery)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResightError(f"{file} is damaged: {error}") from error
-    missing = [s.file for s, _ in (*gallery.pictures, *gallery.maps) if not _inside(file, s.file)]
+    missing = [name for name in gallery.files if not _inside(file, name)]
     if missing:
         raise ResightError(f"{file.parent} has no {missing[0]}")
     return gallery
 
 
 def digest(ids: Iterable[str]) -> str:
-    """Tells whether a gallery belongs to these predictions."""
-    text = "\n".join(ids).encode("utf-8", errors="surrogatepass")
-    return sha256(text).hexdigest()[:16]
+    """Tells whether a gallery belongs to these images."""
+    return sha256(as_written("\n".join(ids)).encode()).hexdigest()[:16]
+
+
+def as_written(text: str) -> str:
+    r"""What is read back of a name after `write_text`: bytes that are no UTF-8 are \udcXX."""
+    return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 
 def shared_start(ids: Sequence[str]) -> str:
@@ -176,6 +208,20 @@ def shared_start(ids: Sequence[str]) -> str:
     first, last = min(ids, default=""), max(ids, default="")
     same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
     return "".join(a for a, _ in same)
+
+
+def _check_rows(gallery: Gallery) -> None:
+    """Tiles are found by counting rows, so these must be ascending and belong together."""
+    pictured = [row for _, rows in gallery.pictures for row in rows]
+    lists = (*(rows for _, rows in gallery.pictures), gallery.map_rows, gallery.true_rows)
+    if not {*pictured, *gallery.map_rows} <= set(range(gallery.images)):
+        raise ValueError(f"it names rows beyond its {gallery.images} images")
+    if len(set(pictured)) < len(pictured) or any(list(x) != sorted(set(x)) for x in lists):
+        raise ValueError("its rows are not in the order of the images")
+    if not set(gallery.true_rows) <= set(gallery.map_rows):
+        raise ValueError("it has maps for the true class alone")
+    if len(gallery.preds) != gallery.images:
+        raise ValueError(f"it has {len(gallery.preds)} predictions of {gallery.images} images")
 
 
 def _sheet(found: dict[str, Any]) -> Sheet:
@@ -219,31 +265,47 @@ def _check(
             raise UsageError(f"a heat map at {m.layer} is not finite")
 
 
-def _room(ids: Sequence[str]) -> int:
-    """Bytes for pictures and maps: base64 makes 4 of 3."""
+def _room(predictions: Predictions) -> int:
+    """Bytes for pictures and maps: base64 makes 4 of 3. No fewer than 300,000, full or not."""
+    ids, k = predictions.ids, len(predictions.classes)
     shared = len(shared_start(ids))
+    pairs = min(k * k, k + int((~predictions.correct).sum()))  # at most
     text = _TEXT_BYTES + len(json.dumps([id[shared:] for id in ids])) + _ROW_BYTES * len(ids)
+    text += _CLASS_BYTES * k + _PAIR_BYTES * pairs
     return max(3 * (PAGE_BYTES - text) // 4, 300_000)
 
 
 def _pack_maps(
     rows: Ints, maps: Sequence[LayerMaps], correct: NDArray[np.bool_], room: int
-) -> tuple[Ints, list[tuple[str, tuple[int, int], int, bytes]]]:
+) -> tuple[Ints, list[tuple[LayerMaps, tuple[int, int], int, bytes]]]:
     """As many of `rows`, the first of them, as fit into `room` bytes, and what they need.
 
-    That is, for each layer: its name, the size of a map, columns and PNG. The rows returned, and
-    the maps, are in the order of the test set.
+    That is, for each layer: the size of a map as it is kept, columns and PNG. The rows returned,
+    and the maps, are in the order of the test set. Maps are made coarser before any is left out.
     """
-    count = len(rows)
+    side, *coarser = MAP_SIDES
+    small = [_kept(m, side) for m in maps]
+    count = min(len(rows), *(most_tiles(m.size) // 2 for m in small)) if maps else 0
     while count:
         kept = np.argsort(rows[:count])
         right = correct[rows[kept]]
-        packed = [(m.layer, m.size, *map_atlas(m.pred[kept], m.true[kept], right)) for m in maps]
-        size = sum(len(content) for *_, content in packed)
+        atlases = [map_atlas(m.pred[kept], m.true[kept], right) for m in small]
+        size = sum(len(content) for _, content in atlases)
         if size <= room:
-            return rows[kept], packed
-        count = min(count - 1, int(count * room / size))
+            of = zip(maps, small, atlases, strict=True)
+            return rows[kept], [(m, s.size, *atlas) for m, s, atlas in of]
+        if coarser:
+            small = [_kept(m, coarser[0]) for m in maps]
+            coarser = coarser[1:]
+        else:
+            count = min(count - 1, int(count * room / size))
     return np.zeros(0, dtype=np.int64), []
+
+
+def _kept(maps: LayerMaps, side: int) -> LayerMaps:
+    """Positive evidence alone, as sheets have it too, and at most `side` cells a side."""
+    pred, true = (area_averaged(np.maximum(m, 0), side) for m in (maps.pred, maps.true))
+    return LayerMaps(maps.layer, pred, true)
 
 
 def _remove_old(folder: Path, named: set[str]) -> None:

@@ -11,7 +11,9 @@ from PIL import Image
 from ..records import Ints
 
 SIDE = 64  # px, the longest side of a picture that is kept
+MAP_SIDES = (32, 24, 16, 12)  # cells, the longest side of a map that is kept; the first that fits
 LEVELS = 16  # of a heat map: 0 is none, 15 the strongest in this image at this layer
+_MOST_PX = 16_383  # a side of a WebP, and about what a browser draws
 _FIRST_SHARE = 0.3  # of the room, for the pictures that matter most, at least
 _QUALITIES = (100, 90, 82, 75, 68, 60, 50, 40, 30, 24, 20, 16, 12)  # of WebP; 100: lossless
 _SAMPLE = 400  # pictures that a quality is judged by
@@ -21,11 +23,10 @@ Maps = NDArray[np.float32]
 
 
 def map_atlas(pred: Maps, true: Maps, correct: NDArray[np.bool_]) -> tuple[int, bytes]:
-    """Columns and PNG of heat maps (M, h, w), quantised on one scale for both classes.
+    """Columns and PNG of heat maps (M, h, w) >= 0, quantised on one scale for both classes.
 
     The tiles are all of `pred`, then those of `true` that are not `correct` (M,).
     """
-    pred, true = np.maximum(pred, 0), np.maximum(true, 0)
     top = np.maximum(pred, true).max(axis=(1, 2), keepdims=True, initial=0)  # (M, 1, 1)
     scale = (LEVELS - 1) / np.where(top > 0, top, 1)  # no evidence at all stays 0
     tiles = np.concatenate([pred * scale, (true * scale)[~correct]])
@@ -33,6 +34,24 @@ def map_atlas(pred: Maps, true: Maps, correct: NDArray[np.bool_]) -> tuple[int, 
     image = Image.fromarray(atlas).convert("P")
     image.putpalette(np.repeat(np.arange(LEVELS) * 17, 3).astype(np.uint8).tobytes())
     return columns, _encoded(image, "PNG", bits=4, optimize=True)
+
+
+def area_averaged(maps: Maps, side: int) -> Maps:
+    """(M, h, w) -> maps of at most `side` cells a side; each is the mean over what it covers."""
+    high, wide = maps.shape[1:]
+    factor = side / max(high, wide)
+    if factor >= 1:
+        return maps
+    down, across = (_shares(n, max(1, round(n * factor))) for n in (high, wide))
+    return np.asarray(down @ maps @ across.T, dtype=np.float32)
+
+
+def _shares(cells: int, kept: int) -> Maps:
+    """(kept, cells) of each of `kept` equal parts of a line, the share that lies in each cell."""
+    ends = np.arange(kept + 1)[:, None] * (cells / kept)
+    start = np.arange(cells)
+    shared = np.minimum(ends[1:], start + 1) - np.maximum(ends[:-1], start)
+    return np.asarray(np.maximum(shared, 0) * (kept / cells), dtype=np.float32)
 
 
 def shrunk(pictures: Pictures) -> Pictures:
@@ -53,11 +72,14 @@ def picture_atlases(
     """Rows, columns and WebP of the `first` rows, then of the `rest`; in all at most `room` bytes.
 
     Both are made coarser until they fit, the first less so. Where the coarsest does not fit, rows
-    are left out evenly, of the rest before any of the first.
+    are left out evenly, of the rest before any of the first; likewise where one atlas is too small
+    for them all.
     """
+    most = most_tiles((pictures.shape[1], pictures.shape[2]))
     share = max(_FIRST_SHARE, 1.2 * len(first) / len(pictures)) if len(rest) else 1.0
     atlases = []
-    for rows, allowed in ((first, share * room), (rest, float(room))):
+    for wanted, allowed in ((first, share * room), (rest, float(room))):
+        rows = _evenly(wanted, most)
         while len(rows):
             allowed = min(allowed, room)
             quality = _quality_for(pictures[rows], allowed)
@@ -70,10 +92,15 @@ def picture_atlases(
                 break
             if coarsest:
                 count = min(len(rows) - 1, int(len(rows) * room / len(content)))
-                rows = rows[np.linspace(0, len(rows) - 1, count).astype(int)]
+                rows = _evenly(rows, count)
             else:
                 allowed *= 0.97  # the sample was easier than the whole
     return atlases
+
+
+def _evenly(rows: Ints, count: int) -> Ints:
+    """At most `count` of the rows."""
+    return rows[np.linspace(0, len(rows) - 1, count).astype(int)] if count < len(rows) else rows
 
 
 def _quality_for(pictures: Pictures, room: float) -> int:
@@ -84,11 +111,18 @@ def _quality_for(pictures: Pictures, room: float) -> int:
     return next((q for q in _QUALITIES if len(_webp(atlas, q)) <= limit), _QUALITIES[-1])
 
 
+def most_tiles(size: tuple[int, int]) -> int:
+    """How many tiles of height and width fit into one picture."""
+    return (_MOST_PX // size[0]) * (_MOST_PX // size[1])
+
+
 def side_by_side(tiles: Pictures) -> tuple[int, Pictures]:
     """(M, h, w, ...) as one picture that is about square, and how many lie in a row of it."""
-    columns = max(1, math.ceil(math.sqrt(len(tiles))))
-    lines = max(1, math.ceil(len(tiles) / columns))
     high, wide = tiles.shape[1:3]
+    columns = max(1, math.ceil(math.sqrt(len(tiles) * high / wide)))
+    columns = max(columns, math.ceil(len(tiles) / (_MOST_PX // high)))
+    columns = min(columns, _MOST_PX // wide)
+    lines = max(1, math.ceil(len(tiles) / columns))
     atlas = np.zeros((lines * columns, *tiles.shape[1:]), dtype=np.uint8)
     atlas[: len(tiles)] = tiles
     atlas = atlas.reshape(lines, columns, *tiles.shape[1:]).swapaxes(1, 2)

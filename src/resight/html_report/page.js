@@ -21,8 +21,11 @@
   const idOf = (row) => data.idPrefix + data.ids[row];
   const shared = data.idPrefix.replace(/[\p{L}\p{N}.]*$/u, "").length; // cut at a separator
   const right = (row) => labels[row] === preds[row];
-  const sheetOf = (row) => (place[row] & 127) - 1; // -1: no picture
-  const hasMaps = (row) => place[row] >= 128;
+  const sheetOf = (row) => (place[row] & 63) - 1; // -1: no picture
+  const hasMaps = (row) => (place[row] & 128) !== 0;
+  const hasTrueMap = (row) => (place[row] & 64) !== 0; // where the maps' own prediction was wrong
+  const otherwise = new Map(gallery ? gallery.otherwise : []);
+  const mappedFor = (row) => otherwise.get(row) ?? preds[row]; // may not be what predictions.csv says
 
   // Tiles lie in the order of the data: count them to find each.
   const tileOf = new Int32Array(count);
@@ -31,12 +34,12 @@
   {
     const next = gallery ? gallery.sheets.map(() => 0) : [];
     let mapped = 0;
-    let wrong = 0;
+    let both = 0;
     for (let row = 0; row < count; row++) {
       if (sheetOf(row) >= 0) tileOf[row] = next[sheetOf(row)]++;
       if (!hasMaps(row)) continue;
       mapOf[row] = mapped++;
-      trueMapOf[row] = right(row) ? mapOf[row] : gallery.mapped + wrong++;
+      if (hasTrueMap(row)) trueMapOf[row] = gallery.mapped + both++;
     }
   }
 
@@ -254,7 +257,7 @@
     const facts = [fact(`predicted: ${said}`, confidence[row], "")];
     if (!right(row)) facts.push(fact(`true: ${is}`, Math.exp(-losses[row]), " other"));
     $("viewer-facts").replaceChildren(...facts.flat());
-    $("strip").replaceChildren(strip(row, is, said));
+    $("strip").replaceChildren(strip(row, is));
     $("viewer-tools").hidden = overlays.length === 0;
     $("viewer-note").textContent = remark(row);
     blend();
@@ -273,10 +276,12 @@
     if (!hasMaps(row)) {
       return `There is no heat map of this image; they are kept for ${number(gallery.mapped)} images (choose "with heat maps").`;
     }
-    return `${gallery.method}: what speaks for a class, layer by layer, from early to late. The maps of an image at a layer share one scale; 100 % shows the map alone.`;
+    const then = classes[mappedFor(row)];
+    const changed = otherwise.has(row) ? `When the heat maps were made, this image was taken for ${then}. ` : "";
+    return `${changed}${gallery.method}: what speaks for a class, layer by layer, from early to late. The maps of an image at a layer share one scale; 100 % shows the map alone.`;
   }
 
-  function strip(row, is, said) {
+  function strip(row, is) {
     overlays = [];
     if (!gallery || sheetOf(row) < 0) return "";
     const factor = Math.max(1, Math.round(264 / gallery.sheets[sheetOf(row)].size[1]));
@@ -285,12 +290,14 @@
     if (!hasMaps(row)) return picture;
     readMaps();
     const head = make("tr", {}, make("td"), make("th", { scope: "col" }, make("b", { textContent: "image" })));
-    gallery.maps.forEach(({ layer, size: [h, w] }) => {
-      const coarse = Math.min(h, w) < 5 ? ", too coarse to say where" : "";
-      head.append(make("th", { scope: "col" }, make("b", { textContent: layer }), `${h} × ${w} map${coarse}`));
+    gallery.maps.forEach(({ layer, whole: [h, w], size }) => {
+      const coarse = Math.min(h, w) < data.coarse ? ", too coarse to say where" : "";
+      const kept = size[0] < h || size[1] < w ? `, kept as ${size.join(" × ")}` : "";
+      head.append(make("th", { scope: "col" }, make("b", { textContent: layer }), `${h} × ${w} map${kept}${coarse}`));
     });
-    const lines = [line(row, "predicted", said, mapOf[row], picture, factor)];
-    if (!right(row)) lines.push(line(row, "true", is, trueMapOf[row], null, factor));
+    const what = otherwise.has(row) ? "what was predicted" : "predicted";
+    const lines = [line(row, what, classes[mappedFor(row)], mapOf[row], picture, factor)];
+    if (hasTrueMap(row)) lines.push(line(row, "true", is, trueMapOf[row], null, factor));
     return make("table", {}, make("thead", {}, head), make("tbody", {}, ...lines));
   }
 

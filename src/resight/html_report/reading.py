@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ResightError, UsageError
-from ..gallery import Gallery, digest, read_gallery
+from ..gallery import Gallery, as_written, digest, read_gallery
 from ..lr_rules import LRCurve
 from ..lr_verdict import Verdict
 from ..metrics import Interval, ReliabilityBin
@@ -56,6 +56,13 @@ class Found:
     lr_curve: LRCurve | None = None
     suspicious: list[dict[str, str]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+
+    def said_otherwise(self) -> dict[int, int]:
+        """Row -> predicted class of images that were another class when the gallery was made."""
+        if self.gallery is None or self.answers is None:
+            return {}
+        then = np.array(self.gallery.preds)
+        return {int(row): int(then[row]) for row in np.flatnonzero(then != self.answers.preds)}
 
 
 def read_run(run: Path) -> Found:
@@ -117,6 +124,12 @@ def read_run(run: Path) -> Found:
         found.missing.append("No validation: none of the training images were held out")
     if found.gallery is not None:
         found.missing += [f"Not everything is shown: {note}" for note in found.gallery.notes]
+        if differ := len(found.said_otherwise()):
+            found.missing.append(
+                f"The answers that the heat maps belong to, and those in predictions.csv, differ "
+                f"for {differ:,} of {found.gallery.images:,} images: they were made again, perhaps "
+                "on another device; where they differ a heat map names the class that it is for"
+            )
     return found
 
 
@@ -140,6 +153,8 @@ def _summary(path: Path) -> dict[str, Any]:
         float(test["loss"]) + float(test["calibration"]["ece"])
         for interval in (test["accuracy"], *filter(None, test["per_class"].values())):
             Interval(**interval)
+        # JSON gives back the name itself where CSV has it as it was written.
+        test["per_class"] = {as_written(k): v for k, v in test["per_class"].items()}
         for row in test["calibration"]["bins"]:
             ReliabilityBin(**row)
     return content
@@ -172,6 +187,8 @@ def _gallery(run: Path, answers: Answers | None) -> Gallery | None:
         raise ResightError("it holds no gallery.json")
     if answers is None or gallery.ids != digest(answers.ids):
         raise ResightError(f"its pictures are of other predictions; resight explain {run}")
+    if not set(gallery.preds) <= set(range(len(answers.classes))):
+        raise ValueError(f"it names classes beyond the {len(answers.classes)} there are")
     return gallery
 
 

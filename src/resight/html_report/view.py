@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..figures.heat import COARSE
 from ..gallery import shared_start
 from ..presets import PRESETS, find_recipe
-from ..recipe import Recipe
+from ..recipe import Constant, MultiStep, Plateau, Recipe
 from ..recipe_text import differences, to_toml
 from .charts import charts, palette
 from .reading import Answers, Found
@@ -34,7 +35,10 @@ def view(found: Found) -> tuple[dict[str, Any], dict[str, Any] | None]:
         "changes": _changes(recipe),
         "recipe_text": to_toml(recipe),
         "environment": {k: _shown(v) for k, v in environment.items() if v is not None},
-        "suspicious": [{k: _rounded(v) for k, v in row.items()} for row in found.suspicious],
+        "suspicious": [
+            {k: _rounded(v) if k in _SHARES else v for k, v in row.items()}
+            for row in found.suspicious
+        ],
         "notes": (found.summary or {}).get("data", {}).get("notes", []),
         "has_images": found.answers is not None,
         "atlases": _atlases(found),
@@ -113,27 +117,33 @@ def _facts(found: Found) -> list[tuple[str, str, str]]:
 
 
 def _lr_range(found: Found) -> dict[str, Any] | None:
-    """The range test in a line: what it recommends and whether to trust it."""
+    """The range test in a line: what it recommends for this schedule and whether to trust it."""
     curve = found.lr_curve
     if curve is None:
         return None
+    what, rate = "peak", curve.peak
+    if isinstance(found.recipe.schedule, Plateau | MultiStep | Constant):
+        what, rate = "rate to hold", curve.constant
     used = getattr(found.recipe.optimizer, "lr", None)
+    recommended = "none" if rate is None else f"{rate:.3g}"
     return {
         "ok": curve.verdict.ok,
         "reasons": curve.verdict.reasons,
-        "peak": None if curve.peak is None else f"{curve.peak:.3g}",
-        "used": None if used is None else f"{used:.3g}",
+        "note": f"Recommended {what}: {recommended}."
+        + ("" if used is None else f" This run used {used:.3g}."),
     }
 
 
 def _changes(recipe: Recipe) -> dict[str, Any]:
     """What differs from `base`, why the named recipe has it so, and what was changed for this run.
 
-    `why` is None for a knob that the named recipe does not have so: it was set for this run.
+    A knob that the named recipe does not have so is `here`, and `why` says that it was set for
+    this run. Of a recipe that does not come with resight no reasons are known, nor what it rests
+    on: `preset` is None, every `why` is empty and nothing is `here`.
     """
     preset = PRESETS.get(recipe.name)
     base = find_recipe("base")
-    own = differences(recipe, find_recipe(recipe.name)) if preset else differences(recipe, base)
+    own = differences(recipe, find_recipe(recipe.name)) if preset else {}
     reasons: dict[str, str] = {}
     above = preset
     while above is not None:
@@ -158,6 +168,9 @@ def _changes(recipe: Recipe) -> dict[str, Any]:
             }
         )
     return {"preset": recipe.name if preset else None, "rows": rows}
+
+
+_SHARES = ("p_given", "p_suggested", "margin")  # columns of suspicious_labels.csv
 
 
 def _rounded(cell: str) -> str:
@@ -208,6 +221,7 @@ def _data(found: Found, answers: Answers) -> dict[str, Any]:
         "confusion": _sparse(answers),
         "gallery": _gallery(found),
         "palette": palette(),
+        "coarse": COARSE,
         "file": _file_name(found.run.resolve().name),
     }
 
@@ -221,8 +235,10 @@ def _sparse(answers: Answers) -> list[list[int]]:
 def _gallery(found: Found) -> dict[str, Any] | None:
     """Where each image's picture and maps are.
 
-    `place` has a byte an image: the number of its sheet, from 1 (0: none), + 128 with maps. Tiles
-    and maps lie in the order of the test set, so their place in a sheet follows by counting.
+    `place` has a byte an image: the number of its sheet, from 1 (0: none), + 128 with a map for
+    the predicted class, + 64 with one for the true class too. Tiles and maps lie in the order of
+    the test set, so their place in a sheet follows by counting. `otherwise` are the rows whose
+    prediction was another class when the maps were made, and that class.
     """
     gallery = found.gallery
     if gallery is None:
@@ -231,10 +247,15 @@ def _gallery(found: Found) -> dict[str, Any] | None:
     for number, (_, rows) in enumerate(gallery.pictures, 1):
         place[list(rows)] = number
     place[list(gallery.map_rows)] |= 128
+    place[list(gallery.true_rows)] |= 64
     return {
         "place": _base64(place),
         "sheets": [{"columns": s.columns, "size": s.size} for s, _ in gallery.pictures],
-        "maps": [{"layer": n, "columns": s.columns, "size": s.size} for s, n in gallery.maps],
+        "maps": [
+            {"layer": name, "whole": whole, "columns": s.columns, "size": s.size}
+            for s, name, whole in gallery.maps
+        ],
+        "otherwise": list(found.said_otherwise().items()),
         "method": gallery.method,
         "mapped": len(gallery.map_rows),
     }
@@ -252,7 +273,7 @@ def _atlases(found: Found) -> list[tuple[str, str]]:
     return [
         (f"{stem}-{i}", f"data:{kind};base64,{base64.b64encode(content).decode()}")
         for stem, kind, sheets in groups
-        for i, (sheet, _) in enumerate(sheets)
+        for i, (sheet, *_) in enumerate(sheets)
         for content in [(folder / sheet.file).read_bytes()]
     ]
 
