@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 from .cli_options import Device, Show, progress
-from .errors import UsageError
 
 
 def reproduce(
@@ -41,14 +40,10 @@ def reproduce(
     offline
         Never download.
     """
-    from .published import PUBLISHED
-    from .recipe_text import suggest
+    from .published import PUBLISHED, published
 
-    if name not in (*PUBLISHED, "all"):
-        raise UsageError(
-            f'"{name}" is not a published project{suggest(name, PUBLISHED)} '
-            f"(valid: {', '.join(PUBLISHED)}, all)"
-        )
+    if name != "all":
+        published(name)  # a slip is told before torch is imported
 
     from .reproduction import reproduce as run_again
 

@@ -10,8 +10,8 @@ from .records import Floats
 
 FEWEST = 10  # points; fewer show no shape
 
-# Decades between the peak and the middle of three rules. They point at the slope, half a decade
-# below the peak where all is well: so this is another decade.
+# Decades between the peak and the middle of three rules. They point at the slope, up to a decade
+# below the peak where all is well: so this is half a decade more.
 _APART = 1.5
 
 

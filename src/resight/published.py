@@ -7,6 +7,9 @@ chosen on these same images. The curves are read off the projects' logs.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .errors import UsageError
+from .recipe_text import suggest
+
 
 @dataclass(frozen=True)
 class Published:
@@ -57,3 +60,17 @@ PUBLISHED: dict[str, Published] = {
         curve={1: 0.232, 10: 0.566, 20: 0.744, 30: 0.774, 36: 0.781, 37: 0.88, 39: 0.8917},
     ),
 }
+
+
+def published(name: str) -> Published:
+    """The project of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in PUBLISHED:
+        raise UsageError(
+            f'"{name}" is not a published project{suggest(name, PUBLISHED)} '
+            f"(valid: {', '.join(PUBLISHED)}, all)"
+        )
+    return PUBLISHED[name]

@@ -21,10 +21,10 @@ from .files import write_text
 from .metrics import Interval, mean_interval
 from .preparation import Note, Watch, find_dataset
 from .presets import preset
-from .published import PUBLISHED, Published
+from .published import Published, published
 from .rate_finder import lr_find
 from .recipe import Recipe
-from .recipe_text import differences, overlay, suggest, to_toml, with_epochs
+from .recipe_text import differences, overlay, to_toml, with_epochs
 from .run_folder import RunFolder
 from .schedule_view import draw, schedule, trace
 
@@ -82,25 +82,24 @@ def reproduce(
     if seeds < 1:
         raise UsageError(f"seeds = {seeds} must be at least 1; 3 give an interval")
     dataset = find_dataset(recipe, data, offline=offline, watch=watch)
-    if not isinstance(data, Dataset):
-        recipe = overlay(recipe, {"data": {"source": str(data or recipe.data.source)}}, origin=name)
+    if data is not None and not isinstance(data, Dataset):
+        recipe = overlay(recipe, {"data": {"source": str(data)}}, origin=name)
     folder = Path(out) / name
     folder.mkdir(parents=True, exist_ok=True)
     _check_same(folder, recipe, dataset)
+    given = data if isinstance(data, Dataset) else None
     runs, interrupted = [], False
     for seed in range(seeds):
         seeded = overlay(recipe, {"seed": seed}, origin=name)
         watch(Note(f"{name}, seed {seed}"))
         path = folder / f"seed{seed}"
         if not path.exists():
-            given = data if isinstance(data, Dataset) else None
             run = train(
                 seeded, data=given, out=folder, name=path.name, device=device, offline=offline,
                 watch=watch,
             )  # fmt: skip
             interrupted = run.interrupted
         elif not (path / "summary.json").exists() or not RunFolder(path).read_summary()["test"]:
-            given = data if isinstance(data, Dataset) else None
             run = resume(path, data=given, device=device, offline=offline, watch=watch)
             interrupted = run.interrupted
         if interrupted:
@@ -116,11 +115,7 @@ def reproduce(
 
 
 def _recipe(name: str, *, all_train: bool, epochs: int | None) -> Recipe:
-    if name not in PUBLISHED:
-        raise UsageError(
-            f'"{name}" is not a published project{suggest(name, PUBLISHED)} '
-            f"(valid: {', '.join(PUBLISHED)}, all)"
-        )
+    published(name)  # other recipes have nothing to be put beside
     recipe = preset(name)
     if epochs is not None:
         recipe = with_epochs(recipe, epochs)
@@ -156,7 +151,7 @@ def _conclude(
         interval = Interval(**accuracies[0])
     elif accuracies:
         interval = mean_interval([a["value"] for a in accuracies])
-    return Reproduction(name, folder, recipe, PUBLISHED[name], summaries, interval, interrupted)
+    return Reproduction(name, folder, recipe, published(name), summaries, interval, interrupted)
 
 
 def _draw(done: Reproduction, dataset: Dataset, runs: Sequence[Path]) -> None:

@@ -26,7 +26,7 @@ AREAS = (
     "evidence go first, or come first; low deletion and high insertion are good"
 )
 COARSE = 5  # cells a side: a map with fewer cannot say where
-_PALETTE = (matplotlib.colormaps["inferno"](np.linspace(0, 1, 256))[:, :3] * 255).astype(np.uint8)
+PALETTE = np.rint(255 * matplotlib.colormaps["inferno"](np.arange(256))[:, :3]).astype(np.uint8)
 _OPACITY = 0.8  # of the strongest evidence
 _OVERLAY_PX = 128  # a side, at least
 
@@ -191,7 +191,7 @@ def _bilinear(cells: int, px: int) -> NDArray[np.float64]:
 
 def _coloured(heat: Maps) -> Pictures:
     """(h, w) in [0, 1] -> (h, w, 3)."""
-    return np.asarray(_PALETTE[np.rint(255 * np.clip(heat, 0, 1)).astype(np.int64)])
+    return np.asarray(PALETTE[np.rint(255 * np.clip(heat, 0, 1)).astype(np.int64)])
 
 
 def _over(
@@ -240,7 +240,7 @@ def _legend(canvas: Canvas, y: float, notes: Sequence[str]) -> None:
     look = {"fontsize": 7, "color": GREY}
     room = canvas.figure.get_figwidth() - 2 * GAP
     canvas.words(GAP, y + 0.09, "", "none", room, **look)
-    canvas.ramp(GAP + 0.3, y, (0.9, 0.1), _PALETTE)
+    canvas.ramp(GAP + 0.3, y, (0.9, 0.1), PALETTE)
     text = "the strongest evidence at that layer in that row, for either class"
     canvas.words(GAP + 1.26, y + 0.09, "", text, room - 1.26, **look)
     for i, note in enumerate(notes):

@@ -8,10 +8,10 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 import numpy as np
 from markupsafe import Markup
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from .. import figures
+from ..figures.heat import PALETTE
 from ..figures.style import house_style
 from ..metrics import Calibration, Interval, ReliabilityBin
 from ..records import History
@@ -19,7 +19,6 @@ from ..schedules import Schedule, describe, schedule_of
 from .reading import Found
 
 MOST_STEPS = 200_000  # of a schedule that is drawn
-PALETTE = "inferno"  # of heat maps, as on the sheets: even in lightness, for all colour vision
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
@@ -97,8 +96,7 @@ def _rates(schedule: Schedule, found: Found) -> Figure:
 
 def palette() -> list[int]:
     """256 colours of a heat map, from none to the strongest: red, green, blue, red, ..."""
-    colours = colormaps[PALETTE](np.arange(256))[:, :3]
-    return [int(c) for c in np.rint(255 * colours).astype(int).ravel()]
+    return [int(c) for c in PALETTE.ravel()]
 
 
 def inline(figure: Figure, name: str, label: str) -> Markup:
