@@ -7,31 +7,34 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from .cli_options import Find, Setting, Show, progress
+from .cli_options import Device, Find, Setting, Show, progress
 from .errors import UsageError
 
 
-def recipes(*what: str, show: Show = Show()) -> int:
-    """List the named recipes; `show NAME` prints one in full, `diff A B` compares two.
+def recipes(*what: str, device: Device = "auto", show: Show = Show()) -> int:
+    """List the named recipes; `show NAME`, `diff A B` and `cost` say more.
 
     Parameters
     ----------
     what
-        Nothing; show and a recipe: its TOML, and why it differs from its base; diff and two.
+        Nothing; show and a recipe: its TOML, and why it differs from its base; diff and two; cost:
+        parameters, operations and the time a run would take here, after a probe of seconds.
     """
     from . import listings
 
     match what:
         case ():
             print(listings.recipe_list(as_json=show.json))
+        case ("cost",):
+            print(listings.recipe_costs(device=device, as_json=show.json))
         case ("diff", one, other):
             print(listings.recipe_difference(one, other, as_json=show.json))
-        case ("show", name) | (name,) if name not in ("show", "diff"):
+        case ("show", name) | (name,) if name not in ("show", "diff", "cost"):
             print(listings.recipe_text(name, as_json=show.json))
         case _:
             raise UsageError(
-                f"resight recipes {' '.join(what)}: give nothing, a recipe, show and a recipe, or "
-                "diff and two recipes"
+                f"resight recipes {' '.join(what)}: give nothing, a recipe, show and a recipe, "
+                "diff and two recipes, or cost"
             )
     return 0
 

@@ -11,9 +11,14 @@ from rich.table import Table
 
 from .errors import UsageError
 from .presets import PRESETS, find_recipe, preset
-from .recipe import KINDS, Recipe
+from .recipe import KINDS, Model, Recipe
 from .recipe_text import differences, overlay, suggest, to_toml, with_overrides
 from .sources import BUILT_IN
+
+ACCURACY_OF = (
+    "Published: as the project reports it, original pixels, best epoch by the test set. "
+    "JPEG 75: CIFAR-10 re-encoded."
+)
 
 
 def source_list(*, as_json: bool = False) -> str:
@@ -50,11 +55,47 @@ def recipe_list(*, as_json: bool = False) -> str:
     """The named recipes."""
     if as_json:
         return json.dumps({name: preset(name).model_dump() for name in PRESETS})
-    table = _table("recipe", "network", "epochs", "what it is")
+    table = _table("recipe", "network", "epochs", "test accuracy", "what it is", right=("epochs",))
     for name, entry in PRESETS.items():
         recipe = preset(name)
-        table.add_row(name, recipe.model.name, str(recipe.schedule.epochs), entry.summary)
-    return _text(table)
+        epochs = str(recipe.schedule.epochs)
+        table.add_row(name, recipe.model.name, epochs, entry.accuracy, entry.summary)
+    return (
+        _text(table) + f"\n\n{ACCURACY_OF}\nWhat a run costs on this machine: resight recipes cost"
+    )
+
+
+def recipe_costs(*, device: str = "auto", as_json: bool = False) -> str:
+    """What one run of each named recipe takes: counted, and timed on this machine for seconds."""
+    from .costs import cost, images_per_sec
+
+    rates: dict[Model, float] = {}  # many recipes share a network
+    found = {}
+    for name in PRESETS:
+        recipe = preset(name)
+        rate = rates.get(recipe.model) or images_per_sec(recipe, device=device)
+        rates[recipe.model] = rate
+        counted = cost(recipe)
+        found[name] = {**asdict(counted), "images_per_sec": rate, "secs": counted.images / rate}
+    if as_json:
+        return json.dumps(found)
+    columns = ("parameters", "MFLOP an image", "epochs", "TFLOP a run", "images/s", "about")
+    table = _table("recipe", *columns, right=columns)
+    for name, of in found.items():
+        table.add_row(
+            name,
+            f"{of['parameters']:,}",
+            f"{of['forward_flop'] / 1e6:,.0f}",
+            str(preset(name).schedule.epochs),
+            f"{of['run_flop'] / 1e12:,.1f}",
+            f"{of['images_per_sec']:,.0f}",
+            _duration(of["secs"]),
+        )
+    return (
+        _text(table)
+        + "\n\nMFLOP of a forward pass; a run is three of each image. Timed over three "
+        "steps a network just now, so busy machines look slow; evaluation comes on top."
+    )
 
 
 def recipe_text(name: str, *, as_json: bool = False) -> str:
@@ -146,6 +187,12 @@ def model_table(
             style="bold" if row.depth <= 1 else None,
         )
     return _text(table)
+
+
+def _duration(secs: float) -> str:
+    if secs < 90:
+        return f"{secs:.0f} s"
+    return f"{secs / 60:.0f} min" if secs < 90 * 60 else f"{secs / 3600:.1f} h"
 
 
 def _shown(value: Any) -> str:

@@ -1,0 +1,88 @@
+"""What a recipe costs: parameters, operations, and the time of a whole run on this machine."""
+
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+
+from .datasets import Split, Statistics
+from .networks import build_model, layer_table
+from .preparation import fresh_model, pick_device
+from .recipe import Recipe
+from .recipe_text import overlay
+from .train_state import TrainData, start
+from .training import StepDone, fit
+
+# Source -> (training images with those held out, (C, H, W)); other data is priced as CIFAR-10.
+KNOWN: Mapping[str, tuple[int, tuple[int, int, int]]] = {
+    "digits": (1_442, (1, 32, 32)),
+    "cifar10": (50_000, (3, 32, 32)),
+}
+CLASSES = 10
+BACKWARD = 2  # times the forward pass: one product for the inputs' gradient, one for the weights'
+PROBE_IMAGES = 16  # a step on a CPU, whose speed hardly depends on it; a GPU needs a whole batch
+PROBE_STEPS = 3  # and one before them, to warm up
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one run of a recipe, on the images its `data.source` has."""
+
+    parameters: int
+    forward_flop: int  # an image, convolutions and matrix products, two for a multiply-add
+    run_flop: int  # forward and backward, every image of every epoch; without evaluation
+    images: int  # seen in training, over all epochs
+
+
+def cost(recipe: Recipe) -> Cost:
+    """Counted, not timed."""
+    total, shape = KNOWN.get(recipe.data.source, KNOWN["cifar10"])
+    size = recipe.data.image_size or shape[-1]
+    model = build_model(
+        recipe.model, in_channels=shape[0], num_classes=CLASSES, image_size=size, seed=0
+    )
+    whole = layer_table(model, (shape[0], size, size))[0]
+    images = round(total * (1 - (recipe.data.val_fraction or 0))) * recipe.schedule.epochs
+    return Cost(whole.parameters, whole.flop, whole.flop * (1 + BACKWARD) * images, images)
+
+
+def images_per_sec(recipe: Recipe, *, device: str = "auto") -> float:
+    """How fast this machine trains by `recipe`: the median of three steps on random images.
+
+    The loop, augmentation, loss and optimizer are those of training. On a CPU a step has 16 images,
+    on other devices a whole batch.
+    """
+    chosen = pick_device(device)
+    channels, height, width = KNOWN.get(recipe.data.source, KNOWN["cifar10"])[1]
+    size = PROBE_IMAGES if chosen.type == "cpu" else recipe.training.batch_size
+    n = size * (1 + PROBE_STEPS)
+    shrunk = overlay(
+        recipe,
+        {
+            "data": {"val_fraction": "none"},
+            "optimizer": {"lr": 1e-6},  # random images must not make it diverge
+            "schedule": {"name": "constant", "epochs": 1},
+            "training": {"batch_size": size, "select": "last", "compile": False},
+        },
+        origin="probe",
+    )
+    side = recipe.data.image_size
+    draw = torch.Generator().manual_seed(0)
+    shape = (n, channels, side or height, side or width)
+    split = Split(
+        torch.randint(256, shape, generator=draw, dtype=torch.uint8),
+        torch.arange(n) % CLASSES,
+        ("",) * n,
+    )
+    flat = Statistics((0.5,) * channels, (0.25,) * channels)
+    data = TrainData(split.to(chosen), None, flat, tuple(map(str, range(CLASSES))))
+    state = start(shrunk, data, fresh_model(shrunk, data))
+    marks: list[float] = []
+    for event in fit(state, shrunk, data):
+        if isinstance(event, StepDone):
+            float(event.loss)  # waits until the device has done the step
+            marks.append(time.perf_counter())
+    return size / statistics.median(b - a for a, b in pairwise(marks))
