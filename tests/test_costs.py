@@ -10,7 +10,6 @@ from resight import costs
 from resight.cli import main
 from resight.costs import cost, images_per_sec
 from resight.presets import PRESETS, preset
-from resight.published import PUBLISHED
 
 
 def test_a_run_is_three_forward_passes_of_every_image_of_every_epoch() -> None:
@@ -52,8 +51,3 @@ def test_costs_of_every_recipe(
     text = capsys.readouterr().out
     assert "6,573,130" in text
     assert "75 min" in text  # swift: 450,000 images
-
-
-def test_accuracies_of_the_list_are_those_of_the_published_projects() -> None:
-    for name, said in PUBLISHED.items():
-        assert PRESETS[name].accuracy == f"published {said.accuracy:.2%}".replace("%", " %")

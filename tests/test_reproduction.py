@@ -30,7 +30,7 @@ def test_every_published_project_has_a_recipe_of_its_length() -> None:
     for name, said in PUBLISHED.items():
         assert name in PRESETS
         assert resight.find_recipe(name).schedule.epochs == said.epochs
-        assert f"published: {said.accuracy:.2%}".replace("%", " %") in PRESETS[name].summary
+        assert PRESETS[name].accuracy == f"published {said.accuracy:.2%}".replace("%", " %")
         assert max(said.curve.values(), default=said.accuracy) == said.accuracy
 
 
@@ -78,6 +78,19 @@ def test_the_figures_that_a_project_shows(tmp_path: Path) -> None:
     assert json.loads((done.folder / "lr_find.json").read_text())["lrs"]
     assert done.summaries[0]["data"]["val"] == 0
     assert done.summaries[0]["selected_by"] == "last"
+
+
+def test_what_is_set_otherwise_is_named_and_variants_are_their_project(tmp_path: Path) -> None:
+    done = reproduce(
+        "resnet18-layernorm-lr0.1", data=DATA, epochs=1, out=tmp_path,
+        overrides=["training.micro_batch=none"],
+    )  # fmt: skip
+    assert done.published is PUBLISHED["resnet18-layernorm"]
+    page = (done.folder / "README.md").read_text()
+    assert (
+        "Set otherwise than in `resnet18-layernorm-lr0.1`: `schedule.epochs`, "
+        "`training.micro_batch`." in page
+    )
 
 
 def test_bad_names_and_seeds() -> None:

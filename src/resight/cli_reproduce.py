@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from .cli_options import Device, Show, progress
+from .cli_options import Device, Setting, Show, progress
 
 
 def reproduce(
@@ -14,6 +14,7 @@ def reproduce(
     seeds: int = 1,
     all_train: bool = False,
     epochs: int | None = None,
+    set_: Setting = None,
     out: Path = Path("reproductions"),
     device: Device = "auto",
     offline: bool = False,
@@ -56,6 +57,7 @@ def reproduce(
                 seeds=seeds,
                 all_train=all_train,
                 epochs=epochs,
+                overrides=set_ or [],
                 out=out,
                 device=device,
                 offline=offline,

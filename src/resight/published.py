@@ -61,16 +61,20 @@ PUBLISHED: dict[str, Published] = {
     ),
 }
 
+# A recipe that changes what keeps a described one from its headline -> the described one.
+VARIANTS = {"resnet18-layernorm-lr0.1": "resnet18-layernorm"}
+
 
 def published(name: str) -> Published:
-    """The project of that name.
+    """The project of that name, or the one that a recipe of that name is a variant of.
 
     Raises:
         UsageError: there is none.
     """
+    name = VARIANTS.get(name, name)
     if name not in PUBLISHED:
         raise UsageError(
             f'"{name}" is not a published project{suggest(name, PUBLISHED)} '
-            f"(valid: {', '.join(PUBLISHED)}, all)"
+            f"(valid: {', '.join([*PUBLISHED, *VARIANTS])}, all)"
         )
     return PUBLISHED[name]

@@ -24,7 +24,7 @@ from .presets import preset
 from .published import Published, published
 from .rate_finder import lr_find
 from .recipe import Recipe
-from .recipe_text import differences, overlay, to_toml, with_epochs
+from .recipe_text import differences, overlay, to_toml, with_epochs, with_overrides
 from .run_folder import RunFolder
 from .schedule_view import draw, schedule, trace
 
@@ -64,6 +64,7 @@ def reproduce(
     seeds: int = 1,
     all_train: bool = False,
     epochs: int | None = None,
+    overrides: Sequence[str] = (),
     out: str | Path = "reproductions",
     device: str = "auto",
     offline: bool = False,
@@ -72,13 +73,14 @@ def reproduce(
     """Run the recipe of a published project and put what it reaches beside what was reported.
 
     Called again it goes on: finished seeds are kept, one that was stopped is resumed. `all_train`
-    holds nothing out and keeps the last epoch; `epochs` shrinks the run, for a first look.
+    holds nothing out and keeps the last epoch; `epochs` shrinks the run, for a first look;
+    `overrides` such as `training.precision=bf16` are for what the description leaves open.
 
     Raises:
         UsageError: not one of the projects, no seeds, or another recipe ran in that folder.
     """
     watch = watch or (lambda event: None)
-    recipe = _recipe(name, all_train=all_train, epochs=epochs)
+    recipe = _recipe(name, all_train=all_train, epochs=epochs, overrides=overrides)
     if seeds < 1:
         raise UsageError(f"seeds = {seeds} must be at least 1; 3 give an interval")
     dataset = find_dataset(recipe, data, offline=offline, watch=watch)
@@ -114,7 +116,7 @@ def reproduce(
     return done
 
 
-def _recipe(name: str, *, all_train: bool, epochs: int | None) -> Recipe:
+def _recipe(name: str, *, all_train: bool, epochs: int | None, overrides: Sequence[str]) -> Recipe:
     published(name)  # other recipes have nothing to be put beside
     recipe = preset(name)
     if epochs is not None:
@@ -122,7 +124,7 @@ def _recipe(name: str, *, all_train: bool, epochs: int | None) -> Recipe:
     if all_train:
         changes = {"data": {"val_fraction": "none"}, "training": {"select": "last"}}
         recipe = overlay(recipe, changes, origin="--all-train")
-    return recipe
+    return with_overrides(recipe, overrides)
 
 
 def _check_same(folder: Path, recipe: Recipe, dataset: Dataset) -> None:
@@ -228,8 +230,16 @@ def page(done: Reproduction, runs: Sequence[Path]) -> str:
         for file, what in FIGURES.items():
             if (path / file).exists():
                 lines.append(f"| {what} | [{path.name}/{file}]({path.name}/{file}) |")
+    changed = differences(recipe, preset(done.name))
+    changed.pop("data.source", None)
+    if changed:
+        lines += ["", f"Set otherwise than in `{done.name}`: {', '.join(map(_code, changed))}."]
     lines += ["", "```toml", to_toml(recipe).strip(), "```"]
     return "\n".join(lines) + "\n"
+
+
+def _code(knob: str) -> str:
+    return f"`{knob}`"
 
 
 def _interval_text(found: Interval, runs: int) -> str:
