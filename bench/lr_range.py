@@ -2,8 +2,9 @@
 
     python bench/lr_range.py --data PATH_OR_NAME --out grid.json      # CIFAR-10 in any layout
 
-For each network: the range test as `resight train --find-lr` runs it, then one short training by
-the recipe at every rate of a grid of factors of two, and one at the rate found. A part of the
+For each network: the range test as `resight train --find-lr` runs it (with `--repeats 3` the median
+of three), then one short training by the recipe at every rate of a grid of factors of two, and one
+at the rate found. A part of the
 training images and few epochs, as the rate matters most there and dozens of trainings are needed.
 What is judged is validation accuracy after the last epoch; test images are not looked at. Each
 training that is done is written to `--out` at once, and not done again.
@@ -43,6 +44,7 @@ class Case:
 
 CASES = {
     "swift": Case("swift", (), 4, 0.1, 7),
+    "resnet9": Case("resnet9", ("data.image_size=16", "training.batch_size=128"), 2, 0.0015625, 6),
     "resnet18": Case("resnet18", ("data.image_size=16",), 2, 0.003125, 7),
 }
 
@@ -60,12 +62,12 @@ def part_of(data: str, image_size: int | None) -> resight.Dataset:
     return replace(dataset, train=dataset.train.select(rows[:TRAIN_IMAGES]))
 
 
-def find(case: Case, dataset: resight.Dataset) -> dict[str, Any]:
+def find(case: Case, dataset: resight.Dataset, repeats: int) -> dict[str, Any]:
     """What the range test recommends, and the images it took."""
     begun = begin(
         recipe_of(case), data=dataset, model=None, device="auto", offline=True, watch=_unwatched
     )
-    curve = find_rate(begun, Ladder(), _unwatched)
+    curve = find_rate(begun, Ladder(repeats=repeats), _unwatched)
     batch = begun.recipe.training.batch_size
     return {
         "peak": curve.peak,
@@ -117,6 +119,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="CIFAR-10, a name or a path")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=1, help="range tests, of which the median")
     parser.add_argument("--out", type=Path, required=True, help="a JSON file, added to")
     asked = parser.parse_args()
     kept = json.loads(asked.out.read_text()) if asked.out.exists() else {}
@@ -125,7 +128,7 @@ def main() -> None:
         dataset = part_of(asked.data, recipe_of(case).data.image_size)
         mine = kept.setdefault(name, {"case": asdict(case), "trainings": []})
         if "found" not in mine:
-            mine["found"] = find(case, dataset)
+            mine["found"] = find(case, dataset, asked.repeats)
         write_text(asked.out, json.dumps(kept, indent=2))
         rates = [case.lowest * 2**k for k in range(case.rates)]
         for lr in filter(None, [mine["found"]["peak"], *rates]):

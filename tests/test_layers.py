@@ -15,7 +15,8 @@ ROOT = Path(resight.__file__).parent
 LAYERS = [
     {"errors", "files", "interrupt", "recipe", "recipe_text", "presets", "records", "metrics"}
     | {"mistakes", "published", "sources", "lr_rules", "lr_verdict"},
-    {"datasets", "augment", "batches", "networks", "schedules", "optimizers"} | {"lr_scheduler"},
+    {"datasets", "augment", "batches", "networks", "schedules", "optimizers", "muon"}
+    | {"lr_scheduler"},
     {"evaluation", "evidence", "neighbours", "train_state", "training", "lr_range", "give_back"}
     | {"cam"},
     {"preparation", "environment", "run_folder", "figures", "artefacts", "run_explanation"}

@@ -118,6 +118,20 @@ def test_every_trainable_parameter_is_in_exactly_one_group(model_spec, scale, de
     assert all(group["params"] for group in groups)
 
 
+def test_muon_turns_convolutions_and_leaves_the_rest_to_sgd():
+    model = small_model()
+    spec = recipe.Muon(lr=0.05, sgd_lr=0.5, weight_decay=0.1, norm_bias_lr_scale=64)
+    optimizer = build_optimizer(spec, model)
+    assert layout(optimizer, model) == [
+        ({"0.weight"}, 0.05, 1.0, 0.0),
+        ({"4.weight"}, 0.5, 10.0, 0.1),
+        (OTHERS, 0.5, 10.0, 0.0),
+        (NORM_BIASES, 32.0, 640.0, 0.0),
+    ]
+    set_rates(optimizer, 0.025, None)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.025, 0.25, 0.25, 16.0]
+
+
 # --- steps against the formulas -------------------------------------------------------------
 
 

@@ -172,7 +172,7 @@ def test_differences_names_both_values() -> None:
 
 
 FAULTS = [
-    ("optimizer.name=adamm", 'choose one of sgd, adam, adamw, rmsprop; did you mean "adam"?'),
+    ("optimizer.name=adamm", 'choose one of sgd, adam, adamw, rmsprop, muon; did you mean "adam"?'),
     ("optimizer.lrr=1", 'unknown key optimizer.lrr; did you mean "lr"?'),
     ("optimizer.lr=-1", "optimizer.lr = -1: must be a number > 0"),
     ("optimizer.lr=abc", 'optimizer.lr = "abc": must be a number > 0'),

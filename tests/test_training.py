@@ -32,6 +32,7 @@ from resight.recipe import (
     Data,
     Loss,
     MultiStep,
+    Muon,
     OneCycle,
     Plateau,
     Recipe,
@@ -593,6 +594,7 @@ OPTIMIZERS = {
     "adam": Adam(lr=0.01, weight_decay=1e-3),
     "adamw": AdamW(lr=0.01),
     "rmsprop": RMSprop(lr=2e-3, momentum=0.5),
+    "muon": Muon(lr=0.02, norm_bias_lr_scale=8.0),
 }
 EVENTS = 3 * (4 + 1)  # steps, and the end, of each epoch
 

@@ -17,6 +17,7 @@ def train(
     batch_size: int | None = None,
     lr: float | None = None,
     find_lr: bool = False,
+    repeats: int | None = None,
     seed: int | None = None,
     precision: str | None = None,
     set_: Setting = None,
@@ -45,6 +46,8 @@ def train(
         The highest learning rate of the schedule.
     find_lr
         Look for that rate by a range test first (see `resight lr-find`).
+    repeats
+        Range tests of --find-lr; the median counts. One test can be off by a factor of 2.
     seed
         Decides weights, order, augmentation, dropout and the validation split.
     precision
@@ -78,6 +81,8 @@ def train(
     if find_lr and (by_hand or dry_run):
         other = by_hand[0] if by_hand else "--dry-run"
         raise UsageError(f"--find-lr and {other} contradict each other; give one of them")
+    if repeats is not None and not find_lr:
+        raise UsageError(f"--repeats {repeats} is of --find-lr; give both or neither")
     asked = find_recipe(recipe)
     if epochs is not None:
         asked = with_epochs(asked, epochs)
@@ -87,6 +92,7 @@ def train(
 
     from . import experiment  # torch: only now that the request makes sense
     from .preparation import begin
+    from .rate_finder import Ladder
 
     offline = find.offline
     with progress(show) as watch:
@@ -99,7 +105,7 @@ def train(
             out=out,
             name=name,
             force=force,
-            find_lr=find_lr,
+            find_lr=find_lr and Ladder(repeats=repeats or 1),
             device=device,
             offline=offline,
             watch=watch,

@@ -50,14 +50,15 @@ def train(
     out: str | Path = "runs",
     name: str | None = None,
     force: bool = False,
-    find_lr: bool = False,
+    find_lr: bool | Ladder = False,
     offline: bool = False,
     watch: Watch | None = None,
 ) -> Run:
     """Train by a recipe (a value, a preset's name or a TOML file) and evaluate the best weights.
 
     `data` stands in for `recipe.data.source`; `model` for the recipe's network. `watch` is shown
-    every event and cannot change anything. `find_lr` sets the recipe's rate by a range test first.
+    every event and cannot change anything. `find_lr` sets the recipe's rate by a range test first;
+    a `Ladder` says how it climbs, `Ladder(repeats=3)` takes the median of three.
     Interrupted by Ctrl-C, the run returns with `interrupted=True` and can be resumed. A finished
     run leaves `model` with the chosen weights.
 
@@ -77,7 +78,9 @@ def train(
         offline=offline,
         watch=watch,
     )
-    curve = find_rate(begun, Ladder(), watch) if find_lr else None
+    curve = None
+    if find_lr:
+        curve = find_rate(begun, find_lr if isinstance(find_lr, Ladder) else Ladder(), watch)
     if curve:
         begun = with_found_rate(begun, curve)
         watch(Note(f"found: {describe(begun.state.schedule)}"))

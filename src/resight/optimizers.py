@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from . import recipe
+from .muon import Muon
 from .networks.norms import norm_kind
 
 
@@ -25,8 +26,10 @@ def build_optimizer(spec: recipe.Optimizer, model: nn.Module) -> Optimizer:
     1 % of a batch, and they silently compute nonsense where a gradient or a restored state is not
     laid out in memory like its weight (torch 2.13).
     """
+    if isinstance(spec, recipe.Muon):
+        return Muon(_muon_groups(spec, model), momentum=spec.momentum)
     scale = spec.norm_bias_lr_scale if isinstance(spec, recipe.SGD) else 1.0
-    groups = _groups(spec, model, norm_bias_lr_scale=scale)
+    groups = _groups(spec, model, lr=spec.lr, norm_bias_lr_scale=scale)
     match spec:
         case recipe.SGD():
             return SGD(groups, lr=spec.lr, momentum=spec.momentum, nesterov=spec.nesterov)
@@ -73,7 +76,7 @@ def add_l1_gradient(model: nn.Module, l1: float) -> None:
 
 
 def _groups(
-    spec: recipe.Optimizer, model: nn.Module, *, norm_bias_lr_scale: float
+    spec: recipe.Optimizer, model: nn.Module, *, lr: float, norm_bias_lr_scale: float
 ) -> list[dict[str, Any]]:
     weights: list[nn.Parameter] = []
     norms_biases: list[nn.Parameter] = []  # normalisation parameters, and biases of any layer
@@ -92,10 +95,27 @@ def _groups(
         (quick, norm_bias_lr_scale, quick_decay),
     )
     return [
-        {"params": params, "lr": spec.lr * scale, "lr_scale": scale, "weight_decay": decay}
+        {"params": params, "lr": lr * scale, "lr_scale": scale, "weight_decay": decay}
         for params, scale, decay in groups
         if params
     ]
+
+
+def _muon_groups(spec: recipe.Muon, model: nn.Module) -> list[dict[str, Any]]:
+    """Filter banks at `lr`; the rest grouped as for SGD, its rates in proportion to theirs."""
+    groups = _groups(spec, model, lr=spec.sgd_lr, norm_bias_lr_scale=spec.norm_bias_lr_scale)
+    banks = [weight for group in groups for weight in group["params"] if weight.ndim == 4]
+    for group in groups:
+        group["params"] = [weight for weight in group["params"] if weight.ndim != 4]
+        group["lr_scale"] *= spec.sgd_lr / spec.lr
+    turned = {
+        "params": banks,
+        "lr": spec.lr,
+        "lr_scale": 1.0,
+        "weight_decay": 0.0,
+        "orthogonal": True,
+    }
+    return [group for group in (turned, *groups) if group["params"]]
 
 
 def _trainable(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:

@@ -95,7 +95,7 @@ def build_schedule(
 def schedule_of(spec: recipe.Recipe, *, steps_per_epoch: int) -> Schedule:
     """The schedule of a whole recipe, with its optimizer's rate and momentum (Adam: beta1)."""
     own = spec.optimizer
-    momentum = own.momentum if isinstance(own, recipe.SGD | recipe.RMSprop) else own.beta1
+    momentum = own.beta1 if isinstance(own, recipe.Adam | recipe.AdamW) else own.momentum
     return build_schedule(
         spec.schedule, lr=own.lr, momentum=momentum, steps_per_epoch=steps_per_epoch
     )

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from .data import HSV, Augment, Crop, Cutout, Data, Rotate
 from .model import Custom, Model, Norm, ResNet, ResNet9, Swift
-from .optimizer import SGD, Adam, AdamW, Optimizer, RMSprop
+from .optimizer import SGD, Adam, AdamW, Muon, Optimizer, RMSprop
 from .schedule import Constant, Cosine, MultiStep, OneCycle, Plateau, Schedule, Triangular
 from .section import Section
 from .training import Evaluation, Explain, Loss, Method, Training
@@ -38,6 +38,7 @@ __all__ = [
     "Method",
     "Model",
     "MultiStep",
+    "Muon",
     "Norm",
     "OneCycle",
     "Optimizer",
@@ -93,6 +94,6 @@ def _by_name(*kinds: type[Section]) -> dict[str, type[Section]]:
 # Section -> name -> the value that holds its knobs.
 KINDS: dict[str, dict[str, type[Section]]] = {
     "model": _by_name(ResNet, ResNet9, Swift, Custom),
-    "optimizer": _by_name(SGD, Adam, AdamW, RMSprop),
+    "optimizer": _by_name(SGD, Adam, AdamW, RMSprop, Muon),
     "schedule": _by_name(OneCycle, Triangular, Plateau, Cosine, MultiStep, Constant),
 }

@@ -61,4 +61,18 @@ class RMSprop(_Optimizer):
     eps: Positive = 1e-8
 
 
-Optimizer = Annotated[SGD | Adam | AdamW | RMSprop, Field(discriminator="name")]
+class Muon(_Optimizer):
+    """Muon for convolutions (Jordan et al. 2024), Nesterov SGD for the last layer, norms, biases.
+
+    For networks that normalise after every convolution, as all named ones do: the size of a filter
+    bank is held fixed, and `weight_decay` is of the other weights.
+    """
+
+    name: Literal["muon"] = "muon"
+    lr: Positive = 0.03  # the angle, in radians, by which a step turns each filter bank
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.85
+    sgd_lr: Positive = 0.1  # of the others, when lr is at its peak
+    norm_bias_lr_scale: Positive = 1.0  # multiplies sgd_lr for the biases of normalisation layers
+
+
+Optimizer = Annotated[SGD | Adam | AdamW | RMSprop | Muon, Field(discriminator="name")]
