@@ -44,6 +44,14 @@ def test_training_with_the_found_rate_is_training_with_that_rate_given(tmp_path:
     assert max(found.history.lrs) == pytest.approx(used, rel=0.05)  # the peak lies between steps
 
 
+def test_a_training_can_rest_on_several_tests(tmp_path: Path) -> None:
+    ladder = Ladder(steps=30, repeats=2)
+    found = resight.train(RECIPE, out=tmp_path, name="median", find_lr=ladder)
+    written = json.loads((found.folder / "lr_find.json").read_text())
+    assert written["images"] == resight.lr_find(RECIPE, ladder=ladder).images
+    assert written["images"] > resight.lr_find(RECIPE, ladder=QUICK).images
+
+
 @pytest.mark.parametrize(
     ("schedule", "which"), [("one_cycle", "peak"), ("plateau", "constant"), ("cosine", "peak")]
 )

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .networks import layer_table, models
     from .notebook import load_ipython_extension, show, unload_ipython_extension
     from .presets import find_recipe, recipes
-    from .rate_finder import lr_find
+    from .rate_finder import Ladder, lr_find
     from .recipe import Recipe
     from .recipe_text import from_toml, to_toml, with_epochs, with_overrides
     from .records import History, Predictions
@@ -42,6 +42,7 @@ _HOME = {
     "Heatmaps": "cam",
     "History": "records",
     "LRCurve": "lr_rules",
+    "Ladder": "rate_finder",
     "Predictions": "records",
     "Recipe": "recipe",
     "ResightError": "errors",
@@ -83,6 +84,7 @@ __all__ = [
     "Heatmaps",
     "History",
     "LRCurve",
+    "Ladder",
     "Predictions",
     "Recipe",
     "ResightError",
