@@ -152,6 +152,27 @@ def test_views_differ_from_the_plain_image(tiny, split, stats):
         assert np.abs(a - b).max() > 1e-3
 
 
+@pytest.mark.parametrize("batch_size", [7, 500])
+def test_only_unsure_images_get_more_views(tiny, split, stats, batch_size):
+    model = Curved()
+
+    def logits(**settings):
+        evaluation = Evaluation(**settings)
+        return predict_split(
+            model, split, stats, classes=tiny.classes, evaluation=evaluation,
+            batch_size=batch_size,
+        ).logits  # fmt: skip
+
+    plain, averaged = logits(), logits(tta="flip_shift")
+    highest = torch.from_numpy(plain).softmax(1).amax(1).numpy()
+    below = float(np.sort(highest)[10:12].mean())  # between two images
+    unsure = highest < below
+    assert unsure.sum() == 11
+    found = logits(tta="flip_shift", tta_below=below)
+    np.testing.assert_allclose(found[unsure], averaged[unsure], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found[~unsure], plain[~unsure], rtol=1e-5, atol=1e-6)
+
+
 def test_views_are_averaged_in_float32():
     # 1 and 1 + 1/128 are neighbours in bfloat16; their mean lies between them.
     images = torch.ones(1, 1, 2, 2)

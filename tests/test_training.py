@@ -35,6 +35,7 @@ from resight.recipe import (
     Muon,
     OneCycle,
     Plateau,
+    Progressive,
     Recipe,
     RMSprop,
     Swift,
@@ -43,7 +44,7 @@ from resight.recipe import (
 )
 from resight.records import EpochRow
 from resight.train_state import TrainData, start
-from resight.training import EpochDone, StepDone, best_epoch, fit
+from resight.training import EpochDone, StepDone, _sized, best_epoch, fit
 
 AUGMENT = Augment(
     hsv=HSV(prob=0.5), crop=Crop(pad=2), flip="random", cutout=Cutout(min_px=3, max_px=6, prob=0.5)
@@ -834,3 +835,41 @@ def test_a_plateau_of_the_validation_metric_lowers_the_rate(data):
     assert len(set(expected)) > 1
     assert steps_per_epoch(73, 20) == 4
     assert np.allclose(state.history.lrs.reshape(8, 4), np.array(expected)[:, None])
+
+
+# --- smaller images at first -------------------------------------------------------------------
+
+
+class Watched(nn.Module):
+    """Takes images of any size, and keeps the sizes it saw in training."""
+
+    def __init__(self, channels, classes):
+        super().__init__()
+        self.fc, self.seen = nn.Linear(channels, classes), []
+
+    def forward(self, images):
+        if self.training:
+            self.seen.append(tuple(images.shape[2:]))
+        return self.fc(images.mean((2, 3)))
+
+
+def test_images_are_smaller_for_a_share_of_the_steps(data):
+    channels, size = data.train.images.shape[1], data.train.images.shape[-1]
+    recipe = recipe_of(training={"progressive": Progressive(px=8, share=0.4), "batch_size": 7})
+    model = Watched(channels, len(data.classes))
+    state, _ = finish(recipe, data, model)
+    total = state.schedule.total_steps
+    early = math.ceil(0.4 * total)
+    assert 0 < early < total
+    assert model.seen == [(8, 8)] * early + [(size, size)] * (total - early)
+
+
+def test_smaller_images_hold_the_same_picture(data):
+    """An image of one colour a half stays one: nothing is cropped, mirrored or shifted."""
+    halves = torch.zeros(2, 3, 32, 32)
+    halves[..., 16:] = 1
+    state = start(recipe_of(training={"progressive": Progressive(px=24)}), data, Watched(3, 3))
+    small = _sized(halves, state, Training(progressive=Progressive(px=24)))
+    assert small.shape == (2, 3, 24, 24)
+    torch.testing.assert_close(small[..., :11], torch.zeros(2, 3, 24, 11))
+    torch.testing.assert_close(small[..., 13:], torch.ones(2, 3, 24, 11))

@@ -36,6 +36,11 @@ class Cost:
     run_flop: int  # forward and backward, every image of every epoch; without evaluation
     images: int  # seen in training, over all epochs
 
+    def secs(self, images_per_sec: float) -> float:
+        """Time of the training at a speed that is of images of full size."""
+        share = self.run_flop / (self.forward_flop * (1 + BACKWARD) * self.images)
+        return self.images * share / images_per_sec
+
 
 def cost(recipe: Recipe) -> Cost:
     """Counted, not timed."""
@@ -46,7 +51,11 @@ def cost(recipe: Recipe) -> Cost:
     )
     whole = layer_table(model, (shape[0], size, size))[0]
     images = round(total * (1 - (recipe.data.val_fraction or 0))) * recipe.schedule.epochs
-    return Cost(whole.parameters, whole.flop, whole.flop * (1 + BACKWARD) * images, images)
+    mean, early = float(whole.flop), recipe.training.progressive
+    if early:
+        smaller = layer_table(model, (shape[0], early.px, early.px))[0]
+        mean = early.share * smaller.flop + (1 - early.share) * whole.flop
+    return Cost(whole.parameters, whole.flop, round(mean * (1 + BACKWARD) * images), images)
 
 
 def images_per_sec(recipe: Recipe, *, device: str = "auto") -> float:
@@ -65,7 +74,12 @@ def images_per_sec(recipe: Recipe, *, device: str = "auto") -> float:
             "data": {"val_fraction": "none"},
             "optimizer": {"lr": 1e-6},  # random images must not make it diverge
             "schedule": {"name": "constant", "epochs": 1},
-            "training": {"batch_size": size, "select": "last", "compile": False},
+            "training": {
+                "batch_size": size,
+                "select": "last",
+                "compile": False,
+                "progressive": "none",
+            },
         },
         origin="probe",
     )

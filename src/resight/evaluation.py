@@ -37,13 +37,13 @@ def predict_split(
     pixels = split.images.shape[-2] * split.images.shape[-1]
     batch_size = batch_size or max(1, 500 * 32 * 32 // pixels)
     training = training or Training()
-    tta = evaluation.tta if evaluation else None
+    evaluation = evaluation or Evaluation()
     device = split.images.device
     logits = []
     with evaluating(model), autocast(training, device):
         for images, _ in eval_batches(split, stats, batch_size=batch_size):
             images = in_layout(images, training)
-            logits.append(view_logits(model, images, tta))
+            logits.append(view_logits(model, images, evaluation.tta, below=evaluation.tta_below))
     return Predictions(
         ids=split.ids,
         logits=torch.cat(logits).cpu().numpy(),  # (N, K)
@@ -59,23 +59,38 @@ def in_layout(images: Tensor, training: Training) -> Tensor:
     )
 
 
-def view_logits(model: nn.Module, images: Tensor, tta: str | None) -> Tensor:
+def view_logits(
+    model: nn.Module, images: Tensor, tta: str | None, *, below: float | None = None
+) -> Tensor:
     """Logits (N, K) in float32, averaged over the views of test-time augmentation.
 
     `flip`: the image and its mirror. `flip_shift` (Jordan 2024): those two, and the same shifted
     by one pixel up-left and down-right; the unshifted pair weighs as much as the shifted four.
+    `below`: images whose highest probability reaches it are left at their plain logits.
     """
-
-    def both_ways(view: Tensor) -> Tensor:
-        mean: Tensor = (model(view).float() + model(view.flip(-1)).float()) / 2
-        return mean
-
+    logits: Tensor = model(images).float()
     if tta is None:
-        return model(images).float()  # type: ignore[no-any-return]
-    unshifted = both_ways(images)
+        return logits
+    if below is None:
+        return _averaged(model, images, logits, tta)
+    unsure = logits.softmax(dim=1).amax(dim=1) < below  # (N,)
+    if unsure.any():
+        logits[unsure] = _averaged(model, images[unsure], logits[unsure], tta)
+    return logits
+
+
+def _averaged(model: nn.Module, images: Tensor, logits: Tensor, tta: str) -> Tensor:
+    """The mean over the views of `tta`, where `logits` are those of the images as they are."""
+
+    def mirrored(view: Tensor) -> Tensor:
+        found: Tensor = model(view.flip(-1)).float()
+        return found
+
+    unshifted = (logits + mirrored(images)) / 2
     if tta == "flip":
         return unshifted
     height, width = images.shape[-2:]
     padded = F.pad(images, (1, 1, 1, 1), mode="reflect")  # (N, C, H + 2, W + 2)
     up_left, down_right = (padded[..., d : d + height, d : d + width] for d in (2, 0))
-    return unshifted / 2 + (both_ways(up_left) + both_ways(down_right)) / 4
+    shifted = torch.stack([model(view).float() + mirrored(view) for view in (up_left, down_right)])
+    return unshifted / 2 + shifted.sum(0) / 8

@@ -76,7 +76,7 @@ def recipe_costs(*, device: str = "auto", as_json: bool = False) -> str:
         rate = rates.get(recipe.model) or images_per_sec(recipe, device=device)
         rates[recipe.model] = rate
         counted = cost(recipe)
-        found[name] = {**asdict(counted), "images_per_sec": rate, "secs": counted.images / rate}
+        found[name] = {**asdict(counted), "images_per_sec": rate, "secs": counted.secs(rate)}
     if as_json:
         return json.dumps(found)
     columns = ("parameters", "MFLOP an image", "epochs", "TFLOP a run", "images/s", "about")

@@ -14,7 +14,7 @@ from .datasets import Dataset, hold_out, statistics
 from .datasets import load as load_dataset
 from .errors import UsageError
 from .evidence import check_layers
-from .networks import build_model, prepare_model
+from .networks import SMALLEST_PX, build_model, prepare_model
 from .recipe import Custom, Recipe, Swift
 from .recipe_text import overlay
 from .schedules import describe
@@ -138,6 +138,7 @@ def split_and_measure(recipe: Recipe, dataset: Dataset, device: torch.device) ->
     """Training and validation split on the device; the test set stays where it is."""
     channels, size = dataset.train.images.shape[1], dataset.train.images.shape[-1]
     check_augment(recipe.augment, channels, size)
+    _check_progressive(recipe, size)
     train_split, val = dataset.train, None
     if recipe.data.val_fraction is not None:
         train_split, val = hold_out(train_split, recipe.data.val_fraction, recipe.seed)
@@ -163,3 +164,13 @@ def fresh_model(recipe: Recipe, prepared: TrainData) -> nn.Module:
         evenly = images[:: math.ceil(len(images) / PREPARED_IMAGES)]  # data may be sorted by class
         prepare_model(model, normalise(evenly, prepared.stats).cpu())
     return model
+
+
+def _check_progressive(recipe: Recipe, size: int) -> None:
+    early, name = recipe.training.progressive, recipe.model.name
+    smallest = SMALLEST_PX.get(name, 1)
+    if early and not smallest <= early.px < size:
+        raise UsageError(
+            f"training.progressive.px = {early.px} is not below the images' {size} px and at least "
+            f"{smallest}, which {name} needs"
+        )

@@ -29,7 +29,7 @@ from .errors import Diverged
 from .evaluation import autocast, in_layout, predict_split
 from .metrics import accuracy, mean_loss
 from .optimizers import add_l1_gradient, set_rates
-from .recipe import Plateau, Recipe
+from .recipe import Plateau, Recipe, Training
 from .records import EpochRow, Predictions
 from .train_state import TrainData, TrainState
 
@@ -106,7 +106,8 @@ def _train_epoch(
         set_rates(state.optimizer, rates.lr, rates.momentum)
         state.optimizer.zero_grad(set_to_none=True)  # also what an interrupted step left behind
         state.model.train()
-        parts = _micro_batches(in_layout(images, training), labels, training.micro_batch)
+        images = in_layout(_sized(images, state, training), training)
+        parts = _micro_batches(images, labels, training.micro_batch)
         loss = torch.zeros((), device=device)
         correct = torch.zeros((), dtype=torch.int64, device=device)
         seed = mix_seed(recipe.seed, epoch, k, DROPOUT)
@@ -169,6 +170,14 @@ def _cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> tuple[Te
     log_probs = F.log_softmax(logits.float(), dim=1)  # (N, K)
     nll = F.nll_loss(log_probs, labels, reduction="none")
     return nll, (1 - smoothing) * nll - smoothing * log_probs.mean(dim=1)
+
+
+def _sized(images: Tensor, state: TrainState, training: Training) -> Tensor:
+    """(N, C, H, W), at H = W = px as long as `training.progressive` says so."""
+    early = training.progressive
+    if early is None or state.step >= early.share * state.schedule.total_steps:
+        return images
+    return F.interpolate(images, size=(early.px, early.px), mode="bilinear", antialias=True)
 
 
 def _micro_batches(images: Tensor, labels: Tensor, size: int | None) -> list[tuple[Tensor, Tensor]]:

@@ -17,7 +17,7 @@ from .model import Custom, Model, Norm, ResNet, ResNet9, Swift
 from .optimizer import SGD, Adam, AdamW, Muon, Optimizer, RMSprop
 from .schedule import Constant, Cosine, MultiStep, OneCycle, Plateau, Schedule, Triangular
 from .section import Section
-from .training import Evaluation, Explain, Loss, Method, Training
+from .training import Evaluation, Explain, Loss, Method, Progressive, Training
 
 __all__ = [
     "HSV",
@@ -43,6 +43,7 @@ __all__ = [
     "OneCycle",
     "Optimizer",
     "Plateau",
+    "Progressive",
     "RMSprop",
     "Recipe",
     "ResNet",

@@ -26,11 +26,19 @@ class Loss(Section):
     l1: Positive | None = None  # times the sum of |w| over weights, without norms and biases
 
 
+class Progressive(Section):
+    """Smaller images at first: cheaper steps while the weights are coarse (Howard 2018)."""
+
+    px: Annotated[int, Field(ge=8, le=512)] = 24
+    share: Fraction = 0.5  # of the steps
+
+
 class Training(Section):
     """How a step is computed, and which weights are kept."""
 
     batch_size: Annotated[int, Field(ge=1)] = 128
     micro_batch: Annotated[int, Field(ge=1)] | None = None  # at most; gradients add up to a batch
+    progressive: Progressive | None = None
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     channels_last: bool = True
     compile: bool = False
@@ -43,6 +51,7 @@ class Evaluation(Section):
     """How the chosen weights are asked. Test-time augmentation averages logits over views."""
 
     tta: Literal["flip", "flip_shift"] | None = None
+    tta_below: Fraction | None = None  # only of images whose highest probability is below this
 
 
 class Explain(Section):
