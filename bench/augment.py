@@ -19,6 +19,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ def cropped(image: Image.Image, crop: Crop) -> Image.Image:
 
 
 def shifted_hsv(image: Image.Image, limits: HSV) -> Image.Image:
-    """Hue wraps, saturation and value are clipped; PIL has 256 steps of hue where OpenCV has 180"""
+    """Hue wraps, the others are clipped; PIL has 256 steps of hue where OpenCV has 180."""
     hue, saturation, value = (
         random.randint(-x, x) for x in (limits.hue, limits.saturation, limits.value)
     )
@@ -116,6 +117,7 @@ def shifted_hsv(image: Image.Image, limits: HSV) -> Image.Image:
     return Image.fromarray(levels.astype(np.uint8), mode="HSV").convert("RGB")
 
 
+@cache  # said once
 def optional(name: str) -> Any | None:
     """The module, or None and a line that says so: a peer that is not installed is left out."""
     try:
@@ -141,9 +143,9 @@ def with_resight(split: Split, spec: Augment, stats: Statistics) -> Batches:
 def with_albumentations(split: Split, spec: Augment, stats: Statistics) -> Batches | None:
     """The same operations; normalised before cutout, so that 0 is the mean, exactly."""
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask the network for a newer one
-    A, cv2, torch_side = map(optional, ("albumentations", "cv2", "albumentations.pytorch"))
-    if A is None or cv2 is None or torch_side is None:
+    if (A := optional("albumentations")) is None:
         return None
+    cv2, torch_side = map(importlib.import_module, ("cv2", "albumentations.pytorch"))
     steps: list[Any] = []
     if spec.hsv is not None:
         hsv = spec.hsv
@@ -167,8 +169,7 @@ def with_albumentations(split: Split, spec: Augment, stats: Statistics) -> Batch
 
 def with_kornia(split: Split, spec: Augment, stats: Statistics) -> Batches | None:
     """Batches of float images; the shifts are of hue, and factors of saturation and value."""
-    K = optional("kornia.augmentation")
-    if K is None:
+    if (K := optional("kornia.augmentation")) is None:
         return None
     steps: list[Any] = []
     if spec.hsv is not None:
@@ -196,7 +197,7 @@ def with_kornia(split: Split, spec: Augment, stats: Statistics) -> Batches | Non
 
 
 def check(name: str, batches: Batches) -> None:
-    """Every side has to give all images, normalised, an eighth of either side cut out."""
+    """Every side has to give all images, normalised, a sixteenth of each cut out."""
     images = torch.cat(list(batches()))
     blank = float((images == 0).all(dim=1).float().mean())
     if images.shape != (IMAGES, 3, PX, PX) or images.dtype != torch.float32:
