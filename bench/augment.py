@@ -18,7 +18,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import resight
-from measure import in_turn, machine, quiet_machine, spread, write_json
+from measure import in_turn, machine, optional, quiet_machine, ratio, spread, write_json
 from resight.batches import train_batches
 from resight.datasets import Split, Statistics, statistics
 from resight.preparation import fresh_model
@@ -118,15 +118,6 @@ def shifted_hsv(image: Image.Image, limits: HSV) -> Image.Image:
 
 
 @cache  # said once
-def optional(name: str) -> Any | None:
-    """The module, or None and a line that says so: a peer that is not installed is left out."""
-    try:
-        return importlib.import_module(name)
-    except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision beside another torch
-        print(f"without {name}: {error}".splitlines()[0], file=sys.stderr)
-        return None
-
-
 def one_by_one(split: Split, transform: Callable[[Any], Tensor]) -> Batches:
     """What a DataLoader without workers makes of a transform for single images."""
     loader = DataLoader(PerImage(split, transform), batch_size=BATCH, shuffle=True)
@@ -234,11 +225,6 @@ def compare(split: Split, spec: Augment, stats: Statistics, rounds: int) -> dict
         "us": {name: spread(values) for name, values in figures.items()},
         "ratio": {name: ratio(values, figures["resight"]) for name, values in figures.items()},
     }
-
-
-def ratio(figures: Sequence[float], others: Sequence[float]) -> dict[str, float]:
-    """Median and extremes of the quotients, each of one round."""
-    return spread([a / b for a, b in zip(figures, others, strict=True)])
 
 
 def share_of_step(split: Split, stats: Statistics, rounds: int) -> dict[str, float]:

@@ -1,11 +1,12 @@
 """What every benchmark shares: a quiet machine, sides in turn, medians, a table and JSON."""
 
+import importlib
 import json
 import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -57,6 +58,20 @@ def in_turn(
 def spread(values: list[float]) -> dict[str, float]:
     """Median and extremes."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def ratio(figures: Sequence[float], others: Sequence[float]) -> dict[str, float]:
+    """Median and extremes of the quotients, each of one round."""
+    return spread([a / b for a, b in zip(figures, others, strict=True)])
+
+
+def optional(name: str) -> Any | None:
+    """The module, or None and a line that says so: a peer that is not installed is left out."""
+    try:
+        return importlib.import_module(name)
+    except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision beside another torch
+        print(f"without {name}: {error}".splitlines()[0], file=sys.stderr)
+        return None
 
 
 def write_json(content: Mapping[str, Any]) -> None:

@@ -29,8 +29,8 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 import resight
-from augment import PerImage, WithPIL, optional, ratio
-from measure import in_turn, machine, quiet_machine, spread, write_json
+from augment import PerImage, WithPIL
+from measure import in_turn, machine, optional, quiet_machine, ratio, spread, write_json
 from resight.augment import normalise
 from resight.evaluation import in_layout
 from resight.preparation import fresh_model, split_and_measure
