@@ -266,6 +266,20 @@ def test_swift_trains_only_what_it_should():
     assert model.head.fc.bias is None
 
 
+def test_without_whitening_biases_the_gradient_ends_at_the_first_block():
+    model = build(recipe.Swift(whiten_bias=False))
+    assert model.whiten.conv.bias is None
+    reached = []
+    model.block1.conv1.register_forward_pre_hook(lambda _, args: reached.append(args[0]))
+    model(torch.randn(2, 3, 32, 32)).sum().backward()
+    assert not reached[0].requires_grad
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    biased = build(recipe.Swift())
+    biased.load_state_dict({**model.state_dict(), "whiten.conv.bias": torch.zeros(24)})
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(model.eval()(images), biased.eval()(images))
+
+
 def test_swift_convolutions_begin_as_the_identity():
     model = build(recipe.Swift(widths=(8, 32, 48)))
     x = random_images(2, 24, 6, 6)

@@ -77,7 +77,8 @@ class Swift(nn.Module):
     dropout acts on the pooled features, right before the linear layer. Smallest image: 9 px.
 
     The filters of the first layer are random until `whiten_from` has seen images; they are never
-    trained, their biases are.
+    trained; their biases are, where `whiten_bias`. Without them the gradient ends at the first
+    block, which saves a step the input gradient of a convolution on the largest map.
     """
 
     def __init__(
@@ -87,14 +88,15 @@ class Swift(nn.Module):
         num_classes: int,
         widths: tuple[int, int, int] = (32, 128, 128),
         activation: Activation = "relu",
+        whiten_bias: bool = True,
         dropout: float | None = None,
     ) -> None:
         super().__init__()
         whitened = 2 * in_channels * WHITEN_PX**2
-        conv = nn.Conv2d(in_channels, whitened, WHITEN_PX)
+        conv = nn.Conv2d(in_channels, whitened, WHITEN_PX, bias=whiten_bias)
         conv.weight.requires_grad_(False)
-        assert conv.bias is not None
-        nn.init.zeros_(conv.bias)
+        if conv.bias is not None:
+            nn.init.zeros_(conv.bias)
         self.whiten = nn.Sequential(OrderedDict(conv=conv, act=make_activation(activation)))
         self.block1 = block(whitened, widths[0], activation)
         self.block2 = block(widths[0], widths[1], activation)

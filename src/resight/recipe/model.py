@@ -32,6 +32,7 @@ class Swift(Section):
     name: Literal["swift"] = "swift"
     widths: Annotated[tuple[int, int, int], Field(strict=False)] = (32, 128, 128)
     activation: Literal["relu", "gelu", "silu"] = "relu"
+    whiten_bias: bool = True  # learnt; without it no gradient has to reach the first layer
     dropout: Fraction | None = None
 
     @model_validator(mode="after")
