@@ -261,3 +261,10 @@ def test_logits_are_float32_in_any_precision(tiny, split, stats):
     assert rough.dtype == np.float32
     np.testing.assert_allclose(rough, exact, atol=0.03)
     assert not np.array_equal(rough, exact)
+
+
+def test_views_in_words():
+    assert Evaluation().views == ""
+    assert Evaluation(tta="flip").views == "2 views (flip) of all images"
+    unsure = Evaluation(tta="flip_shift", tta_below=0.6)
+    assert unsure.views == "6 views (flip_shift) of images below 60%"

@@ -13,7 +13,17 @@ ROOT = Path(resight.__file__).parent
 
 # A module imports only from its own layer or an earlier one.
 LAYERS = [
-    {"errors", "files", "interrupt", "recipe", "recipe_text", "presets", "records", "metrics"}
+    {
+        "choices",
+        "errors",
+        "files",
+        "interrupt",
+        "recipe",
+        "recipe_text",
+        "presets",
+        "records",
+        "metrics",
+    }
     | {"mistakes", "published", "sources", "lr_rules", "lr_verdict"},
     {"datasets", "augment", "batches", "networks", "schedules", "optimizers", "muon"}
     | {"lr_scheduler"},
@@ -82,6 +92,14 @@ def run_fresh(code: str) -> subprocess.CompletedProcess[str]:
 
 
 HEAVY = "[m for m in ('torch', 'matplotlib', 'pyarrow', 'PIL') if m in sys.modules]"
+
+
+def test_help_imports_neither_numpy_nor_pydantic() -> None:
+    result = run_fresh(
+        "import sys\nfrom resight.cli import main\nmain(['--help'])\n"
+        "print('heavy:', [m for m in ('numpy', 'pydantic') if m in sys.modules])"
+    )
+    assert result.stdout.endswith("heavy: []\n"), result.stderr
 
 
 @pytest.mark.parametrize(

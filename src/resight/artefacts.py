@@ -152,6 +152,8 @@ def model_card(recipe: Recipe, result: dict[str, Any]) -> str:
             f"- test accuracy: {a['value']:.2%} (95 % interval {a['low']:.2%} to {a['high']:.2%}, "
             f"n = {a['n']:,}), read once, after training"
         )
+        if views := recipe.evaluation.views:
+            lines.append(f"- by the mean of {views}")
     else:
         lines.append("- stopped before the end: the test set was not read")
     lines += [

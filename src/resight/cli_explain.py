@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from .choices import Rank
 from .cli_options import Device, Show, progress
 from .errors import ResightError
-from .mistakes import Rank, by_pair
 
 if TYPE_CHECKING:
     from .run_explanation import Explanation
@@ -92,6 +92,8 @@ def print_found(found: "Explanation", *, mistakes: bool) -> None:
 
 def print_mistakes(found: "Explanation") -> None:
     """The most frequent pairs and the most suspicious labels, a line each."""
+    from .mistakes import by_pair
+
     print(f"mistakes    {len(found.mistakes):,}")
     for (true, pred), group in list(by_pair(found.mistakes).items())[:5]:
         say(f"  {len(group)} x {true} taken for {pred}, the worst {group[0].id}")

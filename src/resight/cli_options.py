@@ -61,6 +61,8 @@ def report(run: "Run", show: Show) -> int:
         )
     elif run.summary["test"]:
         print(f"test accuracy {accuracy_text(run.summary['test'])}")
+        if views := run.recipe.evaluation.views:
+            print(f"by the mean of {views}")
         print(f"weights of epoch {run.summary['best_epoch']}, by {run.summary['selected_by']}")
         print(f"run folder {run.folder}/")
         pictures = sorted(path.name for path in run.folder.glob("*.png"))

@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
+from .choices import Rank as Rank
 from .errors import UsageError
 from .metrics import confusion, top_losses
 from .recipe_text import suggest
 from .records import Ints, Predictions
-
-Rank = Literal["loss", "confidence", "margin"]
 
 
 @dataclass(frozen=True)

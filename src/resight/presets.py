@@ -64,7 +64,7 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "swift": Preset(
-        summary="whitened first layer, three blocks; the most accuracy for a CPU minute",
+        summary="whitened first layer, three blocks, SGD as published; few epochs",
         source="Jordan 2024, arXiv 2404.00498 (airbench)",
         base="base",
         changes={
@@ -92,6 +92,7 @@ PRESETS: dict[str, Preset] = {
         base="swift",
         changes={
             "data.val_fraction": (0.02, "1,000 images to watch by; the rest is trained on"),
+            "model.activation": ("silu", "a lower loss than ReLU, for a step that is 5 % longer"),
             "model.whiten_bias": (False, "no loss seen, and a cheaper step"),
             "optimizer": (
                 {
@@ -108,13 +109,14 @@ PRESETS: dict[str, Preset] = {
             "schedule.peak_epoch": (0.75, "Muon needs hardly a warm-up"),
             "schedule.final_div": (1000.0, "down to nothing"),
             "training.progressive": (
-                {"px": 24, "share": 0.6},
+                {"px": 24, "share": 0.625},
                 "no loss seen; these steps cost 0.55 of the others",
             ),
             "training.select": ("last", "the rate has come down; 1,000 images choose badly"),
             "evaluation.tta": ("flip_shift", "as published"),
             "evaluation.tta_below": (0.6, "a third of the images, and all of the gain"),
         },
+        accuracy="88.0 % (JPEG 75)",
     ),
     "digits": Preset(
         summary="bundled handwritten digits; the whole path in seconds, no download",

@@ -43,7 +43,8 @@ def evaluate(
     module, info = load_model(folder, model, pick_device(device))
     recipe = info.recipe
     if tta is not None:
-        recipe = overlay(recipe, {"evaluation": {"tta": tta}}, origin="evaluate")
+        asked = {"tta": tta, "tta_below": "none"}  # of every image, as asked for
+        recipe = overlay(recipe, {"evaluation": asked}, origin="evaluate")
     if data is not None:
         read_as = {"image_size": info.image_size, "skip_unreadable": skip_unreadable}
         recipe = overlay(recipe, {"data": read_as}, origin="evaluate")

@@ -98,6 +98,8 @@ def _facts(found: Found) -> list[tuple[str, str, str]]:
         facts.append(("Test loss", f"{test['loss']:.3f}", "cross entropy, mean"))
         error = percent(test["calibration"]["ece"], 1)
         facts.append(("Calibration error", error, "expected (ECE)"))
+        if views := found.recipe.evaluation.views:
+            facts.append(("Test-time views", views.split()[0], views.partition(" ")[2]))
     where = f"{environment.get('gpu') or environment.get('device', 'unknown device')}"
     if environment.get("device") == "cpu":
         where = f"CPU, {environment.get('threads')} threads"

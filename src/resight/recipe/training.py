@@ -53,6 +53,14 @@ class Evaluation(Section):
     tta: Literal["flip", "flip_shift"] | None = None
     tta_below: Fraction | None = None  # only of images whose highest probability is below this
 
+    @property
+    def views(self) -> str:
+        """What the answer for an image is the mean of, in words; empty: of one view."""
+        if self.tta is None:
+            return ""
+        of = "all images" if self.tta_below is None else f"images below {self.tta_below:.0%}"
+        return f"{'2' if self.tta == 'flip' else '6'} views ({self.tta}) of {of}"
+
 
 class Explain(Section):
     """What the heat maps and sheets made at the end of a run show."""
