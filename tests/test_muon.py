@@ -1,6 +1,7 @@
 """Muon against what it claims: singular values near 1, a turn of `lr` radians, SGD for the rest."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -25,6 +26,19 @@ def test_singular_values_become_about_one_and_directions_stay(shape: tuple[int, 
     assert inner.diag().min() > 0.6
     assert inner.diag().max() < 1.3
     assert torch.equal(orthogonal(torch.zeros(shape), rounds=5), torch.zeros(shape))
+
+
+@pytest.mark.parametrize(("rounds", "smallest"), [(3, 0.03), (5, 0.003)])
+def test_how_near_to_one(rounds: int, smallest: float) -> None:
+    values = torch.logspace(0, math.log10(smallest), 64).double()
+    values = torch.cat([values, torch.zeros(64).double()])  # rows of zeros stay zeros
+    values /= values.norm()
+    found = orthogonal(values.diag(), rounds).diag()
+    reached = found[values >= smallest]
+    assert len(reached) > 20
+    assert reached.min() > 0.68
+    assert reached.max() < 1.21
+    assert not found[64:].any()
 
 
 def test_a_step_turns_a_filter_bank_by_its_rate() -> None:

@@ -75,6 +75,7 @@ def view_logits(
         return _averaged(model, images, logits, tta)
     unsure = logits.softmax(dim=1).amax(dim=1) < below  # (N,)
     if unsure.any():
+        logits = logits.clone()  # a model may hand out a part of its images
         logits[unsure] = _averaged(model, images[unsure], logits[unsure], tta)
     return logits
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-# An odd polynomial that lifts small singular values quickly and keeps them near 1, not at it: five
-# rounds bring those from 0.003 to 1 into 0.68..1.13. Coefficients of Jordan et al.
+# An odd polynomial that lifts small singular values quickly and keeps them near 1, not at it: three
+# rounds bring those from 0.03 to 1 into 0.68..1.21, five those from 0.003. Coefficients of Jordan.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 
 
