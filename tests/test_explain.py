@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import resight
+from resight import run_explanation
 from resight.augment import normalise
 from resight.cam import METHODS
 from resight.cli import main
@@ -185,6 +186,21 @@ def test_slow_methods_look_at_the_sheets_only(copy: Path, tiny: Dataset) -> None
     gallery = read_gallery(copy)
     assert gallery is not None
     assert len(gallery.map_rows) == 4
+
+
+def test_maps_that_are_kept_as_means_are_named_by_their_own_size(
+    copy: Path, tiny: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resight.explain(copy, data=tiny, layers=["block1"], count=2)
+    whole = read_gallery(copy)
+    monkeypatch.setattr(run_explanation, "KEPT_CELLS", 3)
+    resight.explain(copy, data=tiny, layers=["block1"], count=2)
+    means = read_gallery(copy)
+    assert whole is not None
+    assert means is not None
+    (sheet, layer, size), (fewer, same, still) = whole.maps[0], means.maps[0]
+    assert (layer, size) == (same, still)
+    assert fewer.size == (3, 3) != sheet.size
 
 
 @pytest.mark.parametrize("name", ["swift", "resnet9", "resnet18"])

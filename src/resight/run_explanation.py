@@ -3,7 +3,7 @@
 `Predictions -> Mistakes -> Evidence -> sheets, gallery -> report.html`
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,6 +81,7 @@ class Looked:
     rows: Ints  # (R,) the most wanted first
     maps: Evidence
     layers: tuple[str, ...]  # with the size of their maps on the sheets
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # of the layers' own maps
 
 
 @dataclass(frozen=True)
@@ -232,11 +233,12 @@ def _look(
     with outcome.step("sheets of heat maps"):
         _draw_heat(folder, subject, maps, wrong, right, rank=rank, asked=asked, outcome=outcome)
     names = tuple(LayerHeat(layer, values).name for layer, values in maps.items())
+    sizes = {layer: values.shape[-2:] for layer, values in maps.items()}
     maps = {layer: averaged(values, KEPT_CELLS) for layer, values in maps.items()}
     if len(more):
         rest = look(more, len(sheet), KEPT_CELLS)
         maps = {layer: np.concatenate([maps[layer], rest[layer]]) for layer in layers}
-    return Looked(np.concatenate([sheet, more]), maps, names)
+    return Looked(np.concatenate([sheet, more]), maps, names, sizes)
 
 
 def _draw_heat(
@@ -278,15 +280,14 @@ def _draw_heat(
 
 def _keep(path: Path, subject: Subject, looked: Looked, method: str) -> None:
     """The gallery; without heat maps, it has the pictures."""
-    predictions = subject.predictions
-    is_right = predictions.correct[looked.rows][:, None, None]
+    is_right = subject.predictions.correct[looked.rows][:, None, None]
     kept = [
         # The other map of a right answer is of the runner-up, which the gallery has no place for.
-        LayerMaps(layer, values[:, 0], np.where(is_right, values[:, 0], values[:, 1]))
-        for layer, values in looked.maps.items()
+        LayerMaps(layer, v[:, 0], np.where(is_right, v[:, 0], v[:, 1]), looked.sizes[layer])
+        for layer, v in looked.maps.items()
     ]
     pictures = as_pictures(subject.test)
-    write_gallery(path, pictures, predictions, rows=looked.rows, maps=kept, method=method)
+    write_gallery(path, pictures, subject.predictions, rows=looked.rows, maps=kept, method=method)
 
 
 def _draw_suspicious(
