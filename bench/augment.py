@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import resight
-from measure import in_turn, machine, optional, quiet_machine, ratio, spread, write_json
+from measure import in_turn, machine, optional, parsed, ratio, spread, write_json
 from resight.batches import train_batches
 from resight.datasets import Split, Statistics, statistics
 from resight.preparation import fresh_model
@@ -253,11 +253,7 @@ def main() -> None:
     """Parse the arguments, measure, print a table and JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument(
-        "--busy", action="store_true", help="measure on a busy machine all the same"
-    )
-    arguments = parser.parse_args()
-    quiet_machine(allow_busy=arguments.busy)
+    arguments = parsed(parser)
     where = machine()
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (IMAGES, 3, PX, PX), generator=generator, dtype=torch.uint8)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torchcam.methods import GradCAM
 
 import resight
-from measure import in_turn, machine, quiet_machine, spread, write_json
+from measure import in_turn, machine, parsed, spread, write_json
 from resight.networks import build_model
 
 LAYERS = {
@@ -131,11 +131,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument(
-        "--busy", action="store_true", help="measure on a busy machine all the same"
-    )
-    arguments = parser.parse_args()
-    quiet_machine(allow_busy=arguments.busy)
+    arguments = parsed(parser)
     torch.set_num_threads(arguments.threads)
     where = machine()
     generator = torch.Generator().manual_seed(0)

@@ -1,5 +1,6 @@
 """What every benchmark shares: a quiet machine, sides in turn, medians, a table and JSON."""
 
+import argparse
 import importlib
 import json
 import os
@@ -14,14 +15,19 @@ import torch
 MOST_LOAD = 0.3  # load average of the last minute above which figures are not published
 
 
-def quiet_machine(*, allow_busy: bool) -> None:
-    """Stop with a message if something else is running, unless that is allowed."""
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments, `--busy` among them; without it a busy machine ends the bench with a line."""
+    parser.add_argument(
+        "--busy", action="store_true", help="measure on a busy machine all the same"
+    )
+    asked = parser.parse_args()
     load = os.getloadavg()[0]
-    if load > MOST_LOAD and not allow_busy:
+    if load > MOST_LOAD and not asked.busy:
         sys.exit(
             f"the load average is {load:.2f}, above {MOST_LOAD}: a figure measured now would not "
             "be worth publishing; wait a minute, or pass --busy to look anyway"
         )
+    return asked
 
 
 def machine() -> dict[str, Any]:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import resight
-from measure import in_turn, machine, quiet_machine, spread, write_json
+from measure import in_turn, machine, parsed, spread, write_json
 from resight.augment import normalise
 from resight.networks import build_model
 from resight.preparation import split_and_measure
@@ -86,11 +86,7 @@ def main() -> None:
     parser.add_argument("--data", default="cifar10")
     parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument(
-        "--busy", action="store_true", help="measure on a busy machine all the same"
-    )
-    arguments = parser.parse_args()
-    quiet_machine(allow_busy=arguments.busy)
+    arguments = parsed(parser)
     where = machine()
     data = resight.data(arguments.data)
     results = {name: compare(name, data, arguments.rounds) for name in arguments.networks}

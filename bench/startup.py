@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 import resight
-from measure import in_turn, machine, quiet_machine, spread, write_json
+from measure import in_turn, machine, parsed, spread, write_json
 
 FIRST_BATCH = """
 import sys, time
@@ -78,11 +78,7 @@ def main() -> None:
     parser.add_argument("--data", default="digits")
     parser.add_argument("--recipe", help="digits for the digits, swift for anything else")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument(
-        "--busy", action="store_true", help="measure on a busy machine all the same"
-    )
-    arguments = parser.parse_args()
-    quiet_machine(allow_busy=arguments.busy)
+    arguments = parsed(parser)
     where = machine()
     recipe = arguments.recipe or ("digits" if arguments.data == "digits" else "swift")
     resight.find_recipe(recipe)  # a wrong name is told here, not by the process

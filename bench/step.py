@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import resight
 from augment import PerImage, WithPIL
-from measure import in_turn, machine, optional, quiet_machine, ratio, spread, write_json
+from measure import in_turn, machine, optional, parsed, ratio, spread, write_json
 from resight.augment import normalise
 from resight.evaluation import in_layout
 from resight.preparation import fresh_model, split_and_measure
@@ -285,9 +285,7 @@ def main() -> None:
     parser.add_argument("--data", default="cifar10")
     parser.add_argument("--networks", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--busy", action="store_true", help="measure on a busy machine too")
-    arguments = parser.parse_args()
-    quiet_machine(allow_busy=arguments.busy)
+    arguments = parsed(parser)
     where = machine()
     data = resight.data(arguments.data)
     results = {name: compare(name, data, arguments.rounds) for name in arguments.networks}

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from .errors import UsageError
 from .presets import PRESETS, find_recipe, preset
+from .published import PUBLISHED
 from .recipe import KINDS, Model, Recipe
 from .recipe_text import differences, overlay, suggest, to_toml, with_overrides
 from .sources import BUILT_IN
@@ -59,7 +60,10 @@ def recipe_list(*, as_json: bool = False) -> str:
     for name, entry in PRESETS.items():
         recipe = preset(name)
         epochs = str(recipe.schedule.epochs)
-        table.add_row(name, recipe.model.name, epochs, entry.accuracy, entry.summary)
+        accuracy = entry.accuracy
+        if name in PUBLISHED:
+            accuracy = f"published {100 * PUBLISHED[name].accuracy:.2f} %"
+        table.add_row(name, recipe.model.name, epochs, accuracy, entry.summary)
     return (
         _text(table) + f"\n\n{ACCURACY_OF}\nWhat a run costs on this machine: resight recipes cost"
     )
@@ -68,6 +72,7 @@ def recipe_list(*, as_json: bool = False) -> str:
 def recipe_costs(*, device: str = "auto", as_json: bool = False) -> str:
     """What one run of each named recipe takes: counted, and timed on this machine for seconds."""
     from .costs import cost, images_per_sec
+    from .html_report.view import duration
 
     rates: dict[Model, float] = {}  # many recipes share a network
     found = {}
@@ -89,7 +94,7 @@ def recipe_costs(*, device: str = "auto", as_json: bool = False) -> str:
             str(preset(name).schedule.epochs),
             f"{of['run_flop'] / 1e12:,.1f}",
             f"{of['images_per_sec']:,.0f}",
-            _duration(of["secs"]),
+            duration(of["secs"]),
         )
     return (
         _text(table)
@@ -187,12 +192,6 @@ def model_table(
             style="bold" if row.depth <= 1 else None,
         )
     return _text(table)
-
-
-def _duration(secs: float) -> str:
-    if secs < 90:
-        return f"{secs:.0f} s"
-    return f"{secs / 60:.0f} min" if secs < 90 * 60 else f"{secs / 3600:.1f} h"
 
 
 def _shown(value: Any) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .errors import UsageError
+from .presets import PRESETS
 from .recipe_text import suggest
 
 
@@ -61,8 +62,8 @@ PUBLISHED: dict[str, Published] = {
     ),
 }
 
-# A recipe that changes what keeps a described one from its headline -> the described one.
-VARIANTS = {"resnet18-layernorm-lr0.1": "resnet18-layernorm"}
+# Recipes that change one of these, such as what keeps it from its headline -> the one they change.
+VARIANTS = {name: this.base for name, this in PRESETS.items() if this.base in PUBLISHED}
 
 
 def published(name: str) -> Published:

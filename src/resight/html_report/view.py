@@ -51,6 +51,7 @@ def view(found: Found) -> tuple[dict[str, Any], dict[str, Any] | None]:
 
 
 def percent(share: float, digits: int = 2) -> str:
+    """0.9167 -> `91.67 %`."""
     return f"{100 * share:.{digits}f} %"
 
 
