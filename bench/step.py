@@ -236,13 +236,13 @@ def sides_of(case: Case, data: resight.Dataset, rounds: int) -> dict[str, Side]:
     splits = split_and_measure(recipe, data, torch.device("cpu"))
     rows = torch.randint(len(splits.train), (case.batches * size,))  # any will do
     splits = replace(splits, train=splits.train.select(rows), val=None)
-    micro = recipe.training.micro_batch or size
-    assert size % micro == 0  # every micro-batch is of one size
+    parts = recipe.training.parts(size)
+    assert size % parts == 0  # every micro-batch is of one size
     state = start(recipe, splits, fresh_model(recipe, splits))  # in the recipe's layout
-    images = normalise(splits.train.images[:micro], splits.stats)
+    images = normalise(splits.train.images[: size // parts], splits.stats)
     found = kernels(state.model, in_layout(images, recipe.training))
     sides: dict[str, Side | None] = {
-        "floor": lambda: floor_side(found, case.batches * size // micro),
+        "floor": lambda: floor_side(found, case.batches * parts),
         "resight": our_side(recipe, splits),
         "plain": plain_side(written(recipe, splits)),
         "plain, 2 workers": plain_side(written(recipe, splits, workers=2)),

@@ -64,7 +64,7 @@ recipes = st.builds(
     | st.builds(Cosine, warmup_epochs=fractions)
     | st.builds(Constant),
     loss=st.builds(Loss, l1=st.none() | rates),
-    training=st.builds(Training, micro_batch=st.none() | st.integers(1, 64)),
+    training=st.builds(Training, micro_batch=st.none() | st.just("auto") | st.integers(1, 64)),
 )
 
 
@@ -188,7 +188,7 @@ FAULTS = [
     ("schedule.epochs=2.5", "schedule.epochs = 2.5: must be a whole number >= 1 and <= 10000"),
     ("schedule.peak_epoch=20", "peak_epoch = 20 must come before epochs = 20"),
     ("schedule.momentum_low=0.8", "give both momentum_low and momentum_high, or neither"),
-    ("training.micro_batch=0", 'must be a whole number >= 1, or "none" for off'),
+    ("training.micro_batch=0", 'must be a whole number >= 1 or "auto", or "none" for off'),
     ("data.val_fraction=none", "set training.select=last"),
     ("data.val_fraction=0.9", 'must be a number > 0 and <= 0.5, or "none" for off'),
     ("model.last_stage_stride=3", "must be one of 1, 2"),

@@ -174,7 +174,7 @@ def _climb(
 ) -> LRCurve:
     training = recipe.training
     size = min(training.batch_size, MOST_IMAGES)
-    parts = 1 if training.micro_batch is None else -(-size // training.micro_batch)
+    parts = training.parts(size)
     batches = _TrainBatches(
         recipe, data, size // parts, (ladder.steps + 1 + ladder.set_aside) * parts, told
     )

@@ -234,7 +234,7 @@ def _valid(annotation: Any, metadata: Iterable[Any] = ()) -> str:
         inner = [m for extra in args[1:] for m in getattr(extra, "metadata", [extra])]
         return _valid(args[0], [*inner, *metadata])
     if origin is Literal:
-        return "one of " + ", ".join(map(str, args))
+        return "one of " + ", ".join(map(str, args)) if len(args) > 1 else f'"{args[0]}"'
     if origin is tuple:
         count = "" if args[-1] is Ellipsis else f"{len(args)} values, "
         return f"a list of {count}each {_valid(args[0])}"

@@ -134,9 +134,12 @@ def _check_same(folder: Path, recipe: Recipe, dataset: Dataset) -> None:
         write_text(mark, json.dumps({"name": dataset.name, "fingerprint": dataset.fingerprint}))
     elif json.loads(mark.read_text(encoding="utf-8"))["fingerprint"] != dataset.fingerprint:
         raise UsageError(f"{folder} has runs of other data; choose another --out")
+    may = {"seed", "data.source"}
+    if recipe.training.micro_batch == "auto":  # a run has the number that was measured
+        may.add("training.micro_batch")
     for path in sorted(folder.glob("seed*/recipe.toml")):
         changed = differences(RunFolder(path.parent).recipe, recipe)
-        odd = [knob for knob in changed if knob not in ("seed", "data.source")]
+        odd = [knob for knob in changed if knob not in may]
         if odd:
             raise UsageError(
                 f"{path.parent} ran with another {', '.join(odd[:3])}; choose another --out"

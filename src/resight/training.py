@@ -107,7 +107,9 @@ def _train_epoch(
         state.optimizer.zero_grad(set_to_none=True)  # also what an interrupted step left behind
         state.model.train()
         images = in_layout(_sized(images, state, training), training)
-        parts = _micro_batches(images, labels, training.micro_batch)
+        n = training.parts(len(labels))
+        # Even parts: a leftover of one image would be a poor sample for batch norm.
+        parts = list(zip(images.tensor_split(n), labels.tensor_split(n), strict=True))
         loss = torch.zeros((), device=device)
         correct = torch.zeros((), dtype=torch.int64, device=device)
         seed = mix_seed(recipe.seed, epoch, k, DROPOUT)
@@ -178,12 +180,6 @@ def _sized(images: Tensor, state: TrainState, training: Training) -> Tensor:
     if early is None or state.step >= early.share * state.schedule.total_steps:
         return images
     return F.interpolate(images, size=(early.px, early.px), mode="bilinear", antialias=True)
-
-
-def _micro_batches(images: Tensor, labels: Tensor, size: int | None) -> list[tuple[Tensor, Tensor]]:
-    # Even parts: a leftover of one image would be a poor sample for batch norm.
-    parts = 1 if size is None else math.ceil(len(labels) / size)
-    return list(zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True))
 
 
 def _validate(state: TrainState, recipe: Recipe, data: TrainData) -> EpochRow:

@@ -1,5 +1,6 @@
 """How a step is computed, how the result is asked, and how it is explained."""
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -37,7 +38,8 @@ class Training(Section):
     """How a step is computed, and which weights are kept."""
 
     batch_size: Annotated[int, Field(ge=1)] = 128
-    micro_batch: Annotated[int, Field(ge=1)] | None = None  # at most; gradients add up to a batch
+    # Images at a time, at most; gradients add up to a batch. "auto": measured as a run begins.
+    micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
     progressive: Progressive | None = None
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     channels_last: bool = True
@@ -45,6 +47,11 @@ class Training(Section):
     deterministic: bool = False  # refuse operations whose result varies between runs on a GPU
     ema_decay: Fraction | None = None  # a step; the averaged weights are then the ones evaluated
     select: Literal["val_accuracy", "val_loss", "last"] = "val_accuracy"
+
+    def parts(self, images: int) -> int:
+        """How many micro-batches a batch of so many images is."""
+        assert self.micro_batch != "auto", "settled before the first step"
+        return 1 if self.micro_batch is None else math.ceil(images / self.micro_batch)
 
 
 class Evaluation(Section):

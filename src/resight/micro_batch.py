@@ -1,0 +1,64 @@
+"""`training.micro_batch = "auto"`: the size at which this machine takes images fastest.
+
+On a CPU a whole batch of activations does not fit the cache, and small parts do not fill the
+cores; what is best between the two is measured, not guessed. A GPU takes the whole batch.
+"""
+
+import copy
+import time
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+
+from .augment import normalise
+from .evaluation import autocast, in_layout
+from .recipe import Recipe
+from .recipe_text import overlay
+from .train_state import TrainData, TrainState
+
+SIZES = (32, 64, 128, 256)  # those below the batch; the batch itself too where it is no larger
+ROUNDS = 3
+BUDGET_SECS = 8.0  # a round begins before that, or is the first
+
+
+def with_micro_batch(recipe: Recipe, state: TrainState, data: TrainData) -> tuple[Recipe, str]:
+    """The recipe with a measured number, or none, in place of "auto", and a line that says so.
+
+    A run folder records the number, so that the run can be repeated. `state` is left as it is.
+    """
+    if recipe.training.micro_batch != "auto":
+        return recipe, ""
+    size = min(recipe.training.batch_size, len(data.train))
+    speeds: dict[int, float] = {}
+    if data.train.images.device.type == "cpu" and size > SIZES[0]:
+        sizes = sorted({n for n in SIZES if n < size} | {min(size, SIZES[-1])})
+        speeds = _speeds(recipe, state, data, sizes)
+    fastest = max(speeds, key=speeds.__getitem__, default=size)
+    chosen = "none" if fastest == size else fastest
+    said = ", ".join(f"{n}: {speed:,.0f}" for n, speed in speeds.items())
+    line = f"training.micro_batch = {chosen}" + (f" (images/s with {said})" if said else "")
+    return overlay(recipe, {"training": {"micro_batch": chosen}}, origin="auto"), line
+
+
+def _speeds(
+    recipe: Recipe, state: TrainState, data: TrainData, sizes: list[int]
+) -> dict[int, float]:
+    """Images/s, forward and backward, of a copy of the network; sizes in turn, medians."""
+    training, device = recipe.training, data.train.images.device
+    model = copy.deepcopy(state.model).train()
+    images = in_layout(normalise(data.train.images[: sizes[-1]], data.stats), training)
+    labels = data.train.labels[: sizes[-1]]
+    secs: dict[int, list[float]] = {n: [] for n in sizes}
+    began = time.perf_counter()
+    with torch.random.fork_rng(devices=[]):  # dropout draws
+        for turn in range(ROUNDS + 1):  # the first warms up, and counts where it is the only one
+            if turn > 1 and time.perf_counter() - began > BUDGET_SECS:
+                break
+            for n in sizes:
+                before = time.perf_counter()
+                with autocast(training, device):
+                    logits = model(images[:n])
+                F.cross_entropy(logits.float(), labels[:n]).backward()  # type: ignore[no-untyped-call]
+                secs[n].append(time.perf_counter() - before)
+    return {n: n / median(its[1:] or its) for n, its in secs.items()}

@@ -1,0 +1,121 @@
+"""`training.micro_batch = "auto"`: measured once, written down, and nothing else touched."""
+
+import pytest
+import torch
+from torch import nn
+
+import resight
+from resight import micro_batch
+from resight.errors import UsageError
+from resight.preparation import fresh_model, split_and_measure
+from resight.recipe_text import with_overrides
+from resight.train_state import TrainData, TrainState, start
+
+CPU = torch.device("cpu")
+
+
+def begun(*settings: str) -> tuple[resight.Recipe, TrainState, TrainData]:
+    recipe = with_overrides(resight.find_recipe("digits"), ["training.micro_batch=auto", *settings])
+    data = split_and_measure(recipe, resight.data("digits"), CPU)
+    return recipe, start(recipe, data, fresh_model(recipe, data)), data
+
+
+class SlowerAbove(nn.Module):
+    """A clock instead of work: images cost the same each, those beyond `limit` more."""
+
+    def __init__(self, clock: list[float], limit: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(10))
+        self.clock, self.limit = clock, limit
+        self.seen: list[int] = []
+
+    def __deepcopy__(self, memo: object) -> "SlowerAbove":
+        return self  # what the copy counts is asked for afterwards
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        n = len(images)
+        self.seen.append(n)
+        self.clock[0] += 5 + n + 9 * max(0, n - self.limit)
+        return self.weight.expand(n, 10)
+
+
+@pytest.mark.parametrize(
+    ("batch", "limit", "chosen", "sizes"),
+    [
+        (128, 32, 32, {32, 64, 128}),
+        (128, 64, 64, {32, 64, 128}),
+        (128, 999, None, {32, 64, 128}),  # the whole batch
+        (512, 128, 128, {32, 64, 128, 256}),
+        (512, 999, 256, {32, 64, 128, 256}),  # larger batches are not tried
+        (32, 8, None, set()),  # small enough to need no probe
+    ],
+)
+def test_the_fastest_size_is_taken(
+    batch: int,
+    limit: int,
+    chosen: int | None,
+    sizes: set[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe, state, data = begun(f"training.batch_size={batch}")
+    clock = [0.0]
+    monkeypatch.setattr(micro_batch.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(micro_batch, "BUDGET_SECS", float("inf"))
+    state.model = model = SlowerAbove(clock, limit)
+    settled, line = micro_batch.with_micro_batch(recipe, state, data)
+    assert settled.training.micro_batch == chosen
+    assert f"training.micro_batch = {chosen or 'none'}" in line
+    assert set(model.seen) == sizes
+
+
+def test_a_slow_network_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, state, data = begun()
+    clock = [0.0]
+    monkeypatch.setattr(micro_batch.time, "perf_counter", lambda: clock[0])
+    state.model = model = SlowerAbove(clock, 999)
+    micro_batch.with_micro_batch(recipe, state, data)
+    assert model.seen == [32, 64, 128] * 2  # once to warm up, once to measure
+
+
+def test_numbers_and_none_are_left_alone() -> None:
+    recipe, state, data = begun()
+    for value in ("none", "48"):
+        given = with_overrides(recipe, [f"training.micro_batch={value}"])
+        assert micro_batch.with_micro_batch(given, state, data) == (given, "")
+
+
+def test_the_state_is_left_as_it_was() -> None:
+    recipe, state, data = begun("model.dropout=0.5")
+    weights = {name: value.clone() for name, value in state.model.state_dict().items()}
+    random = torch.get_rng_state()
+    micro_batch.with_micro_batch(recipe, state, data)
+    for name, value in state.model.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(parameter.grad is None for parameter in state.model.parameters())
+
+
+def test_a_run_writes_the_number_down_and_equals_one_that_was_given_it(tmp_path) -> None:
+    settings = ["explain.report=false"]
+    recipe = with_overrides(resight.with_epochs(resight.find_recipe("digits"), 1), settings)
+    notes: list[str] = []
+    auto = resight.train(
+        with_overrides(recipe, ["training.micro_batch=auto"]),
+        out=tmp_path,
+        watch=lambda event: notes.append(getattr(event, "text", "")),
+    )
+    number = auto.recipe.training.micro_batch
+    assert number != "auto"
+    assert f"micro_batch = {number or chr(34) + 'none' + chr(34)}" in (
+        auto.folder / "recipe.toml"
+    ).read_text(encoding="utf-8")
+    assert any("images/s with 32" in note for note in notes)
+    given = resight.train(
+        with_overrides(recipe, [f"training.micro_batch={number or 'none'}"]), out=tmp_path
+    )
+    assert given.history.losses.tolist() == auto.history.losses.tolist()
+
+
+def test_a_word_other_than_auto_is_refused() -> None:
+    with pytest.raises(UsageError, match='must be a whole number >= 1 or "auto", or "none"'):
+        begun("training.micro_batch=fast")
