@@ -167,8 +167,9 @@ def test_resnet18_is_the_network_written_out():
     torch.testing.assert_close(model(images), expected)
 
 
-def test_resnet9_is_the_network_written_out():
-    model = build(recipe.ResNet9()).eval()
+@pytest.mark.parametrize("logit_scale", [1.0, 0.125])
+def test_resnet9_is_the_network_written_out(logit_scale):
+    model = build(recipe.ResNet9(logit_scale=logit_scale)).eval()
     scramble_norms(model)
     weights = model.state_dict()
 
@@ -187,7 +188,7 @@ def test_resnet9_is_the_network_written_out():
     x = x + conv_norm_relu(conv_norm_relu(x, "layer3.residual.0"), "layer3.residual.1")
     x = F.max_pool2d(x, 4).flatten(1)
     expected = x @ weights["head.fc.weight"].T + weights["head.fc.bias"]
-    torch.testing.assert_close(model(images), expected)
+    torch.testing.assert_close(model(images), expected * logit_scale)
 
 
 def test_swift_is_the_network_written_out():

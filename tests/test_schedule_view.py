@@ -55,7 +55,7 @@ def test_the_corners(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["start"] == {
         "step": 1,
         "epoch": 1 / 98,
-        "lr": pytest.approx(0.4 / 25),
+        "lr": pytest.approx(0.4 / 1000),
         "momentum": pytest.approx(0.95),
     }
     assert found["peak"] == {

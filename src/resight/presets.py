@@ -56,9 +56,11 @@ PRESETS: dict[str, Preset] = {
         base="base",
         changes={
             "model.name": ("resnet9", "6,573,130 parameters"),
+            "model.logit_scale": (0.125, "as published; without it 0.4 is too high a rate"),
             "optimizer.lr": (0.4, "the published peak for batch 512"),
             "optimizer.nesterov": (True, "as published"),
             "schedule.epochs": (24, "as published, with the peak at epoch 5"),
+            "schedule.div": (1000.0, "up from next to nothing, as published"),
             "augment.cutout": ({"min_px": 8, "max_px": 8}, "8 x 8, as published"),
             "training.batch_size": (512, "as published"),
         },

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from .section import Fraction, Section
+from .section import Fraction, Positive, Section
 
 Norm = Literal["batch", "layer", "group"]
 
@@ -24,6 +24,7 @@ class ResNet9(Section):
     name: Literal["resnet9"] = "resnet9"
     norm: Norm = "batch"
     dropout: Fraction | None = None
+    logit_scale: Positive = 1.0  # what logits are multiplied by; Page: 0.125, for rates of 0.4
 
 
 class Swift(Section):
