@@ -101,6 +101,7 @@ def test_a_batch_is_cut_as_in_training_and_no_larger_than_needed() -> None:
 def test_a_test_that_breaks_down_early_takes_its_steps_below_that() -> None:
     """ResNet-9 with batches of 8 explodes at a rate of 0.01, of a ladder that goes on to 10."""
     settings = ["data.source=digits", "training.batch_size=8", "augment.cutout=none"]
+    settings += ["model.logit_scale=1"]
     recipe = resight.with_overrides(resight.find_recipe("resnet9"), settings)
     before = begin(recipe, data=None, model=None, device="cpu", offline=True, watch=watch_nothing)
     curve = find_rate(before, Ladder(steps=24), watch_nothing)

@@ -65,7 +65,7 @@ def test_the_corners(capsys: pytest.CaptureFixture[str]) -> None:
         "momentum": pytest.approx(0.85),
     }
     assert (found["end"]["step"], found["end"]["epoch"]) == (2352, 24)
-    assert found["end"]["lr"] == pytest.approx(0.4 / 25 / 1e4)
+    assert found["end"]["lr"] == pytest.approx(0.4 / 1000 / 1e4)
     assert (found["watched"], found["drops"]) == (None, [])
 
 
