@@ -157,12 +157,14 @@ def written(recipe: resight.Recipe, data: TrainData, workers: int = 0) -> Writte
 def plain_side(its: Written) -> Side:
     """A loop as one would write it by hand."""
 
+    device = next(its.model.parameters()).device
+
     def epoch() -> float:
         began = time.perf_counter()
         its.model.train()
         for images, labels in its.loader:
             its.optimizer.zero_grad()
-            loss = its.criterion(its.model(images), labels)
+            loss = its.criterion(its.model(images.to(device)), labels.to(device))
             loss.backward()
             its.optimizer.step()
         return len(its.loader.dataset) / (time.perf_counter() - began)

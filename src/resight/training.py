@@ -72,7 +72,9 @@ def fit(
         Diverged: the loss became NaN, infinite or exploded, or the weights did; `state` is then
             not worth saving.
     """
-    model: nn.Module = torch.compile(state.model) if recipe.training.compile else state.model  # type: ignore[assignment]
+    model: nn.Module = state.model
+    if recipe.training.compile:  # a last batch and smaller images are shapes of their own
+        model = torch.compile(model, dynamic=False)  # type: ignore[assignment]
     while len(state.rows) < recipe.schedule.epochs:
         yield from _train_epoch(state, model, recipe, data)
         state.rows.append(_validate(state, recipe, data))
