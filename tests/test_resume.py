@@ -184,6 +184,27 @@ def test_a_hostile_checkpoint_runs_no_code(tmp_path: Path) -> None:
     assert not (tmp_path / "owned").exists()
 
 
+@pytest.mark.parametrize("content", [None, "{", '{"torch": "2.8", "threads": 64}'])
+def test_where_a_run_went_on_is_written_beside_where_it_began(
+    tmp_path: Path, content: str | None
+) -> None:
+    def stop(event: object) -> None:
+        if isinstance(event, StepDone) and event.step == 1:
+            send(signal.SIGINT)
+
+    folder = resight.train(recipe(), out=tmp_path, name="run", watch=stop).folder
+    file = folder / "env.json"
+    if content:
+        file.write_text(content, encoding="utf-8")
+    first = json.loads(file.read_text(encoding="utf-8")) if content != "{" else {}
+    resight.resume(folder, watch=stop)
+    now = json.loads(file.read_text(encoding="utf-8"))
+    (resumed,) = now.pop("resumed")
+    assert now == first
+    assert "started" in resumed
+    assert ("torch" in resumed) == (content is not None)  # what is as it was is not repeated
+
+
 def test_a_recipe_edited_since_is_refused(tmp_path: Path) -> None:
     folder = stopped_after(1, tmp_path)
     file = folder / "recipe.toml"

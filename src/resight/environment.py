@@ -1,11 +1,13 @@
 """Where a run was made: what its result depends on beside the recipe."""
 
+import json
 import platform
 import shutil
 import subprocess
 import sys
 import time
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,3 +35,14 @@ def environment(device: str) -> dict[str, Any]:
         "command": sys.argv,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def with_resumption(file: Path, device: str) -> dict[str, Any]:
+    """The environment in `file`, of a run that goes on, and what is different now: the time, ..."""
+    try:
+        first = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        first = {}  # gone or damaged; that of now is better than none
+    everything = environment(device)
+    now = {k: v for k, v in everything.items() if k == "started" or first.get(k, ...) != v}
+    return first | {"resumed": [*first.get("resumed", []), now]}

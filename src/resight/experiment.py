@@ -13,6 +13,7 @@ from torch import nn
 
 from .artefacts import summarise_run, write_results
 from .datasets import Dataset
+from .environment import with_resumption
 from .errors import Diverged, ResightError, UsageError
 from .evaluation import predict_split
 from .files import remove_leftovers
@@ -142,7 +143,7 @@ def resume(
             "put it back, or start a new run"
         )
     begun.state.load_state_dict(saved["state"])
-    return _run(folder, begun, watch)
+    return _run(folder, begun, watch, resumed=True)
 
 
 def demo(*, out: str | Path = "runs", watch: Watch | None = None) -> Run:
@@ -150,7 +151,7 @@ def demo(*, out: str | Path = "runs", watch: Watch | None = None) -> Run:
     return train("digits", out=out, watch=watch)
 
 
-def _run(folder: RunFolder, begun: Beginning, watch: Watch) -> Run:
+def _run(folder: RunFolder, begun: Beginning, watch: Watch, *, resumed: bool = False) -> Run:
     """Train to the end, keeping the best weights and the last state; then read the test once."""
     recipe, state, fingerprint = begun.recipe, begun.state, begun.dataset.fingerprint
     images = begun.splits.train.images  # (N, C, H, W)
@@ -170,6 +171,9 @@ def _run(folder: RunFolder, begun: Beginning, watch: Watch) -> Run:
         closing(events),
     ):
         remove_leftovers(folder.path)
+        if resumed:
+            now = with_resumption(folder.path / "env.json", str(images.device))
+            folder.write_json("env.json", now)
         try:
             for event in events:
                 watch(event)

@@ -199,6 +199,8 @@ def _shown(value: Any) -> str:
             return f"{value:g}"
         case list() | tuple():
             return " ".join(map(_shown, value))
+        case dict():
+            return ", ".join(f"{k} {_shown(v)}" for k, v in value.items())
         case _:
             return str(value)
 
