@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from resight import gallery
+from resight.area_means import area_means
 from resight.errors import ResightError, UsageError
 from resight.files import write_text
 from resight.gallery import Gallery, LayerMaps, Sheet, atlas, read_gallery, write_gallery
@@ -172,13 +173,13 @@ def test_a_large_map_is_averaged_over_areas(tmp_path: Path) -> None:
 
 def test_areas_that_cut_through_cells() -> None:
     maps = make_maps(3, size=(7, 5)).pred
-    found = atlas.area_averaged(maps, 3)
+    found = area_means(maps, 3)
     assert found.shape == (3, 3, 2)
     # the same with every cell cut into so many that the areas end between them
     fine = maps.repeat(3, axis=1).repeat(2, axis=2)  # (3, 21, 10)
     expected = fine.reshape(3, 3, 7, 2, 5).mean(axis=(2, 4))
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert atlas.area_averaged(maps, 7) is maps
+    assert area_means(maps, 7) is maps
 
 
 def test_maps_that_are_means_already_keep_the_size_they_had(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ LAYERS = [
         "records",
         "metrics",
     }
-    | {"mistakes", "published", "sources", "lr_rules", "lr_verdict"},
+    | {"mistakes", "published", "sources", "lr_rules", "lr_verdict", "area_means"},
     {"datasets", "augment", "batches", "networks", "schedules", "optimizers", "muon"}
     | {"lr_scheduler"},
     {"evaluation", "evidence", "neighbours", "train_state", "training", "lr_range", "give_back"}

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from .area_means import area_means
 from .augment import normalise
 from .cam import Heatmaps, faithfulness, heatmaps
 from .cam.capture import bare, borrowed, find_layers, map_sizes, named_layers, no_map
@@ -90,11 +90,7 @@ def evidence(
 
 def averaged(maps: Floats, side: int) -> Floats:
     """(..., h, w) as it is, or the positive evidence as means in at most `side` cells a side."""
-    h, w = maps.shape[-2:]
-    if max(h, w) <= side:
-        return maps
-    size = (min(h, side), min(w, side))
-    return np.asarray(F.adaptive_avg_pool2d(torch.from_numpy(maps).relu(), size).numpy())
+    return maps if max(maps.shape[-2:]) <= side else area_means(np.maximum(maps, 0), side)
 
 
 def areas(

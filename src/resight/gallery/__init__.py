@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..area_means import area_means
 from ..errors import ResightError, UsageError
 from ..files import replacing, write_text
 from ..records import Ints, Predictions
 from .atlas import (
     MAP_SIDES,
     Pictures,
-    area_averaged,
     map_atlas,
     most_tiles,
     picture_atlases,
@@ -304,7 +304,7 @@ def _pack_maps(
 
 def _kept(maps: LayerMaps, side: int) -> LayerMaps:
     """Positive evidence alone, as sheets have it too, and at most `side` cells a side."""
-    pred, true = (area_averaged(np.maximum(m, 0), side) for m in (maps.pred, maps.true))
+    pred, true = (area_means(np.maximum(m, 0), side) for m in (maps.pred, maps.true))
     return LayerMaps(maps.layer, pred, true)
 
 

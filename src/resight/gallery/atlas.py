@@ -36,24 +36,6 @@ def map_atlas(pred: Maps, true: Maps, correct: NDArray[np.bool_]) -> tuple[int, 
     return columns, _encoded(image, "PNG", bits=4, optimize=True)
 
 
-def area_averaged(maps: Maps, side: int) -> Maps:
-    """(M, h, w) -> maps of at most `side` cells a side; each is the mean over what it covers."""
-    high, wide = maps.shape[1:]
-    factor = side / max(high, wide)
-    if factor >= 1:
-        return maps
-    down, across = (_shares(n, max(1, round(n * factor))) for n in (high, wide))
-    return np.asarray(down @ maps @ across.T, dtype=np.float32)
-
-
-def _shares(cells: int, kept: int) -> Maps:
-    """(kept, cells) of each of `kept` equal parts of a line, the share that lies in each cell."""
-    ends = np.arange(kept + 1)[:, None] * (cells / kept)
-    start = np.arange(cells)
-    shared = np.minimum(ends[1:], start + 1) - np.maximum(ends[:-1], start)
-    return np.asarray(np.maximum(shared, 0) * (kept / cells), dtype=np.float32)
-
-
 def shrunk(pictures: Pictures) -> Pictures:
     """(N, H, W, 1 or 3) -> (N, h, w, 3) with sides of at most SIDE px."""
     high, wide = pictures.shape[1:3]
