@@ -192,6 +192,8 @@ FAULTS = [
     ("data.val_fraction=none", "set training.select=last"),
     ("data.val_fraction=0.9", 'must be a number > 0 and <= 0.5, or "none" for off'),
     ("model.last_stage_stride=3", "must be one of 1, 2"),
+    ("data.source=/a/da\udcffta", r"source = '/a/da\udcffta' is not UTF-8, which a recipe is"),
+    ("name=b\udcff", r"name = 'b\udcff' is not UTF-8"),
     ("seed=-1", "seed = -1: must be a whole number >= 0 and < 4294967296"),
     ("seed", 'override "seed" is not of the form path=value'),
     ("=3", 'override "=3" is not of the form path=value'),

@@ -13,9 +13,27 @@ Pixels = Annotated[int, Field(ge=1, le=512)]
 
 
 class Section(BaseModel):
-    """A frozen group of knobs. Unknown keys, wrong types, NaN and infinity are refused."""
+    """A frozen group of knobs.
+
+    Unknown keys, wrong types, NaN, infinity and text that a file could not hold are refused.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _writable(cls, values: Any) -> Any:
+        """A path of other bytes would make a `recipe.toml` that cannot be read again."""
+        for key, value in values.items() if isinstance(values, Mapping) else ():
+            if isinstance(value, str) and not value.isascii():
+                try:
+                    value.encode()
+                except UnicodeEncodeError as error:
+                    raise ValueError(
+                        f"{key} = {value!a} is not UTF-8, which a recipe is written in; "
+                        "rename it, or link to it by another name"
+                    ) from error
+        return values
 
     @model_validator(mode="before")
     @classmethod
