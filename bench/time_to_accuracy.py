@@ -65,8 +65,7 @@ def others(data: resight.Dataset, accuracy: float, batches: int) -> dict[str, di
     """Of each project that got there: epochs by its log, and the time they would take."""
     found = {}
     for name, said in PUBLISHED.items():
-        curve = {**said.curve, said.best_epoch or said.epochs: said.accuracy}
-        there = [epoch for epoch, value in curve.items() if value >= accuracy]
+        there = [epoch for epoch, value in said.points.items() if value >= accuracy]
         if there:
             secs = epoch_secs(resight.find_recipe(name), data, batches)
             found[name] = {"epochs": min(there), "epoch_secs": secs, "secs": min(there) * secs}

@@ -79,7 +79,7 @@ def test_a_stopped_seed_is_resumed(tmp_path: Path) -> None:
 
 def test_the_figures_that_a_project_shows(tmp_path: Path) -> None:
     done = reproduce("superconvergence", data=DATA, epochs=1, out=tmp_path, all_train=True)
-    for name in ("lr_find.png", "zigzag.png", "schedule.png"):
+    for name in ("lr_find.png", "zigzag.png", "schedule.png", "accuracy.png"):
         assert (done.folder / name).read_bytes().startswith(b"\x89PNG")
     assert json.loads((done.folder / "lr_find.json").read_text())["lrs"]
     assert done.summaries[0]["data"]["val"] == 0
@@ -97,6 +97,12 @@ def test_what_is_set_otherwise_is_named_and_variants_are_their_project(tmp_path:
         "Set otherwise than in `resnet18-layernorm-lr0.1`: `schedule.epochs`, "
         "`training.micro_batch`." in page
     )
+
+
+def test_a_result_without_a_curve_is_a_point_at_the_last_epoch() -> None:
+    assert PUBLISHED["superconvergence"].points == {24: 0.9046}
+    assert PUBLISHED["resnet18-plateau"].points[43] == 0.9175
+    assert len(PUBLISHED["resnet18-plateau"].points) == 7
 
 
 def test_bad_names_and_seeds() -> None:

@@ -24,6 +24,11 @@ class Published:
     lr_finder: bool = False  # whether its page shows a range test
     zigzag: bool = False  # whether its page draws the triangular curve
 
+    @property
+    def points(self) -> dict[int, float]:
+        """Epoch -> test accuracy, the result among them: at the last epoch if none is named."""
+        return {**self.curve, self.best_epoch or self.epochs: self.accuracy}
+
 
 PUBLISHED: dict[str, Published] = {
     "resnet18-onecycle": Published(

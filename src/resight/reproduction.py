@@ -161,15 +161,12 @@ def _conclude(
 
 def _draw(done: Reproduction, dataset: Dataset, runs: Sequence[Path]) -> None:
     folder, recipe = done.folder, done.recipe
-    curves = {"published, test": dict(done.published.curve)}
-    curves |= {f"seed {path.name[4:]}": _validation_curve(path) for path in runs}
-    curves = {label: curve for label, curve in curves.items() if curve}
-    if curves:
-        figure = figures.compare_accuracy(
-            curves,
-            title=f"{done.name}: validation accuracy of this run, test accuracy as published",
-        )
-        figures.save(figure, folder / "accuracy.png")
+    curves = {f"seed {path.name[4:]}": _validation_curve(path) for path in runs}
+    figure = figures.compare_accuracy(
+        {"published, test": done.published.points, **{k: v for k, v in curves.items() if v}},
+        title=f"{done.name}: validation accuracy of this run, test accuracy as published",
+    )
+    figures.save(figure, folder / "accuracy.png")
     train_images = len(dataset.train) * (1 - (recipe.data.val_fraction or 0))
     draw(done.name, [trace(schedule(recipe, images=round(train_images)))], folder / "schedule.png")
     if done.published.zigzag:
@@ -223,8 +220,7 @@ def page(done: Reproduction, runs: Sequence[Path]) -> str:
         ),
         "",
     ]
-    if (done.folder / "accuracy.png").exists():
-        lines += ["![accuracy](accuracy.png)", ""]
+    lines += ["![accuracy](accuracy.png)", ""]
     lines += ["| figure | file |", "| --- | --- |"]
     for file, what in OWN_FIGURES.items():
         if (done.folder / file).exists():
