@@ -1,6 +1,7 @@
 """Figures show the numbers they were given, whole, legible, and in the same bytes every time."""
 
 import dataclasses
+import gc
 import itertools
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
@@ -19,6 +20,7 @@ from PIL import Image
 from resight import figures, metrics
 from resight.errors import ResightError, UsageError
 from resight.figures import style
+from resight.figures.canvas import Canvas
 from resight.recipe import MultiStep, OneCycle, Triangular
 from resight.records import EpochRow, History, Predictions
 from resight.schedules import build_schedule
@@ -389,3 +391,21 @@ def test_shortened_names_keep_both_ends(text, limit):
         assert short[cut] == "…"
         assert style.clean(text).startswith(short[:cut])
         assert style.clean(text).endswith(short[cut + 1 :])
+
+
+def test_measuring_words_needs_one_buffer_for_the_whole_sheet() -> None:
+    """A renderer holds a buffer as large as its figure; one a word once took 7 GB."""
+
+    def renderers() -> int:
+        return sum(type(thing) is RendererAgg for thing in gc.get_objects())
+
+    gc.collect()
+    before = renderers()
+    gc.disable()
+    try:
+        canvas = Canvas(5, 40, "a long sheet")
+        for line in range(1, 30):
+            canvas.words(0.1, line, "true ", "a name that is longer than its room", 0.5)
+        assert renderers() - before <= 1
+    finally:
+        gc.enable()

@@ -3,11 +3,10 @@
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from .style import DPI, Pictures, fit
+from .style import DPI, Pictures, fit, sheet
 
 GAP, HEAD = 0.12, 0.4  # inches: the space around things, the title
 _MOST = (2**16 - 1) / DPI  # inches: what matplotlib can draw has fewer than 2^16 px a side
@@ -22,8 +21,7 @@ class Canvas:
                 f"a picture of {width:.0f} x {height:.0f} inches is too large to draw; show fewer "
                 "layers, classes or images"
             )
-        self.figure = Figure(figsize=(width, height))
-        self.figure.set_layout_engine("none")
+        self.figure = sheet(width, height)
         self.axes = self.figure.add_axes((0, 0, 1, 1))
         self.axes.axis("off")
         self.axes.set_autoscale_on(False)

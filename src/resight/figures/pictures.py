@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ..errors import UsageError
 from ..records import Ints, Predictions
-from .style import BLUE, GREY, VERMILION, Pictures, fit, house_style
+from .style import BLUE, GREY, VERMILION, Pictures, fit, house_style, sheet
 
 
 @house_style()
@@ -114,8 +114,7 @@ def _grid(
     rows = max(1, math.ceil(len(images) / len(lefts)))
     pitch = above + high + below + _GAP
     width, height = max(lefts[-1] + _SIDE + _GAP, 4.5), _HEAD + rows * pitch
-    figure = Figure(figsize=(width, height))
-    figure.set_layout_engine("none")
+    figure = sheet(width, height)
     heading = figure.text(_GAP / width, 1 - 0.25 / height, "", fontsize=11)
     fit(heading, "", title, width - 2 * _GAP)
     if len(images) == 0:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib import font_manager, style
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
@@ -84,6 +85,18 @@ def short_names(names: Sequence[str], limit: int) -> list[str]:
     """Shortened, and numbered where that has made two of them the same."""
     short = [shorten(name, limit) for name in names]
     return [f"{i} {name}" if short.count(name) > 1 else name for i, name in enumerate(short)]
+
+
+def sheet(width: float, height: float) -> Figure:
+    """An empty figure in inches that nothing resizes, and in which words can be measured.
+
+    Its canvas keeps one renderer for that. Without it every word would make one, with a buffer as
+    large as the whole sheet: gigabytes for a long one.
+    """
+    figure = Figure(figsize=(width, height))
+    figure.set_layout_engine("none")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def fit(text: Text, lead: str, name: str, room: float) -> None:
