@@ -31,7 +31,7 @@ from resight.evaluation import predict_split
 from resight.metrics import accuracy
 from resight.preparation import fresh_model, split_and_measure
 from resight.train_state import start
-from resight.training import fit
+from resight.training import EpochDone, fit
 from step import plain_side, written
 
 RECIPE = "swift-gpu"
@@ -114,7 +114,7 @@ def speeds(recipe: resight.Recipe, data: resight.Dataset, device: torch.device) 
     """images/s: our epochs after the first, and an epoch of the loop people write."""
     splits = split_and_measure(recipe, data, device)
     state = start(recipe, splits, fresh_model(recipe, splits))
-    rows = [event.row for event in fit(state, recipe, splits) if hasattr(event, "row")]
+    rows = [e.row for e in fit(state, recipe, splits) if isinstance(e, EpochDone)]
     on_cpu = split_and_measure(recipe, data, torch.device("cpu"))
     its = written(resight.with_overrides(recipe, ["training.batch_size=512"]), on_cpu)
     its.model.to(device)  # in place: the optimizer holds the same weights
@@ -177,7 +177,8 @@ def main() -> None:
     }
     speed = matrix_speed(device)
     images = speeds(recipe, data, device)
-    share = cost(recipe).forward_flop * 3 * images["resight"] / speed
+    work = cost(recipe)
+    share = work.run_flop / work.images * images["resight"] / speed
     print("| side | seconds | accuracy | deviation |\n|---|---|---|---|", file=sys.stderr)
     for name, row in results.items():
         cells = f"{row['secs']['median']:.2f} | {row['accuracy']:.2%} | {row['deviation']:.2%}"

@@ -25,7 +25,7 @@ class Section(BaseModel):
     def _writable(cls, values: Any) -> Any:
         """A path of other bytes would make a `recipe.toml` that cannot be read again."""
         for key, value in values.items() if isinstance(values, Mapping) else ():
-            if isinstance(value, str) and not value.isascii():
+            if isinstance(value, str):
                 try:
                     value.encode()
                 except UnicodeEncodeError as error:
