@@ -19,7 +19,7 @@ from .train_state import TrainData, TrainState
 
 SIZES = (32, 64, 128, 256)  # those below the batch; the batch itself too where it is no larger
 ROUNDS = 3
-BUDGET_SECS = 8.0  # a round begins before that, or is the first
+BUDGET_SECS = 8.0  # a round after the first begins before that
 
 
 def with_micro_batch(recipe: Recipe, state: TrainState, data: TrainData) -> tuple[Recipe, str]:
@@ -52,7 +52,7 @@ def _speeds(
     secs: dict[int, list[float]] = {n: [] for n in sizes}
     began = time.perf_counter()
     with torch.random.fork_rng(devices=[]):  # dropout draws
-        for turn in range(ROUNDS + 1):  # the first warms up, and counts where it is the only one
+        for turn in range(ROUNDS + 1):  # one more, to warm up
             if turn > 1 and time.perf_counter() - began > BUDGET_SECS:
                 break
             for n in sizes:
@@ -61,4 +61,4 @@ def _speeds(
                     logits = model(images[:n])
                 F.cross_entropy(logits.float(), labels[:n]).backward()  # type: ignore[no-untyped-call]
                 secs[n].append(time.perf_counter() - before)
-    return {n: n / median(its[1:] or its) for n, its in secs.items()}
+    return {n: n / median(its[1:]) for n, its in secs.items()}
