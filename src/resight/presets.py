@@ -23,8 +23,8 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     "base": Preset(
-        summary="the usual augmentation and one cycle; every other recipe starts here",
-        source="He et al. 2016, Smith 2018",
+        summary="where the others start: augmentation, one cycle",
+        source="He 2016, Smith 2018",
         base=None,
         changes={
             "data.source": ("cifar10", "the data set these networks are known for"),
@@ -39,20 +39,20 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "resnet18": Preset(
-        summary="ResNet-18 for 32 px, one cycle, SGD",
-        source="He et al. 2016",
+        summary="one cycle with SGD, for images of 32 px",
+        source="He 2016",
         base="base",
         changes={"model.name": ("resnet18", "11,173,962 parameters")},
     ),
     "resnet34": Preset(
-        summary="ResNet-34 for 32 px, one cycle, SGD",
-        source="He et al. 2016",
+        summary="the same, deeper",
+        source="He 2016",
         base="base",
         changes={"model.name": ("resnet34", "twice the depth of resnet18")},
     ),
     "resnet9": Preset(
-        summary="ResNet-9, 24 epochs, one cycle to 0.4 at epoch 5 and down to 0",
-        source="Page 2018, How to train your ResNet",
+        summary="one cycle to 0.4 at epoch 5 and down to 0",
+        source="Page 2018",
         base="base",
         changes={
             "model.name": ("resnet9", "6,573,130 parameters"),
@@ -69,8 +69,8 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "swift": Preset(
-        summary="whitened first layer, three blocks, SGD as published; few epochs",
-        source="Jordan 2024, arXiv 2404.00498 (airbench)",
+        summary="whitened first layer, SGD as published",
+        source="Jordan 2024 (airbench)",
         base="base",
         changes={
             "model.name": ("swift", "66 MFLOP an image, an 11th of resnet9; few epochs are enough"),
@@ -93,7 +93,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "swift-s": Preset(
         summary="the most accuracy for six minutes of two cores",
-        source="swift; Muon: Jordan et al. 2024; smaller images at first: Howard 2018",
+        source="Jordan 2024, Howard 2018",
         base="swift",
         changes={
             "data.val_fraction": (0.02, "1,000 images to watch by; the rest is trained on"),
@@ -125,14 +125,23 @@ PRESETS: dict[str, Preset] = {
     ),
     "swift-m": Preset(
         summary="a wider swift-s, for fifteen minutes of two cores",
-        source="as swift-s",
+        source="Jordan 2024, Howard 2018",
         base="swift-s",
         changes={"model.widths": ([64, 192, 192], "2.5 times the operations, in as many epochs")},
         accuracy="90.3 % (JPEG 75)",
     ),
+    "swift-l": Preset(
+        summary="wider and longer, for half an hour of two cores",
+        source="Jordan 2024, Howard 2018",
+        base="swift-s",
+        changes={
+            "model.widths": ([64, 256, 256], "airbench94's; 3.6 times the operations of swift-s"),
+            "schedule.epochs": (14, "what fits into half an hour"),
+        },
+    ),
     "swift-gpu": Preset(
-        summary="airbench's widths and Muon for a single GPU; seconds",
-        source="Jordan 2024 (airbench94 with Muon)",
+        summary="airbench's widths and Muon, for seconds of a GPU",
+        source="Jordan 2024 (airbench)",
         base="swift-s",
         changes={
             "model.widths": ([64, 256, 256], "as published"),
@@ -151,8 +160,8 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "digits": Preset(
-        summary="bundled handwritten digits; the whole path in seconds, no download",
-        source="Alpaydin & Kaynak 1998 (UCI); scikit-learn",
+        summary="handwritten digits, bundled: all of it in seconds",
+        source="UCI; scikit-learn",
         base="swift",
         changes={
             "data.source": ("digits", "1,797 scans that come with resight"),
@@ -167,8 +176,8 @@ PRESETS: dict[str, Preset] = {
     ),
     # --- five published projects, each as its author describes it --------------------------
     "resnet18-onecycle": Preset(
-        summary="ResNet-18, one cycle with Adam, 20 epochs",
-        source="a public course project: ResNet-18, one cycle, Grad-CAM",
+        summary="one cycle with Adam",
+        source="a course project",
         base="resnet18",
         changes={
             "optimizer.name": ("adam", "as run, but at 1e-3, not the 1.17e-4 of its range test"),
@@ -183,8 +192,8 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "resnet18-plateau": Preset(
-        summary="ResNet-18, dropout, L1, L2, reduce on plateau, 50 epochs",
-        source="a public course project: LR finder, ReduceLROnPlateau",
+        summary="dropout, L1, L2, reduce on plateau",
+        source="a course project",
         base="resnet18",
         changes={
             "model.dropout": (0.15, "as described, and active here"),
@@ -208,8 +217,8 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "resnet9-onecycle": Preset(
-        summary="ResNet-9, one cycle with Adam, 24 epochs",
-        source="a public course project: ResNet-9 of 6.57 million parameters",
+        summary="one cycle with Adam, 6.57 million parameters",
+        source="a course project",
         base="base",
         changes={
             "model.name": ("resnet9", "6,573,130 parameters"),
@@ -224,8 +233,8 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "superconvergence": Preset(
-        summary="ResNet-9, one cycle with SGD that ends where it began",
-        source="a public course project: super-convergence, after Smith 2018",
+        summary="one cycle with SGD that ends where it began",
+        source="a course project",
         base="base",
         changes={
             "model.name": ("resnet9", "6,573,130 parameters"),
@@ -239,8 +248,8 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "resnet18-sgd-plateau": Preset(
-        summary="ResNet-18, SGD at 0.001, reduce on plateau, 50 epochs",
-        source="the earlier stage of that project",
+        summary="an earlier stage: SGD at 0.001, reduce on plateau",
+        source="a course project",
         base="resnet18",
         changes={
             "optimizer.lr": (0.001, "as described: best LR of its finder"),
@@ -250,8 +259,8 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "resnet18-layernorm": Preset(
-        summary="ResNet-18 with layer norm only, plateau, 40 epochs",
-        source="a public course project: layer normalisation, Grad-CAM of 20 mistakes",
+        summary="layer norm only, reduce on plateau",
+        source="a course project",
         base="resnet18",
         changes={
             "model.norm": ("layer", "as described"),
@@ -265,7 +274,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "resnet18-layernorm-lr0.1": Preset(
         summary="the same at ten times the rate, as its code ran",
-        source="the code of that project",
+        source="a course project's code",
         base="resnet18-layernorm",
         changes={"optimizer.lr": (0.1, "as run, where its description says 0.01")},
     ),

@@ -180,8 +180,12 @@ def _fault_line(error: ValidationError) -> str:
     if path in KINDS and not isinstance(given, Mapping):
         return f"{path} = {_shown(given)}: is a section; did you mean {path}.name={given}?"
     valid_values = _valid(field.annotation, field.metadata) if field else "a table of knobs"
-    near = suggest(given, _choices(field.annotation)) if field and isinstance(given, str) else ""
-    return f"{path} = {_shown(given)}: must be {valid_values}{near}"
+    hint = suggest(given, _choices(field.annotation)) if field and isinstance(given, str) else ""
+    if field and (inner := _section_of(field)):
+        hint = f"; set {path}.{next(iter(inner.model_fields))} and the others"
+        if type(None) in get_args(field.annotation):
+            hint += f", or {path}={{}} for the defaults"
+    return f"{path} = {_shown(given)}: must be {valid_values}{hint}"
 
 
 def _locate(loc: tuple[int | str, ...]) -> tuple[type[Section], list[str], FieldInfo | None]:
