@@ -54,8 +54,9 @@ def part_of(data: str, images: int | None) -> resight.Dataset:
 def run_one(asked: argparse.Namespace) -> int:
     """One recipe, in this process; 130 when it was stopped."""
     recipe = resight.find_recipe(asked.one)
-    gpu = torch.cuda.is_available()
-    faster = ["training.precision=bf16", "training.micro_batch=none"] if gpu else []
+    faster = ["training.precision=auto"]
+    if torch.cuda.is_available():
+        faster.append("training.micro_batch=none")
     done = reproduce(
         asked.one,
         data=part_of(asked.data, asked.images),

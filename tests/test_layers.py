@@ -28,7 +28,7 @@ LAYERS = [
     {"datasets", "augment", "batches", "networks", "schedules", "optimizers", "muon"}
     | {"lr_scheduler"},
     {"evaluation", "evidence", "neighbours", "train_state", "training", "lr_range", "give_back"}
-    | {"cam", "micro_batch"},
+    | {"cam", "settle"},
     {"preparation", "environment", "run_folder", "figures", "artefacts", "run_explanation"}
     | {"gallery", "html_report"},
     {"experiment", "explanation", "trained", "look", "listings", "progress", "costs"}

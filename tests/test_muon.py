@@ -28,6 +28,16 @@ def test_singular_values_become_about_one_and_directions_stay(shape: tuple[int, 
     assert torch.equal(orthogonal(torch.zeros(shape), rounds=5), torch.zeros(shape))
 
 
+def test_bf16_multiplies_faster_and_nearly_the_same() -> None:
+    matrix = drawn(16, 90)
+    exact = orthogonal(matrix, rounds=3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = orthogonal(matrix, rounds=3)
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, exact)
+    assert (found - exact).norm() < 0.03 * exact.norm()
+
+
 @pytest.mark.parametrize(("rounds", "smallest"), [(3, 0.03), (5, 0.003)])
 def test_how_near_to_one(rounds: int, smallest: float) -> None:
     values = torch.logspace(0, math.log10(smallest), 64).double()

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from resight import muon
 from resight.batches import steps_per_epoch, train_batches
 from resight.datasets import hold_out, statistics
 from resight.errors import Diverged, UsageError
@@ -326,10 +327,29 @@ def test_bf16_computes_in_bfloat16_and_keeps_float32_weights(data):
 
     state, events = finish(recipe_of(training={"precision": "bf16"}), data, Watched())
     exact, exact_events = finish(recipe_of(), data, Net())
-    assert seen == {(True, torch.bfloat16), (False, torch.bfloat16)}
+    # The start, which asks for the shape of one image's logits, is not in it.
+    assert seen == {(True, torch.bfloat16), (False, torch.bfloat16), (False, torch.float32)}
     assert weights_of(state.model).dtype == torch.float32
     torch.testing.assert_close(losses_of(events), losses_of(exact_events), rtol=0.02, atol=0.02)
     assert not torch.equal(weights_of(state.model), weights_of(exact.model))
+
+
+def test_muon_steps_in_the_precision_of_the_recipe(data):
+    steps = []
+
+    class Watched(muon.Muon):
+        def step(self, closure=None):
+            steps.append(torch.is_autocast_enabled("cpu"))
+            return super().step(closure)
+
+    for precision in ("float32", "bf16"):
+        recipe = recipe_of(schedule=Constant(epochs=1), training={"precision": precision})
+        state = start(recipe, data, Net())
+        state.optimizer = Watched(
+            [{"params": list(state.model.parameters()), "lr": 0.1}], momentum=0.5
+        )
+        next(fit(state, recipe, data))
+    assert steps == [False, True]
 
 
 def test_fp16_needs_a_gpu(data):

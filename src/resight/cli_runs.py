@@ -51,7 +51,7 @@ def train(
     seed
         Decides weights, order, augmentation, dropout and the validation split.
     precision
-        float32, bf16 or fp16.
+        float32, bf16, fp16 or auto.
     out
         Where run folders are made.
     name

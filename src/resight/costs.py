@@ -9,11 +9,11 @@ from itertools import pairwise
 import torch
 
 from .datasets import Split, Statistics
-from .micro_batch import with_micro_batch
 from .networks import build_model, layer_table
 from .preparation import fresh_model, pick_device
 from .recipe import Recipe
 from .recipe_text import overlay
+from .settle import settled
 from .train_state import TrainData, start
 from .training import StepDone, fit
 
@@ -99,7 +99,7 @@ def images_per_sec(recipe: Recipe, *, device: str = "auto") -> float:
     flat = Statistics((0.5,) * channels, (0.25,) * channels)
     data = TrainData(split.to(chosen), None, flat, tuple(map(str, range(CLASSES))))
     state = start(shrunk, data, fresh_model(shrunk, data))
-    shrunk, _ = with_micro_batch(shrunk, state, data)
+    shrunk, _ = settled(shrunk, state, data)
     marks: list[float] = []
     for event in fit(state, shrunk, data):
         if isinstance(event, StepDone):

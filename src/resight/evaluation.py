@@ -15,6 +15,7 @@ MIXED = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 def autocast(training: Training, device: torch.device) -> torch.autocast:
     """The mixed-precision context that `training.precision` asks for; float32 is a no-op."""
+    assert training.precision != "auto", "settled before the first step"
     dtype = MIXED[training.precision]
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 

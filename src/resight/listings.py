@@ -75,12 +75,12 @@ def recipe_costs(*, device: str = "auto", as_json: bool = False) -> str:
     from .costs import cost, images_per_sec
     from .html_report.view import duration
 
-    rates: dict[Model, float] = {}  # many recipes share a network
+    rates: dict[tuple[Model, str], float] = {}  # many recipes share a network
     found = {}
     for name in PRESETS:
         recipe = preset(name)
-        rate = rates.get(recipe.model) or images_per_sec(recipe, device=device)
-        rates[recipe.model] = rate
+        way = (recipe.model, recipe.training.precision)
+        rate = rates[way] = rates.get(way) or images_per_sec(recipe, device=device)
         counted = cost(recipe)
         found[name] = {**asdict(counted), "images_per_sec": rate, "secs": counted.secs(rate)}
     if as_json:

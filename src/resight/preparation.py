@@ -14,11 +14,11 @@ from .datasets import Dataset, hold_out, statistics
 from .datasets import load as load_dataset
 from .errors import UsageError
 from .evidence import check_layers
-from .micro_batch import with_micro_batch
 from .networks import SMALLEST_PX, build_model, prepare_model
 from .recipe import Custom, Recipe, Swift
 from .recipe_text import overlay
 from .schedules import describe
+from .settle import settled
 from .sources import find_source
 from .train_state import TrainData, TrainState, start
 from .training import EpochDone, StepDone
@@ -114,8 +114,8 @@ def begin(
     state = start(recipe, splits, fresh_model(recipe, splits) if model is None else model)
     if recipe.explain.report and recipe.explain.layers:
         check_layers(state.model, recipe.explain.layers, dataset.train.images.shape[1:])
-    recipe, settled = with_micro_batch(recipe, state, splits)
-    for line in filter(None, (describe(state.schedule), settled)):
+    recipe, lines = settled(recipe, state, splits)
+    for line in (describe(state.schedule), *lines):
         watch(Note(line))
     return Beginning(recipe, dataset, splits, state)
 

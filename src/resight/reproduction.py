@@ -135,8 +135,9 @@ def _check_same(folder: Path, recipe: Recipe, dataset: Dataset) -> None:
     elif json.loads(mark.read_text(encoding="utf-8"))["fingerprint"] != dataset.fingerprint:
         raise UsageError(f"{folder} has runs of other data; choose another --out")
     may = {"seed", "data.source"}
-    if recipe.training.micro_batch == "auto":  # a run has the number that was measured
-        may.add("training.micro_batch")
+    for knob in ("micro_batch", "precision"):
+        if getattr(recipe.training, knob) == "auto":  # a run has what was measured
+            may.add(f"training.{knob}")
     for path in sorted(folder.glob("seed*/recipe.toml")):
         changed = differences(RunFolder(path.parent).recipe, recipe)
         odd = [knob for knob in changed if knob not in may]

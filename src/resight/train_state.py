@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from .augment import normalise
 from .datasets import Split, Statistics
 from .errors import UsageError
-from .evaluation import autocast, in_layout
+from .evaluation import in_layout
 from .networks.modes import evaluating
 from .optimizers import build_optimizer
 from .recipe import Recipe
@@ -130,7 +130,7 @@ def start(recipe: Recipe, data: TrainData, model: nn.Module) -> TrainState:
 def _check_outputs(model: nn.Module, recipe: Recipe, data: TrainData) -> None:
     """Outputs without a class would train without complaint, and fail when they are evaluated."""
     images = normalise(data.train.images[:1], data.stats)  # (1, C, H, W)
-    with evaluating(model), autocast(recipe.training, images.device):
+    with evaluating(model):
         logits = model(in_layout(images, recipe.training))
     wanted = (1, len(data.classes))
     if not isinstance(logits, Tensor) or logits.shape != wanted:

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .batches import mix_seed, train_batches
-from .errors import Diverged
+from .errors import Diverged, UsageError
 from .evaluation import autocast, in_layout, predict_split
 from .metrics import accuracy, mean_loss
 from .optimizers import add_l1_gradient, set_rates
@@ -71,7 +71,10 @@ def fit(
     Raises:
         Diverged: the loss became NaN, infinite or exploded, or the weights did; `state` is then
             not worth saving.
+        UsageError: the recipe has an "auto" that has not been settled.
     """
+    if "auto" in (recipe.training.precision, recipe.training.micro_batch):
+        raise UsageError('the recipe has an "auto"; settle it first: resight.settle.settled')
     model: nn.Module = state.model
     if recipe.training.compile:  # a last batch and smaller images are shapes of their own
         model = torch.compile(model, dynamic=False)  # type: ignore[assignment]
@@ -126,7 +129,8 @@ def _train_epoch(
         if recipe.loss.l1 is not None:
             state.scaler.unscale_(state.optimizer)
             add_l1_gradient(state.model, recipe.loss.l1)
-        state.scaler.step(state.optimizer)
+        with autocast(training, device):  # Muon multiplies matrices
+            state.scaler.step(state.optimizer)
         state.scaler.update()
         if state.averaged:
             state.averaged.update_parameters(state.model)

@@ -1,15 +1,16 @@
-"""`training.micro_batch = "auto"`: measured once, written down, and nothing else touched."""
+"""`auto` in `[training]`: measured once, written down, and nothing else touched."""
 
 import pytest
 import torch
 from torch import nn
 
 import resight
-from resight import micro_batch
+from resight import settle
 from resight.errors import UsageError
 from resight.preparation import fresh_model, split_and_measure
 from resight.recipe_text import with_overrides
 from resight.train_state import TrainData, TrainState, start
+from resight.training import fit
 
 CPU = torch.device("cpu")
 
@@ -59,21 +60,66 @@ def test_the_fastest_size_is_taken(
 ) -> None:
     recipe, state, data = begun(f"training.batch_size={batch}")
     clock = [0.0]
-    monkeypatch.setattr(micro_batch.time, "perf_counter", lambda: clock[0])
-    monkeypatch.setattr(micro_batch, "BUDGET_SECS", float("inf"))
+    monkeypatch.setattr(settle.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(settle, "BUDGET_SECS", float("inf"))
     state.model = model = SlowerAbove(clock, limit)
-    settled, line = micro_batch.with_micro_batch(recipe, state, data)
-    assert settled.training.micro_batch == chosen
+    found, (line,) = settle.settled(recipe, state, data)
+    assert found.training.micro_batch == chosen
     assert f"training.micro_batch = {chosen or 'none'}" in line
     assert set(model.seen) == sizes
+
+
+class QuickerInBf16(SlowerAbove):
+    """Takes `share` of the time where the caller computes in bf16."""
+
+    def __init__(self, clock: list[float], share: float) -> None:
+        super().__init__(clock, 10**6)
+        self.share = share
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        before = self.clock[0]
+        logits = super().forward(images)
+        if torch.is_autocast_enabled("cpu"):
+            self.clock[0] = before + self.share * (self.clock[0] - before)
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("share", "chosen"), [(0.5, "bf16"), (0.9, "float32"), (1.0, "float32"), (8.0, "float32")]
+)
+def test_bf16_is_taken_where_it_is_worth_its_digits(
+    share: float, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, state, data = begun("training.precision=auto", "training.micro_batch=none")
+    clock = [0.0]
+    monkeypatch.setattr(settle.time, "perf_counter", lambda: clock[0])
+    state.model = QuickerInBf16(clock, share)
+    found, (line,) = settle.settled(recipe, state, data)
+    assert found.training.precision == chosen
+    assert line.startswith(f"training.precision = {chosen} (images/s: float32: ")
+
+
+def test_both_are_settled_at_once() -> None:
+    recipe, state, data = begun("training.precision=auto")
+    found, lines = settle.settled(recipe, state, data)
+    assert found.training.precision in ("float32", "bf16")
+    assert found.training.micro_batch != "auto"
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize("knob", ["precision", "micro_batch"])
+def test_the_loop_says_what_has_not_been_settled(knob: str) -> None:
+    recipe, state, data = begun("training.micro_batch=none", f"training.{knob}=auto")
+    with pytest.raises(UsageError, match="resight.settle.settled"):
+        next(fit(state, recipe, data))
 
 
 def test_a_slow_network_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, state, data = begun()
     clock = [0.0]
-    monkeypatch.setattr(micro_batch.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(settle.time, "perf_counter", lambda: clock[0])
     state.model = model = SlowerAbove(clock, 999)
-    micro_batch.with_micro_batch(recipe, state, data)
+    settle.settled(recipe, state, data)
     assert model.seen == [32, 64, 128] * 2  # once to warm up, once to measure
 
 
@@ -81,14 +127,14 @@ def test_numbers_and_none_are_left_alone() -> None:
     recipe, state, data = begun()
     for value in ("none", "48"):
         given = with_overrides(recipe, [f"training.micro_batch={value}"])
-        assert micro_batch.with_micro_batch(given, state, data) == (given, "")
+        assert settle.settled(given, state, data) == (given, [])
 
 
 def test_the_state_is_left_as_it_was() -> None:
     recipe, state, data = begun("model.dropout=0.5")
     weights = {name: value.clone() for name, value in state.model.state_dict().items()}
     random = torch.get_rng_state()
-    micro_batch.with_micro_batch(recipe, state, data)
+    settle.settled(recipe, state, data)
     for name, value in state.model.state_dict().items():
         assert torch.equal(value, weights[name]), name
     assert torch.equal(torch.get_rng_state(), random)
@@ -109,7 +155,7 @@ def test_a_run_writes_the_number_down_and_equals_one_that_was_given_it(tmp_path)
     assert f"micro_batch = {number or chr(34) + 'none' + chr(34)}" in (
         auto.folder / "recipe.toml"
     ).read_text(encoding="utf-8")
-    assert any("images/s with 32" in note for note in notes)
+    assert any("images/s: 32" in note for note in notes)
     given = resight.train(
         with_overrides(recipe, [f"training.micro_batch={number or 'none'}"]), out=tmp_path
     )
