@@ -110,7 +110,7 @@ def test_both_are_settled_at_once() -> None:
 @pytest.mark.parametrize("knob", ["precision", "micro_batch"])
 def test_the_loop_says_what_has_not_been_settled(knob: str) -> None:
     recipe, state, data = begun("training.micro_batch=none", f"training.{knob}=auto")
-    with pytest.raises(UsageError, match="resight.settle.settled"):
+    with pytest.raises(UsageError, match="settle it first"):
         next(fit(state, recipe, data))
 
 
