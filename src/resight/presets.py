@@ -132,6 +132,7 @@ PRESETS: dict[str, Preset] = {
             "model.widths": ([64, 256, 256], "airbench94's; 3.6 times the operations of swift-s"),
             "schedule.epochs": (10, "what fits, in bf16"),
         },
+        accuracy="90.4 % (JPEG 75)",
     ),
     "swift-l": Preset(
         summary="wider and longer, for half an hour of two cores",
