@@ -1,7 +1,7 @@
 """What "auto" in `[training]` becomes: the way in which this machine computes fastest.
 
-Measured as a run begins, on its own network and images. `precision`: bf16 is about twice as fast
-where the processor multiplies it (AVX-512 BF16, AMX) and far slower where it has to be emulated.
+Measured as a run begins, on its own network and images. `precision`: bf16 is up to twice as fast
+where the processor multiplies it (AVX-512 BF16, AMX) and slower where it has to be emulated.
 `micro_batch`: on a CPU a whole batch of activations does not fit the cache, and small parts do not
 fill the cores. A GPU takes whole batches, in bf16 if it has that.
 """
