@@ -140,7 +140,7 @@ PRESETS: dict[str, Preset] = {
         base="swift-s",
         changes={
             "model.widths": ([96, 320, 320], "6 times the operations of swift-s"),
-            "schedule.epochs": (12, "what fits, in bf16"),
+            "schedule.epochs": (12, "what should fit, in bf16; not run yet"),
         },
     ),
     "swift-gpu": Preset(
