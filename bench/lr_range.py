@@ -44,7 +44,6 @@ class Case:
 
 CASES = {
     "swift": Case("swift", (), 4, 0.1, 7),
-    # Its logits are times 0.125 now: docs/lr-find.md has the grid from before that, from 0.0016.
     "resnet9": Case("resnet9", ("data.image_size=16", "training.batch_size=128"), 2, 0.0125, 6),
     "swift-64": Case("swift", ("model.widths=[64,128,128]", "training.batch_size=256"), 3, 0.1, 6),
     "resnet18": Case("resnet18", ("data.image_size=16",), 2, 0.003125, 7),

@@ -28,7 +28,7 @@ def test_singular_values_become_about_one_and_directions_stay(shape: tuple[int, 
     assert torch.equal(orthogonal(torch.zeros(shape), rounds=5), torch.zeros(shape))
 
 
-def test_bf16_multiplies_faster_and_nearly_the_same() -> None:
+def test_bf16_comes_out_nearly_the_same() -> None:
     matrix = drawn(16, 90)
     exact = orthogonal(matrix, rounds=3)
     with torch.autocast("cpu", dtype=torch.bfloat16):

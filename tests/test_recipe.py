@@ -181,8 +181,11 @@ FAULTS = [
     ("optimizer=adam", "did you mean optimizer.name=adam?"),
     ("optimizer.beta1=0.5", "is a knob of optimizer.name = adam or adamw, not of this one"),
     ("augment.cutout.max_px=4", "augment.cutout: min_px = 8 is greater than max_px = 4"),
-    ("augment.cutout=3", 'must be a table of count, min_px, max_px, prob, fill, or "none" for off'),
-    ("augment.cutout=8", "set augment.cutout.count and the others, or augment.cutout={} for the"),
+    (
+        "augment.cutout=3",
+        'must be a table of count, min_px, max_px, prob, fill, or "none" for off; '
+        "set augment.cutout.count and the others, or augment.cutout={} for the defaults",
+    ),
     ("data=cifar10", "set data.source and the others"),
     ("augment.hsv.prob=0", "augment.hsv.prob = 0: must be a number > 0 and <= 1"),
     ("augment.flip=rndom", 'one of random, alternating, or "none" for off; did you mean "random"?'),

@@ -327,7 +327,7 @@ def test_bf16_computes_in_bfloat16_and_keeps_float32_weights(data):
 
     state, events = finish(recipe_of(training={"precision": "bf16"}), data, Watched())
     exact, exact_events = finish(recipe_of(), data, Net())
-    # The start, which asks for the shape of one image's logits, is not in it.
+    # In float32 is what the start asks one image for: the shape of its logits.
     assert seen == {(True, torch.bfloat16), (False, torch.bfloat16), (False, torch.float32)}
     assert weights_of(state.model).dtype == torch.float32
     torch.testing.assert_close(losses_of(events), losses_of(exact_events), rtol=0.02, atol=0.02)

@@ -117,7 +117,7 @@ PRESETS: dict[str, Preset] = {
                 {"px": 24, "share": 0.625},
                 "no loss seen; these steps cost 0.55 of the others",
             ),
-            "training.precision": ("auto", "bf16 where the processor is faster in it"),
+            "training.precision": ("auto", "bf16 where the processor has it, and is faster"),
             "training.select": ("last", "the rate has come down; 1,000 images choose badly"),
             "evaluation.tta": ("flip_shift", "as published"),
             "evaluation.tta_below": (0.6, "a third of the images, and all of the gain"),

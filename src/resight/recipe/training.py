@@ -41,7 +41,7 @@ class Training(Section):
     # Images at a time, at most; gradients add up to a batch. "auto": measured as a run begins.
     micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
     progressive: Progressive | None = None
-    # "auto": bf16 where this machine is faster with it, measured as a run begins, else float32.
+    # "auto": bf16 where the processor or GPU has instructions for it, else float32.
     precision: Literal["float32", "bf16", "fp16", "auto"] = "float32"
     channels_last: bool = True
     compile: bool = False
