@@ -1,14 +1,17 @@
 """images/s of a training step: resight against its convolutions alone and the loops people write.
 
-    python bench/step.py --data PATH_OR_NAME        # CIFAR-10 in any layout; about 18 minutes
+    python bench/step.py --data PATH_OR_NAME        # CIFAR-10 in any layout; about half an hour
 
 Every side takes the same number of images a measurement, in batches of the recipe's size:
 
-- floor: the recipe's convolutions alone, forward and backward, in its micro-batches and layout;
+- floor: the recipe's convolutions alone, forward and backward, in its micro-batches, layout and
+  precision;
 - resight: the recipe as it is: augmentation, micro-batches, loss, optimizer and history;
 - plain: a loop as one writes it: PyTorch's default layout, no micro-batches, a `Dataset` that
   augments image by image with PIL, a `DataLoader` without workers, and with two;
 - Lightning and skorch: the same without workers; loggers, checkpoints, progress bars off.
+
+The loops of others are in float32 and have SGD, also where the recipe has bf16 and Muon.
 
 The rate is 0.01 and the schedule stretched throughout: neither changes what a step costs.
 Networks, optimizers and workers live from round to round, so none of them is paid for twice.
@@ -32,9 +35,11 @@ import resight
 from augment import PerImage, WithPIL
 from measure import in_turn, machine, optional, parsed, ratio, spread, write_json
 from resight.augment import normalise
-from resight.evaluation import in_layout
+from resight.evaluation import autocast, in_layout
 from resight.preparation import fresh_model, split_and_measure
+from resight.recipe import Training
 from resight.recipe_text import overlay
+from resight.settle import settled
 from resight.train_state import TrainData, start
 from resight.training import StepDone, fit
 
@@ -58,6 +63,10 @@ CASES = {
     "swift-32": Case("swift", ("model.widths=[32, 128, 128]",), batches=3, aim=1.12),
     "swift-64": Case("swift", ("model.widths=[64, 128, 128]",), batches=2, aim=1.08),
     "swift-64-256": Case("swift", ("model.widths=[64, 256, 256]",), batches=2, aim=1.08),
+    # of one image size throughout; in bf16 where the processor has it
+    "swift-s": Case("swift-s", ("training.progressive=none",), batches=3, aim=1.12),
+    "swift-m": Case("swift-m", ("training.progressive=none",), batches=2, aim=1.08),
+    "swift-l": Case("swift-l", ("training.progressive=none",), batches=1, aim=1.08),
 }
 
 
@@ -66,6 +75,7 @@ class Kernel:
     """One convolution as one micro-batch meets it."""
 
     conv: nn.Conv2d
+    weight: Tensor  # its own, in the precision of the step
     x: Tensor  # (n, C, H, W)
     grad: Tensor  # of the output
     wanted: tuple[bool, bool, bool]  # the gradients of input, weight and bias
@@ -73,9 +83,10 @@ class Kernel:
     @torch.no_grad()
     def __call__(self) -> None:
         """Forward and backward; as in training, one call gives both gradients."""
-        x, w, its = self.x, self.conv.weight, self.conv
+        x, w, its = self.x, self.weight, self.conv
         geometry = (its.stride, its.padding, its.dilation, False, (0, 0), its.groups)
-        aten.convolution(x, w, its.bias, *geometry)
+        bias = None if its.bias is None else its.bias.to(w.dtype)
+        aten.convolution(x, w, bias, *geometry)
         if any(self.wanted):
             aten.convolution_backward(self.grad, x, w, None, *geometry, self.wanted)
 
@@ -88,17 +99,24 @@ def conv_flop(work: Callable[[], object]) -> int:
     return sum(n for op, n in counts.items() if op in (aten.convolution, aten.convolution_backward))
 
 
-def kernels(model: nn.Module, images: Tensor) -> list[Kernel]:
-    """The convolutions of one forward pass, with the inputs, layouts and gradients they had."""
+def kernels(model: nn.Module, images: Tensor, training: Training) -> list[Kernel]:
+    """The convolutions of one forward pass: inputs, layouts, gradients and precision they had."""
     found: list[Kernel] = []
 
     def note(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         assert isinstance(module, nn.Conv2d)
         wanted = (args[0].requires_grad, module.weight.requires_grad, False)  # a bias is no kernel
-        found.append(Kernel(module, args[0].detach(), torch.randn_like(output), wanted))
+        weight, x = (t.detach().to(output.dtype) for t in (module.weight, args[0]))
+        found.append(Kernel(module, weight, x, torch.randn_like(output), wanted))
 
     hooks = [m.register_forward_hook(note) for m in model.modules() if isinstance(m, nn.Conv2d)]
-    whole = conv_flop(lambda: model.train()(images).sum().backward())
+
+    def step() -> None:
+        with autocast(training, images.device):
+            total = model.train()(images).sum()
+        total.backward()
+
+    whole = conv_flop(step)
     for hook in hooks:
         hook.remove()
     alone = sum(conv_flop(kernel) for kernel in found)
@@ -241,8 +259,9 @@ def sides_of(case: Case, data: resight.Dataset, rounds: int) -> dict[str, Side]:
     parts = recipe.training.parts(size)
     assert size % parts == 0  # every micro-batch is of one size
     state = start(recipe, splits, fresh_model(recipe, splits))  # in the recipe's layout
+    recipe, _ = settled(recipe, state, splits)
     images = normalise(splits.train.images[: size // parts], splits.stats)
-    found = kernels(state.model, in_layout(images, recipe.training))
+    found = kernels(state.model, in_layout(images, recipe.training), recipe.training)
     sides: dict[str, Side | None] = {
         "floor": lambda: floor_side(found, case.batches * parts),
         "resight": our_side(recipe, splits),
