@@ -273,16 +273,16 @@ def sides_of(case: Case, data: resight.Dataset, rounds: int) -> dict[str, Side]:
     return {name: side for name, side in sides.items() if side is not None}
 
 
-def compare(name: str, data: resight.Dataset, rounds: int) -> dict[str, Any]:
+def compare(name: str, case: Case, data: resight.Dataset, rounds: int) -> dict[str, Any]:
     """All sides in turn; ratios are of the same round."""
-    sides = sides_of(CASES[name], data, rounds)
+    sides = sides_of(case, data, rounds)
     figures = in_turn(sides, rounds, lambda line: print(f"{name}  {line}", file=sys.stderr))
     speeds = {side: spread(values) for side, values in figures.items()}
     floor, ours = figures.pop("floor"), figures.pop("resight")
     return {
         "images_per_sec": speeds,
         "step_over_floor": ratio(floor, ours),
-        "aim": CASES[name].aim,
+        "aim": case.aim,
         "resight_over": {side: ratio(ours, peer) for side, peer in figures.items()},
     }
 
@@ -305,11 +305,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="cifar10")
     parser.add_argument("--networks", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--set", nargs="+", default=[], help="of all: training.precision=auto")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parsed(parser)
     where = machine()
     data = resight.data(arguments.data)
-    results = {name: compare(name, data, arguments.rounds) for name in arguments.networks}
+    results = {}
+    for name in arguments.networks:
+        case = CASES[name]
+        case = replace(case, settings=(*case.settings, *arguments.set))
+        results[name] = compare(name, case, data, arguments.rounds)
     print(f"\n{table(results)}", file=sys.stderr)
     write_json({"machine": where, "results": results})
 
