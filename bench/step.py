@@ -1,6 +1,6 @@
 """images/s of a training step: resight against its convolutions alone and the loops people write.
 
-    python bench/step.py --data PATH_OR_NAME        # CIFAR-10 in any layout; about half an hour
+    python bench/step.py --data PATH_OR_NAME        # CIFAR-10 in any layout; some 25 minutes
 
 Every side takes the same number of images a measurement, in batches of the recipe's size:
 
@@ -75,7 +75,8 @@ class Kernel:
     """One convolution as one micro-batch meets it."""
 
     conv: nn.Conv2d
-    weight: Tensor  # its own, in the precision of the step
+    weight: Tensor  # this and the bias are its own, in the precision of the step
+    bias: Tensor | None
     x: Tensor  # (n, C, H, W)
     grad: Tensor  # of the output
     wanted: tuple[bool, bool, bool]  # the gradients of input, weight and bias
@@ -85,8 +86,7 @@ class Kernel:
         """Forward and backward; as in training, one call gives both gradients."""
         x, w, its = self.x, self.weight, self.conv
         geometry = (its.stride, its.padding, its.dilation, False, (0, 0), its.groups)
-        bias = None if its.bias is None else its.bias.to(w.dtype)
-        aten.convolution(x, w, bias, *geometry)
+        aten.convolution(x, w, self.bias, *geometry)
         if any(self.wanted):
             aten.convolution_backward(self.grad, x, w, None, *geometry, self.wanted)
 
@@ -107,7 +107,8 @@ def kernels(model: nn.Module, images: Tensor, training: Training) -> list[Kernel
         assert isinstance(module, nn.Conv2d)
         wanted = (args[0].requires_grad, module.weight.requires_grad, False)  # a bias is no kernel
         weight, x = (t.detach().to(output.dtype) for t in (module.weight, args[0]))
-        found.append(Kernel(module, weight, x, torch.randn_like(output), wanted))
+        bias = None if module.bias is None else module.bias.detach().to(output.dtype)
+        found.append(Kernel(module, weight, bias, x, torch.randn_like(output), wanted))
 
     hooks = [m.register_forward_hook(note) for m in model.modules() if isinstance(m, nn.Conv2d)]
 
@@ -256,10 +257,10 @@ def sides_of(case: Case, data: resight.Dataset, rounds: int) -> dict[str, Side]:
     splits = split_and_measure(recipe, data, torch.device("cpu"))
     rows = torch.randint(len(splits.train), (case.batches * size,))  # any will do
     splits = replace(splits, train=splits.train.select(rows), val=None)
-    parts = recipe.training.parts(size)
-    assert size % parts == 0  # every micro-batch is of one size
     state = start(recipe, splits, fresh_model(recipe, splits))  # in the recipe's layout
     recipe, _ = settled(recipe, state, splits)
+    parts = recipe.training.parts(size)
+    assert size % parts == 0  # every micro-batch is of one size
     images = normalise(splits.train.images[: size // parts], splits.stats)
     found = kernels(state.model, in_layout(images, recipe.training), recipe.training)
     sides: dict[str, Side | None] = {
