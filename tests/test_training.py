@@ -5,6 +5,7 @@ import io
 import itertools
 import math
 import random
+from functools import partial
 
 import numpy as np
 import pytest
@@ -375,6 +376,29 @@ def test_channels_last_changes_the_layout_and_not_the_result(data):
         weights_of(last.model), weights_of(usual.model), rtol=1e-3, atol=1e-5
     )
     torch.testing.assert_close(losses_of(events), losses_of(usual_events), rtol=1e-4, atol=1e-5)
+
+
+def test_a_compiled_network_learns_the_same_in_the_same_weights(data, monkeypatch):
+    # All of torch.compile but the machine code, which would need a C++ compiler.
+    sides = set()
+
+    def backend(graph, inputs):
+        sides.update(x.shape[-1] for x in inputs if x.ndim == 4)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    sections = {"training": {"micro_batch": 8, "progressive": Progressive(px=12, share=0.5)}}
+    plain, plain_events = finish(recipe_of(**sections), data, Net())
+    sections["training"]["compile"] = True
+    compiled, events = finish(recipe_of(**sections), data, Net())
+
+    torch.testing.assert_close(losses_of(events), losses_of(plain_events), rtol=1e-4, atol=1e-5)
+    assert compiled.model.state_dict().keys() == plain.model.state_dict().keys()
+    for name, value in plain.model.state_dict().items():
+        torch.testing.assert_close(
+            compiled.model.state_dict()[name], value, rtol=1e-3, atol=1e-5, msg=name
+        )
+    assert sides == {3, 12, 16}  # of kernels, and of images in either half
 
 
 def test_any_module_learns(data):
