@@ -56,15 +56,14 @@ def recipe_list(*, as_json: bool = False) -> str:
     """The named recipes."""
     if as_json:
         return json.dumps({name: preset(name).model_dump() for name in PRESETS})
-    columns = ("recipe", "network", "epochs", "test accuracy", "what it is", "source")
+    columns = ("recipe", "network", "epochs", "test accuracy", "published", "what it is", "source")
     table = _table(*columns, right=("epochs",))
     for name, entry in PRESETS.items():
         recipe = preset(name)
         epochs = str(recipe.schedule.epochs)
-        accuracy = entry.accuracy
-        if name in PUBLISHED:
-            accuracy = f"published {100 * PUBLISHED[name].accuracy:.2f} %"
-        table.add_row(name, recipe.model.name, epochs, accuracy, entry.summary, entry.source)
+        published = f"{100 * PUBLISHED[name].accuracy:.2f} %" if name in PUBLISHED else "-"
+        figures = (entry.accuracy, published)
+        table.add_row(name, recipe.model.name, epochs, *figures, entry.summary, entry.source)
     return (
         _text(table) + f"\n\n{ACCURACY_OF}\nWhat a run costs on this machine: resight recipes cost"
     )

@@ -74,6 +74,7 @@ PROJECTS: dict[str, Preset] = {
             "augment.cutout": ({"min_px": 8, "max_px": 8}, "8 x 8, as described"),
             "training.batch_size": (512, "as described"),
         },
+        accuracy="87.24 % (JPEG 75)",
     ),
     "resnet18-sgd-plateau": Preset(
         summary="an earlier stage: SGD at 0.001, reduce on plateau",
