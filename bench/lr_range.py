@@ -52,7 +52,8 @@ CASES = {
 
 def recipe_of(case: Case, **changes: Any) -> resight.Recipe:
     """The recipe of a case, with changes by section."""
-    recipe = resight.with_overrides(resight.find_recipe(case.recipe), list(case.settings))
+    settings = ["training.precision=float32", *case.settings]  # as the grids were, and the peers
+    recipe = resight.with_overrides(resight.find_recipe(case.recipe), settings)
     return overlay(resight.with_epochs(recipe, case.epochs), changes, origin="bench")
 
 

@@ -54,9 +54,7 @@ def part_of(data: str, images: int | None) -> resight.Dataset:
 def run_one(asked: argparse.Namespace) -> int:
     """One recipe, in this process; 130 when it was stopped."""
     recipe = resight.find_recipe(asked.one)
-    faster = ["training.precision=auto"]
-    if torch.cuda.is_available():
-        faster.append("training.micro_batch=none")
+    faster = ["training.micro_batch=none"] if torch.cuda.is_available() else []
     done = reproduce(
         asked.one,
         data=part_of(asked.data, asked.images),

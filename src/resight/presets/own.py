@@ -23,13 +23,19 @@ OWN: dict[str, Preset] = {
         summary="one cycle with SGD, for images of 32 px",
         source="He 2016",
         base="base",
-        changes={"model.name": ("resnet18", "11,173,962 parameters")},
+        changes={
+            "model.name": ("resnet18", "11,173,962 parameters"),
+            "training.precision": ("auto", "bf16 where the processor has it, and is faster"),
+        },
     ),
     "resnet34": Preset(
         summary="the same, deeper",
         source="He 2016",
         base="base",
-        changes={"model.name": ("resnet34", "twice the depth of resnet18")},
+        changes={
+            "model.name": ("resnet34", "twice the depth of resnet18"),
+            "training.precision": ("auto", "bf16 where the processor has it, and is faster"),
+        },
     ),
     "resnet9": Preset(
         summary="one cycle to 0.4 at epoch 5 and down to 0",
@@ -47,6 +53,7 @@ OWN: dict[str, Preset] = {
             "schedule.div": (1000.0, "up from next to nothing, as published"),
             "augment.cutout": ({"min_px": 8, "max_px": 8}, "8 x 8, as published"),
             "training.batch_size": (512, "as published"),
+            "training.precision": ("auto", "bf16 where the processor has it, and is faster"),
         },
     ),
     "swift": Preset(

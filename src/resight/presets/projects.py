@@ -58,6 +58,7 @@ PROJECTS: dict[str, Preset] = {
             "schedule.final_div": (100.0, "as run"),
             "augment.cutout": ({"min_px": 8, "max_px": 8}, "8 x 8, as run"),
             "training.batch_size": (512, "as described"),
+            "training.precision": ("auto", "open; bf16 where the processor has it"),
         },
     ),
     "superconvergence": Preset(
@@ -73,6 +74,7 @@ PROJECTS: dict[str, Preset] = {
             "augment.crop.fill": ("zero", "as described: RandomCrop after padding 4"),
             "augment.cutout": ({"min_px": 8, "max_px": 8}, "8 x 8, as described"),
             "training.batch_size": (512, "as described"),
+            "training.precision": ("auto", "open; bf16 where the processor has it"),
         },
         accuracy="87.24 % (JPEG 75)",
     ),
