@@ -31,11 +31,8 @@ OWN: dict[str, Preset] = {
     "resnet34": Preset(
         summary="the same, deeper",
         source="He 2016",
-        base="base",
-        changes={
-            "model.name": ("resnet34", "twice the depth of resnet18"),
-            "training.precision": ("auto", "bf16 where the processor has it, and is faster"),
-        },
+        base="resnet18",
+        changes={"model.name": ("resnet34", "twice the depth of resnet18")},
     ),
     "resnet9": Preset(
         summary="one cycle to 0.4 at epoch 5 and down to 0",
