@@ -123,7 +123,7 @@ def made_up() -> dict[str, Floats]:
 
 def of_network(preset: str, settings: list[str], data: str) -> tuple[LRCurve, LRCurve]:
     """(the curve as the others record it, ours), on a recipe's network."""
-    settings = ["training.precision=float32", *settings]
+    settings = ["training.precision=float32", *settings]  # as the others compute
     recipe = resight.with_overrides(resight.find_recipe(preset), settings)
     begun = begin(
         recipe, data=data, model=None, device="auto", offline=False, watch=lambda event: None

@@ -98,7 +98,10 @@ OWN: dict[str, Preset] = {
             "schedule.epochs": (9, "what fits"),
             "schedule.peak_epoch": (0.75, "Muon needs hardly a warm-up"),
             "schedule.final_div": (1000.0, "down to nothing"),
-            "training.progressive": ({"px": 24, "share": 0.625}, "no loss seen; 0.55 of the cost"),
+            "training.progressive": (
+                {"px": 24, "share": 0.625},
+                "no loss seen; these steps cost 0.55 of the others",
+            ),
             "training.precision": ("auto", "bf16 where the processor has it, and is faster"),
             "training.select": ("last", "the rate has come down; 1,000 images choose badly"),
             "evaluation.tta": ("flip_shift", "as published"),
