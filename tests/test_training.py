@@ -425,6 +425,17 @@ def test_outputs_that_are_not_one_a_class_are_refused_at_once(data, outputs, fou
     assert model.training
 
 
+def test_a_softmax_before_the_loss_is_refused_and_a_log_softmax_changes_nothing(data):
+    layers = (nn.Flatten(), nn.Linear(768, 3))
+    with pytest.raises(UsageError, match=r"3 outputs .* sum to 1, .* leave out the softmax"):
+        start(recipe_of(), data, nn.Sequential(*layers, nn.Softmax(dim=1)))
+    ends = []
+    for last in (nn.Identity(), nn.LogSoftmax(dim=1)):
+        state, _ = finish(recipe_of(), data, nn.Sequential(*copy.deepcopy(layers), last))
+        ends.append(state.rows[-1].train_loss)
+    assert ends[0] == pytest.approx(ends[1], rel=1e-5)
+
+
 def test_outputs_that_are_no_tensor_are_refused_at_once(data):
     class Named(Pixels):
         def forward(self, images):

@@ -100,7 +100,7 @@ def start(recipe: Recipe, data: TrainData, model: nn.Module) -> TrainState:
 
     Raises:
         UsageError: the device cannot compute in `training.precision`, or the model's outputs are
-            not one number a class.
+            not one logit a class.
     """
     training, device = recipe.training, data.train.images.device
     if training.precision == "fp16" and device.type == "cpu":
@@ -128,7 +128,10 @@ def start(recipe: Recipe, data: TrainData, model: nn.Module) -> TrainState:
 
 
 def _check_outputs(model: nn.Module, recipe: Recipe, data: TrainData) -> None:
-    """Outputs without a class would train without complaint, and fail when they are evaluated."""
+    """Refuse what would train without complaint: outputs without a class, and probabilities.
+
+    Log-probabilities pass: their log-softmax is themselves.
+    """
     images = normalise(data.train.images[:1], data.stats)  # (1, C, H, W)
     with evaluating(model):
         logits = model(in_layout(images, recipe.training))
@@ -138,4 +141,10 @@ def _check_outputs(model: nn.Module, recipe: Recipe, data: TrainData) -> None:
         raise UsageError(
             f"the model makes {found} of one image, but the data has {wanted[1]} classes; "
             f"its forward has to return logits of shape {wanted}"
+        )
+    if bool((logits >= 0).all()) and abs(float(logits.float().sum()) - 1) < 1e-3:
+        raise UsageError(
+            f"the model's {wanted[1]} outputs are not negative and sum to 1, so they are "
+            "probabilities, but the loss takes a softmax itself: a second one hardly lets it "
+            "learn; leave out the softmax at the end of its forward"
         )
