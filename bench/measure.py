@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-MOST_LOAD = 0.3  # load average of the last minute above which figures are not published
+MOST_LOAD = 0.15  # of a core: load average of the last minute above which nothing is published
 
 
 def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
@@ -21,11 +21,11 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
         "--busy", action="store_true", help="measure on a busy machine all the same"
     )
     asked = parser.parse_args()
-    load = os.getloadavg()[0]
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
     if load > MOST_LOAD and not asked.busy:
         sys.exit(
-            f"the load average is {load:.2f}, above {MOST_LOAD}: a figure measured now would not "
-            "be worth publishing; wait a minute, or pass --busy to look anyway"
+            f"the load average a core is {load:.2f}, above {MOST_LOAD}: a figure measured now "
+            "would not be worth publishing; wait a minute, or pass --busy to look anyway"
         )
     return asked
 

@@ -4,9 +4,10 @@
     python bench/reproduce.py --data PATH --out scaled --images 10000 --share 0.25       # two cores
 
 Called again with the same `--out` it goes on: finished recipes are kept, stopped ones are resumed.
-On a GPU the recipes run in mixed precision without micro-batches, two at a time, so that one feeds
-the device while the other waits for Python. At `--limit` seconds all are asked to stop where they
-are. `--out` gets a folder a recipe (`resight reproduce`), its log, `table.md` and `table.json`.
+On a GPU the recipes run in mixed precision, two at a time, so that one feeds the device while the
+other waits for Python. At `--limit` seconds all are asked to stop where they are, and killed if
+they do not, which costs the epoch under way. `--out` gets a folder a recipe (`resight reproduce`),
+its log, `table.md` and `table.json`.
 """
 
 import argparse
@@ -40,6 +41,7 @@ ORDER = (
 )
 assert set(ORDER) == {*PUBLISHED, *VARIANTS}
 GRACE = 45.0  # seconds to finish a step, save and draw after being asked to stop
+AGAIN = 20.0  # seconds until one that has not stopped is asked again
 
 
 def part_of(data: str, images: int | None) -> resight.Dataset:
@@ -54,13 +56,11 @@ def part_of(data: str, images: int | None) -> resight.Dataset:
 def run_one(asked: argparse.Namespace) -> int:
     """One recipe, in this process; 130 when it was stopped."""
     recipe = resight.find_recipe(asked.one)
-    faster = ["training.micro_batch=none"] if torch.cuda.is_available() else []
     done = reproduce(
         asked.one,
         data=part_of(asked.data, asked.images),
         seeds=asked.seeds,
         epochs=None if asked.share == 1 else max(1, round(asked.share * recipe.schedule.epochs)),
-        overrides=faster,
         out=asked.out,
         watch=say,
     )
@@ -76,11 +76,12 @@ def say(event: object) -> None:
         )
 
 
-def run_all(asked: argparse.Namespace) -> None:
-    """Every recipe that is asked for, `--jobs` at a time, until the limit."""
+def run_all(asked: argparse.Namespace) -> list[str]:
+    """Every recipe that is asked for, `--jobs` at a time, until the limit; those that failed."""
     asked.out.mkdir(parents=True, exist_ok=True)
-    ends = time.monotonic() + asked.limit - GRACE
-    waiting = list(asked.recipes)
+    last = time.monotonic() + asked.limit
+    ends = last - GRACE
+    waiting, failed = list(asked.recipes), []
     running: dict[str, subprocess.Popen[bytes]] = {}
     same = ["--data", asked.data, "--out", str(asked.out), "--seeds", str(asked.seeds)]
     same += ["--share", str(asked.share)]
@@ -94,17 +95,23 @@ def run_all(asked: argparse.Namespace) -> None:
                 )
             print(f"{name} begins", file=sys.stderr, flush=True)
         for name, process in list(running.items()):
-            if process.poll() is not None:
-                print(f"{name} ends with exit code {process.poll()}", file=sys.stderr, flush=True)
+            if (code := process.poll()) is not None:
+                print(f"{name} ends with exit code {code}", file=sys.stderr, flush=True)
                 del running[name]
+                if code not in (0, 130):
+                    failed.append(name)
                 write_table(asked)
         if time.monotonic() > ends:
             waiting.clear()
+            for process in running.values():  # a step is finished, the state is saved
+                process.send_signal(signal.SIGINT)
+            ends += AGAIN  # one that was drawing figures goes on to what comes next
+        if time.monotonic() > last:
             for process in running.values():
-                process.send_signal(signal.SIGINT)  # a step is finished, the state is saved
-            ends = float("inf")
+                process.kill()
         time.sleep(0.5)
     write_table(asked)
+    return failed
 
 
 def write_table(asked: argparse.Namespace) -> None:
@@ -164,12 +171,14 @@ def main() -> None:
     try:
         if asked.one:
             sys.exit(run_one(asked))
-        run_all(asked)
+        failed = run_all(asked)
     except UsageError as error:
         sys.exit(f"{error}")
     except KeyboardInterrupt:
         sys.exit(130)  # a child says so in its log; what is finished stays
     print((asked.out / "table.md").read_text(encoding="utf-8"))
+    if failed:
+        sys.exit(f"failed, see their logs in {asked.out}: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

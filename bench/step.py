@@ -259,7 +259,7 @@ def sides_of(case: Case, data: resight.Dataset, rounds: int) -> dict[str, Side]:
     splits = replace(splits, train=splits.train.select(rows), val=None)
     state = start(recipe, splits, fresh_model(recipe, splits))  # in the recipe's layout
     recipe, _ = settled(recipe, state, splits)
-    parts = recipe.training.parts(size)
+    parts = recipe.training.parts(size, "cpu")
     assert size % parts == 0  # every micro-batch is of one size
     images = normalise(splits.train.images[: size // parts], splits.stats)
     found = kernels(state.model, in_layout(images, recipe.training), recipe.training)

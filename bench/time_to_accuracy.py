@@ -39,6 +39,7 @@ def train(recipe: str, data: str, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, "-m", "resight", "train", recipe, "--data", data, "--json"]
         command += ["--quiet", "--out", out, "--seed", str(seed), "--set", "explain.report=false"]
+        command += ["--device", "cpu"]  # as the loops beside it
         began = time.perf_counter()
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
         secs = time.perf_counter() - began

@@ -4,6 +4,8 @@ import os
 
 # Several test processes with several threads each would wait for one another most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Results of a CPU repeat to the bit. What a GPU is there for asks for it by name (test_gpu.py).
+os.environ.setdefault("RESIGHT_DEVICE", "cpu")
 
 import pytest
 import torch

@@ -256,6 +256,14 @@ def test_devices_that_do_not_exist(name: str, fault: str, tiny: resight.Dataset)
         resight.train(quick(), data=tiny, device=name)
 
 
+def test_auto_is_the_device_that_the_environment_names(
+    tiny: resight.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESIGHT_DEVICE", "cuda:99")
+    with pytest.raises(UsageError, match=r"^RESIGHT_DEVICE: .* no device cuda:99"):
+        resight.train(quick(), data=tiny)
+
+
 def test_what_the_run_was_is_written_down(run: resight.Run) -> None:
     env = json.loads((run.folder / "env.json").read_text())
     assert env["torch"] == torch.__version__

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
     "settings",
     [
         [],  # swift-gpu: bf16, Muon, a whole batch
-        ["training.micro_batch=64", "training.progressive.px=24", "training.ema_decay=0.9"],
+        ["training.gpu_micro_batch=64", "training.progressive.px=24", "training.ema_decay=0.9"],
         ["optimizer.name=adam", "loss.l1=1e-6", "augment.cutout.max_px=8", "model.dropout=0.1"],
     ],
 )

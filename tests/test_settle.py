@@ -104,6 +104,13 @@ def test_a_slow_network_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert model.seen == [32, 64, 128] * 2  # once to warm up, once to measure
 
 
+def test_a_gpu_takes_whole_batches_unless_told_otherwise() -> None:
+    training = resight.find_recipe("resnet18").training
+    assert (training.parts(128, "cpu"), training.parts(128, "cuda")) == (2, 1)
+    small = training.model_copy(update={"gpu_micro_batch": 50})
+    assert (small.parts(128, "cpu"), small.parts(128, "cuda"), small.parts(128, "mps")) == (2, 3, 3)
+
+
 def test_numbers_and_none_are_left_alone() -> None:
     recipe, state, data = begun()
     for value in ("none", "48"):

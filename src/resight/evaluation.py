@@ -33,10 +33,11 @@ def predict_split(
     """Logits for every image of `split`, on the device the split is on, in its order.
 
     `training` gives precision and memory layout, `evaluation` the test-time augmentation. By
-    default a batch has about as many pixels as 500 images of 32 px.
+    default a batch has about as many pixels as 500 images of 32 px, on a GPU as 2,000.
     """
     pixels = split.images.shape[-2] * split.images.shape[-1]
-    batch_size = batch_size or max(1, 500 * 32 * 32 // pixels)
+    images_32_px = 500 if split.images.device.type == "cpu" else 2000
+    batch_size = batch_size or max(1, images_32_px * 32 * 32 // pixels)
     training = training or Training()
     evaluation = evaluation or Evaluation()
     device = split.images.device

@@ -192,7 +192,8 @@ def _run(folder: RunFolder, begun: Beginning, watch: Watch, *, resumed: bool = F
         except torch.OutOfMemoryError as error:
             raise ResightError(
                 f"the memory of {begun.splits.train.images.device} is full; set "
-                f"training.micro_batch to less than {recipe.training.micro_batch or 'batch_size'}"
+                "training.gpu_micro_batch to less than "
+                f"{recipe.training.gpu_micro_batch or recipe.training.batch_size}"
             ) from error
         interrupted = len(state.rows) < recipe.schedule.epochs
         if interrupted:

@@ -1,6 +1,7 @@
 """The steps between the stages: from what was asked for to splits and a model on a device."""
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,20 +58,23 @@ Watch = Callable[[Event], None]
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` takes a GPU where there is one; otherwise the device of that name.
+    """The device of that name; `auto` is what RESIGHT_DEVICE says, else a GPU where there is one.
 
     Raises:
         UsageError: torch knows no such device, or this machine has none.
     """
+    said = ""
+    if name == "auto" and os.environ.get("RESIGHT_DEVICE", "auto") != "auto":
+        name, said = os.environ["RESIGHT_DEVICE"], "RESIGHT_DEVICE: "
     mps = torch.backends.mps.is_available()
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": mps}
     if name == "auto":
         name = next(kind for kind in ("cuda", "mps", "cpu") if available[kind])
     kind, _, index = name.partition(":")
     if kind not in available or (index and not index.isdigit()):
-        raise UsageError(f"device {name!r} is unknown; choose auto, cpu, cuda, cuda:N or mps")
+        raise UsageError(f"{said}device {name!r} is unknown; choose auto, cpu, cuda, cuda:N or mps")
     if not available[kind] or (kind == "cuda" and int(index or 0) >= torch.cuda.device_count()):
-        raise UsageError(f"this machine has no device {name}; choose --device auto or cpu")
+        raise UsageError(f"{said}this machine has no device {name}; choose --device auto or cpu")
     return torch.device(name)
 
 
@@ -108,6 +112,8 @@ def begin(
         UsageError: recipe, data, model and device do not fit each other.
     """
     chosen = pick_device(device)
+    if recipe.training.deterministic:  # cuBLAS asks once, at the first matrix product
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     recipe = as_asked(recipe, data, model)
     dataset = find_dataset(recipe, data, offline=offline, watch=watch)
     splits = split_and_measure(recipe, dataset, chosen)
@@ -165,7 +171,7 @@ def fresh_model(recipe: Recipe, prepared: TrainData) -> nn.Module:
     )
     if isinstance(recipe.model, Swift):
         evenly = images[:: math.ceil(len(images) / PREPARED_IMAGES)]  # data may be sorted by class
-        prepare_model(model, normalise(evenly, prepared.stats).cpu())
+        prepare_model(model, normalise(evenly, prepared.stats))
     return model
 
 

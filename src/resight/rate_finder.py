@@ -174,7 +174,7 @@ def _climb(
 ) -> LRCurve:
     training = recipe.training
     size = min(training.batch_size, MOST_IMAGES)
-    parts = training.parts(size)
+    parts = training.parts(size, data.train.images.device.type)
     batches = _TrainBatches(
         recipe, data, size // parts, (ladder.steps + 1 + ladder.set_aside) * parts, told
     )

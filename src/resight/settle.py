@@ -3,7 +3,7 @@
 `precision`: bf16 is up to twice as fast where the processor or the GPU multiplies it, and slow
 where it has to be emulated. What it has is asked, not timed: another load must not change a run.
 `micro_batch`: on a CPU a whole batch of activations does not fit the cache, and small parts do not
-fill the cores; what is best between is measured as a run begins. A GPU takes whole batches.
+fill the cores; what is best between is measured as a run begins. On a GPU it says nothing.
 """
 
 import copy
@@ -43,7 +43,8 @@ def settled(recipe: Recipe, state: TrainState, data: TrainData) -> tuple[Recipe,
 def multiplies_bf16(device: torch.device) -> bool:
     """Whether the device has instructions for bf16: AVX-512 BF16 on a CPU, sm_80 on a GPU."""
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        with torch.cuda.device(device):
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 

@@ -1,13 +1,16 @@
 """Everything that changes while training, in one place: what a checkpoint saves and gives back."""
 
+import copy
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .augment import normalise
 from .datasets import Split, Statistics
@@ -38,7 +41,7 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     scaler: torch.amp.GradScaler
-    averaged: AveragedModel | None
+    averaged: nn.Module | None  # the same module with averaged weights
     step_losses: Tensor  # (total_steps,) float32 on the device, mean over the step's images
     step_correct: Tensor  # (total_steps,) int64 on the device
     step: int = 0  # steps done in the whole run
@@ -50,7 +53,25 @@ class TrainState:
     @property
     def evaluated(self) -> nn.Module:
         """The module whose weights are judged and kept: the average where there is one."""
-        return self.averaged.module if self.averaged else self.model
+        return self.model if self.averaged is None else self.averaged
+
+    @torch.no_grad()
+    def average(self, decay: float) -> None:
+        """Move the averaged weights and buffers towards those of the model, a step being done.
+
+        After the first step they are the model's. torch's `AveragedModel` keeps its count of steps
+        on the CPU, so that every step would wait for a GPU.
+        """
+        assert self.averaged is not None
+        moved: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for its, own in zip(_tensors(self.averaged), _tensors(self.model), strict=True):
+            if self.step and its.is_floating_point():
+                moved[0].append(its)
+                moved[1].append(own)
+            else:  # a count has no mean
+                its.copy_(own)
+        if moved[0]:
+            get_ema_multi_avg_fn(decay)(*moved, None)  # type: ignore[no-untyped-call]
 
     @property
     def history(self) -> History:
@@ -95,6 +116,10 @@ class TrainState:
         self.rows = [EpochRow(**row) for row in saved["rows"]]
 
 
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    return chain(model.parameters(), model.buffers())
+
+
 def start(recipe: Recipe, data: TrainData, model: nn.Module) -> TrainState:
     """The state before the first step; `model` is moved to the data's device.
 
@@ -112,16 +137,12 @@ def start(recipe: Recipe, data: TrainData, model: nn.Module) -> TrainState:
     _check_outputs(model, recipe, data)
     spe = steps_per_epoch(len(data.train), training.batch_size)
     schedule = schedule_of(recipe, steps_per_epoch=spe)
-    averaged = None
-    if training.ema_decay is not None:
-        average = get_ema_multi_avg_fn(training.ema_decay)  # type: ignore[no-untyped-call]
-        averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
     return TrainState(
         model=model,
         optimizer=build_optimizer(recipe.optimizer, model),
         schedule=schedule,
         scaler=torch.amp.GradScaler(device.type, enabled=training.precision == "fp16"),
-        averaged=averaged,
+        averaged=None if training.ema_decay is None else copy.deepcopy(model),
         step_losses=torch.full((schedule.total_steps,), math.nan, device=device),
         step_correct=torch.zeros(schedule.total_steps, dtype=torch.int64, device=device),
     )

@@ -13,7 +13,6 @@ gives back before the event.
 """
 
 import math
-import os
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -112,7 +111,7 @@ def _train_epoch(
         state.optimizer.zero_grad(set_to_none=True)  # also what an interrupted step left behind
         state.model.train()
         images = in_layout(_sized(images, state, training), training)
-        n = training.parts(len(labels))
+        n = training.parts(len(labels), device.type)
         # Even parts: a leftover of one image would be a poor sample for batch norm.
         parts = list(zip(images.tensor_split(n), labels.tensor_split(n), strict=True))
         loss = torch.zeros((), device=device)
@@ -132,8 +131,8 @@ def _train_epoch(
         with autocast(training, device):  # Muon multiplies matrices
             state.scaler.step(state.optimizer)
         state.scaler.update()
-        if state.averaged:
-            state.averaged.update_parameters(state.model)
+        if training.ema_decay is not None:
+            state.average(training.ema_decay)
 
         state.step_losses[state.step] = loss
         state.step_correct[state.step] = correct
@@ -281,8 +280,6 @@ def _shared_momentum(model: nn.Module, parts: int) -> Iterator[None]:
 def deterministic_if(wanted: bool) -> Iterator[None]:
     """Make torch refuse operations whose result varies between runs; then as it was before."""
     before = torch.are_deterministic_algorithms_enabled()
-    if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS varies without it
     try:
         torch.use_deterministic_algorithms(wanted or before)
         yield

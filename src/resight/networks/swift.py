@@ -135,23 +135,25 @@ class Swift(nn.Module):
 def whitening_filters(images: Tensor) -> Tensor:
     """Eigenvectors of the 2x2 patches of `images`, each over sqrt(eigenvalue + 5e-4).
 
-    (N, C, H, W) float, normalised -> (4 C, C, 2, 2) float64, by falling eigenvalue. Worked out on
-    the CPU, so that every device gets the same. The second moment stands in for the covariance, as
-    normalised images have mean 0. LAPACK leaves the sign of an eigenvector open: here its first
-    largest component is positive.
+    (N, C, H, W) float, normalised -> (4 C, C, 2, 2) float64 on the CPU, by falling eigenvalue.
+    Sums are in float64, so that devices agree but for last bits. The second moment stands in for
+    the covariance, as normalised images have mean 0. LAPACK leaves the sign of an eigenvector open:
+    here its first largest component is positive.
     """
     channels = images.shape[1]
     dim = channels * WHITEN_PX**2
-    moment = torch.zeros(dim, dim, dtype=torch.float64)
+    # MPS has no float64.
+    where = torch.device("cpu") if images.device.type == "mps" else images.device
+    moment = torch.zeros(dim, dim, dtype=torch.float64, device=where)
     count, (h, w) = 0, (side - WHITEN_PX + 1 for side in images.shape[2:])  # of the map
     for chunk in torch.split(images, WHITEN_CHUNK):
-        x = chunk.cpu().double().transpose(0, 1)  # (C, n, H, W)
+        x = chunk.to(where).double().transpose(0, 1)  # (C, n, H, W)
         shifts = list(product(range(WHITEN_PX), repeat=2))
         patches = torch.stack([x[:, :, i : i + h, j : j + w] for i, j in shifts], dim=1)
         patches = patches.reshape(dim, -1)  # (dim, all patches)
         moment += patches @ patches.T
         count += patches.shape[1]
-    eigenvalues, columns = torch.linalg.eigh(moment / count)  # ascending
+    eigenvalues, columns = torch.linalg.eigh((moment / count).cpu())  # ascending
     vectors: Tensor = columns.T.flip(0)  # (dim, dim), one a row
     size = vectors.abs()
     largest = size > size.amax(dim=1, keepdim=True) * (1 - 1e-6)  # equal but for rounding

@@ -16,7 +16,10 @@ OWN: dict[str, Preset] = {
             "augment.flip": ("random", "a mirrored photograph is a photograph of the same class"),
             "schedule.anneal": ("linear", "straight lines, easy to read"),
             "schedule.peak_epoch": (5.0, "a quarter of the run to warm up, the rest to settle"),
-            "training.micro_batch": (64, "small enough for the cache of a CPU"),
+            "training.micro_batch": (
+                64,
+                "small enough for the cache of a CPU; a GPU takes whole batches",
+            ),
         },
     ),
     "resnet18": Preset(
@@ -144,7 +147,6 @@ OWN: dict[str, Preset] = {
             "schedule.peak_epoch": (0.05, "from the second step on, down to nothing"),
             "training.progressive": ("none", "not published; not tried on a GPU"),
             "training.batch_size": (2000, "as published"),
-            "training.micro_batch": ("none", "a GPU is filled by whole batches"),
             "training.precision": ("bf16", "half the memory traffic, and no loss to scale"),
             "evaluation.tta_below": ("none", "views of all images, as published"),
         },

@@ -38,8 +38,10 @@ class Training(Section):
     """How a step is computed, and which weights are kept."""
 
     batch_size: Annotated[int, Field(ge=1)] = 128
-    # Images at a time, at most; gradients add up to a batch. "auto": measured as a run begins.
+    # Images at a time on a CPU, at most; gradients add up to a batch. "auto": measured as a run
+    # begins. A GPU takes whole batches, unless its memory is too small for them.
     micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
+    gpu_micro_batch: Annotated[int, Field(ge=1)] | None = None
     progressive: Progressive | None = None
     # "auto": bf16 where the processor or GPU has instructions for it, else float32.
     precision: Literal["float32", "bf16", "fp16", "auto"] = "float32"
@@ -49,10 +51,11 @@ class Training(Section):
     ema_decay: Fraction | None = None  # a step; the averaged weights are then the ones evaluated
     select: Literal["val_accuracy", "val_loss", "last"] = "val_accuracy"
 
-    def parts(self, images: int) -> int:
-        """How many micro-batches a batch of so many images is."""
-        assert self.micro_batch != "auto", "settled before the first step"
-        return 1 if self.micro_batch is None else math.ceil(images / self.micro_batch)
+    def parts(self, images: int, device: str) -> int:
+        """How many micro-batches a batch of so many images is, on this type of device."""
+        size = self.micro_batch if device == "cpu" else self.gpu_micro_batch
+        assert size != "auto", "settled before the first step"
+        return 1 if size is None else math.ceil(images / size)
 
 
 class Evaluation(Section):
