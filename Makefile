@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: help demo test check clean
 
 help:  ## list what can be made
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+	@awk -F ':.*## ' '/^[a-z]+:.*##/ {printf "%-10s%s\n", $$1, $$2}' Makefile
 
 demo: .venv/installed  ## install, then train and evaluate on the bundled digits
 	$(BIN)/resight demo
@@ -22,6 +22,7 @@ clean:  ## remove the environment and everything cached
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 .venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("resight needs Python 3.11 or later: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q -c constraints.txt -e .
 	touch $@

@@ -3,7 +3,10 @@
 import hashlib
 import http.server
 import re
+import ssl
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -198,6 +201,23 @@ def test_a_busy_server_is_asked_again(tmp_path: Path) -> None:
     with serve(Site(status=[503, 429])) as site:
         assert fetch(wanted(site.url), tmp_path, wait_secs=0).read_bytes() == BODY
     assert len(site.asked) == 3
+
+
+def test_a_certificate_that_cannot_be_verified_is_not_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def refuse(request: urllib.request.Request, timeout: float) -> None:
+        asked.append(request.full_url)
+        error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+        error.verify_message = "unable to get local issuer certificate"
+        raise urllib.error.URLError(error)
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    with pytest.raises(ResightError, match=r"local issuer certificate; on a Mac, .*Certificates"):
+        fetch(wanted("https://one", "https://two"), tmp_path, wait_secs=0)
+    assert asked == [f"https://one/{FILE}", f"https://two/{FILE}"]
 
 
 def test_every_failure_is_told_in_one_line(tmp_path: Path) -> None:

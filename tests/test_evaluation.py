@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from resight.datasets import statistics
-from resight.evaluation import autocast, evaluating, in_layout, predict_split, view_logits
+from resight.evaluation import autocast, evaluating, in_layout, layout, predict_split, view_logits
 from resight.networks import build_model
 from resight.recipe import Evaluation, Swift, Training
 
@@ -97,6 +97,15 @@ def test_images_come_in_the_layout_of_the_recipe(tiny, split, stats, channels_la
     training = Training(channels_last=channels_last)
     predict_split(Watched(), split, stats, classes=tiny.classes, training=training)
     assert seen == {channels_last}
+
+
+def test_mps_has_the_plain_layout():
+    kinds = {kind: layout(Training(), torch.device(kind)) for kind in ("cpu", "cuda", "mps")}
+    assert kinds == {
+        "cpu": torch.channels_last,
+        "cuda": torch.channels_last,
+        "mps": torch.contiguous_format,
+    }
 
 
 def test_in_layout_changes_no_value():

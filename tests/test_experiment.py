@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,11 +16,13 @@ from safetensors import safe_open
 from torch import nn
 
 import resight
+from resight import files
 from resight.errors import Diverged, ResightError, UsageError
+from resight.preparation import Note
 from resight.recipe import Constant
 from resight.recipe_text import from_toml, with_overrides
 from resight.run_folder import RunFolder
-from resight.training import StepDone
+from resight.training import EpochDone, StepDone
 
 QUICK = [
     "model.name=swift",
@@ -245,6 +248,44 @@ def test_a_damaged_model_file_is_said(tmp_path: Path, run: resight.Run) -> None:
         (tmp_path / name).write_bytes((run.folder / name).read_bytes()[:200])
     with pytest.raises(ResightError, match=r"best\.safetensors is damaged"):
         resight.predict(tmp_path, ["x.png"])
+
+
+def test_metrics_that_cannot_be_written_are_a_note_and_written_later(
+    tmp_path: Path, tiny: resight.Dataset
+) -> None:
+    notes = []
+
+    def watch(event: object) -> None:
+        if isinstance(event, EpochDone) and event.row.epoch == 1:
+            (tmp_path / "run" / "metrics.csv" / "in the way").mkdir(parents=True)
+        if isinstance(event, Note):
+            notes.append(event.text)
+            shutil.rmtree(tmp_path / "run" / "metrics.csv", ignore_errors=True)
+
+    run = resight.train(quick(), data=tiny, out=tmp_path, name="run", watch=watch)
+    assert any("cannot write" in note and "metrics.csv" in note for note in notes)
+    assert len((run.folder / "metrics.csv").read_text().splitlines()) == 3
+
+
+def test_windows_is_asked_again_to_move_a_file_that_something_looks_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals = [PermissionError(), PermissionError()]
+    replace = os.replace
+
+    def busy(source: Path, target: Path) -> None:
+        if refusals:
+            raise refusals.pop()
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", busy)
+    (tmp_path / "a").write_text("a")
+    with pytest.raises(PermissionError):  # elsewhere it means what it says
+        files.move(tmp_path / "a", tmp_path / "b")
+    monkeypatch.setattr(files, "WINDOWS", True)
+    files.move(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_text() == "a"
+    assert not refusals
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ No logic lives here. Heavy imports (torch, matplotlib) wait until a command need
 `--help`, the lists and a mistyped flag answer at once.
 """
 
+import io
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -49,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe may know fewer letters than a terminal
+        sys.stdout.reconfigure(errors="replace")
     try:
         code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
@@ -65,4 +67,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return 141  # 128 + SIGPIPE, which Windows has no name for

@@ -85,9 +85,9 @@ def print_found(found: "Explanation", *, mistakes: bool) -> None:
     if mistakes:
         print_mistakes(found)
     if found.layers:
-        say(f"heat maps   {found.method} at {', '.join(found.layers)}")
+        print(f"heat maps   {found.method} at {', '.join(found.layers)}")
     for name in found.files:
-        say(f"written     {found.folder / name}")
+        print(f"written     {found.folder / name}")
 
 
 def print_mistakes(found: "Explanation") -> None:
@@ -96,16 +96,10 @@ def print_mistakes(found: "Explanation") -> None:
 
     print(f"mistakes    {len(found.mistakes):,}")
     for (true, pred), group in list(by_pair(found.mistakes).items())[:5]:
-        say(f"  {len(group)} x {true} taken for {pred}, the worst {group[0].id}")
+        print(f"  {len(group)} x {true} taken for {pred}, the worst {group[0].id}")
     print(f"suspicious  {len(found.suspicious):,} labels")
     for label in found.suspicious[:5]:
-        say(f"  {label.id}: labelled {label.given}, suggested {label.suggested}")
-
-
-def say(text: str) -> None:
-    """Print text with names from outside, which the terminal may not have the letters for."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding))
+        print(f"  {label.id}: labelled {label.given}, suggested {label.suggested}")
 
 
 def as_json(found: "Explanation") -> dict[str, object]:

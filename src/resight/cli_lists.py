@@ -1,7 +1,6 @@
 """The commands that show what there is: recipes, networks, data, schedules."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -155,16 +154,15 @@ def schedule(
     asked = find_recipe(recipe)
     if epochs is not None:
         asked = with_epochs(asked, epochs)
-    text = show_schedule(
-        with_overrides(asked, set_ or []),
-        compare=compare or [],
-        metrics=metrics,
-        steps_per_epoch=steps_per_epoch,
-        images=images,
-        out=out,
-        as_json=show.json,
+    print(
+        show_schedule(
+            with_overrides(asked, set_ or []),
+            compare=compare or [],
+            metrics=metrics,
+            steps_per_epoch=steps_per_epoch,
+            images=images,
+            out=out,
+            as_json=show.json,
+        )
     )
-    # A pipe may know fewer letters than a terminal; the numbers are plain in any.
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding))
     return 0

@@ -1,7 +1,6 @@
 """The command that looks for a learning rate."""
 
 import json
-import sys
 from pathlib import Path
 
 from .cli_options import Device, Find, Setting, Show, progress
@@ -80,9 +79,7 @@ def lr_find(
     if show.json:
         print(json.dumps({"recipe": asked.name, "figure": out and str(out), **curve.to_dict()}))
     else:
-        text = curve_text(asked, curve)
-        encoding = sys.stdout.encoding or "utf-8"
-        print(text.encode(encoding, "replace").decode(encoding))
+        print(curve_text(asked, curve))
         if out is not None:
             print(f"figure     {out}")
     return 0 if curve.verdict.ok else 1

@@ -54,11 +54,19 @@ def predict_split(
     )
 
 
+def layout(training: Training, device: torch.device) -> torch.memory_format:
+    """The memory layout that `training.channels_last` asks for, but on MPS the plain one.
+
+    There gradients of batch norm and max pooling are wrong or missing in channels_last
+    (https://github.com/pytorch/pytorch/issues/134580).
+    """
+    wanted = training.channels_last and device.type != "mps"
+    return torch.channels_last if wanted else torch.contiguous_format
+
+
 def in_layout(images: Tensor, training: Training) -> Tensor:
-    """`images` in the memory layout that `training.channels_last` asks for."""
-    return images.contiguous(
-        memory_format=torch.channels_last if training.channels_last else torch.contiguous_format
-    )
+    """`images` in the memory layout of the model."""
+    return images.contiguous(memory_format=layout(training, images.device))
 
 
 def view_logits(

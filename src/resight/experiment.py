@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from .artefacts import summarise_run, write_results
@@ -181,7 +180,10 @@ def _run(folder: RunFolder, begun: Beginning, watch: Watch, *, resumed: bool = F
                     if event.best:
                         folder.save_best(state.evaluated, replace(info, epoch=event.row.epoch))
                     folder.save_checkpoint(recipe, state.state_dict(), fingerprint=fingerprint)
-                    folder.write_history(state.history)
+                    try:
+                        folder.write_history(state.history)
+                    except ResightError as error:  # a spreadsheet may hold it open
+                        watch(Note(str(error)))
                 if asked():
                     break
             check_losses(state, begun.splits)  # on a GPU, those of an epoch cut short were not
@@ -189,7 +191,9 @@ def _run(folder: RunFolder, begun: Beginning, watch: Watch, *, resumed: bool = F
             raise Diverged(
                 f"{error}; the state after epoch {len(state.rows)} is kept in {folder.path}"
             ) from error
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:  # MPS has no class for it
+            if "out of memory" not in str(error):
+                raise
             raise ResightError(
                 f"the memory of {begun.splits.train.images.device} is full; set "
                 "training.gpu_micro_batch to less than "

@@ -1,11 +1,30 @@
 """Writing files so that a crash, a full disk or a second process never leaves half of one."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import ResightError
+
+WINDOWS = os.name == "nt"
+WAITS_SECS = (0.05, 0.1, 0.2, 0.4, 0.8)
+
+
+def move(source: Path, target: Path) -> None:
+    """`os.replace`: a file in place of another; a folder only where there is none with contents.
+
+    Windows refuses it as long as a virus scanner or an indexer has just opened either, so there it
+    is tried again.
+    """
+    for wait in WAITS_SECS if WINDOWS else ():
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            time.sleep(wait)
+    os.replace(source, target)
 
 
 @contextmanager
@@ -23,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        move(temporary, path)
     except OSError as error:
         raise ResightError(
             f"cannot write {path}: {error.strerror or error}; what was there before is unharmed"
@@ -39,7 +58,7 @@ def write_text(path: Path, text: str) -> None:
     In UTF-8; a file name that is none, as Unix allows, is written with its bytes as \udcXX.
     """
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from .datasets import Statistics
 from .environment import environment
 from .errors import ResightError, UsageError
-from .files import replacing, write_text
+from .files import move, replacing, write_text
 from .metrics import confusion_rows, prediction_rows
 from .recipe import Recipe
 from .recipe_text import from_toml, to_toml
@@ -91,11 +91,11 @@ class RunFolder:
             folder.write_json("env.json", environment(device))
             folder.save_checkpoint(recipe, state, fingerprint=fingerprint)
             if force and path.exists():
-                os.replace(path, old)
-            os.rename(making, path)  # refuses a folder with something in it
+                move(path, old)
+            move(making, path)  # refuses a folder with something in it
         except OSError as error:
             if old.exists() and not path.exists():
-                os.replace(old, path)
+                move(old, path)
             if path.exists() and not force:
                 raise UsageError(_taken(path)) from error
             raise UsageError(
@@ -154,7 +154,7 @@ class RunFolder:
         with replacing(last) as temporary:
             temporary.write_bytes(written.getbuffer())
             if last.exists():
-                os.replace(last, self.path / "previous.pt")
+                move(last, self.path / "previous.pt")
 
     def load_checkpoint(self) -> tuple[dict[str, Any], list[str]]:
         """The newest checkpoint that can be read, on the CPU, and a line for each that could not.

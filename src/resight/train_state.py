@@ -15,7 +15,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from .augment import normalise
 from .datasets import Split, Statistics
 from .errors import UsageError
-from .evaluation import in_layout
+from .evaluation import in_layout, layout
 from .networks.modes import evaluating
 from .optimizers import build_optimizer
 from .recipe import Recipe
@@ -132,8 +132,8 @@ def start(recipe: Recipe, data: TrainData, model: nn.Module) -> TrainState:
         raise UsageError(
             'training.precision = "fp16" needs a GPU, but the device is cpu; use bf16 or float32'
         )
-    layout = torch.channels_last if training.channels_last else torch.contiguous_format
-    model = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+    memory_format = layout(training, device)
+    model = model.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
     _check_outputs(model, recipe, data)
     spe = steps_per_epoch(len(data.train), training.batch_size)
     schedule = schedule_of(recipe, steps_per_epoch=spe)

@@ -72,8 +72,9 @@ def eigen_cam(activations: Tensor) -> Tensor:
     rows = activations.flatten(2).transpose(1, 2)  # (N, cells, C)
     wide = rows.shape[1] < rows.shape[2]
     square = rows @ rows.mT if wide else rows.mT @ rows  # the smaller of the two
-    values, vectors = torch.linalg.eigh(square)  # ascending
-    first = vectors[..., -1:]  # (N, cells or C, 1)
+    where = torch.device("cpu") if square.device.type == "mps" else square.device  # no eigh there
+    values, vectors = (found.to(square) for found in torch.linalg.eigh(square.to(where)))
+    first = vectors[..., -1:]  # (N, cells or C, 1), as values ascend
     # A v_1 = s_1 u_1, and s_1 is the root of the largest eigenvalue.
     along = first * values[:, None, -1:].clamp(min=0).sqrt() if wide else rows @ first
     along = torch.where(along.sum(dim=1, keepdim=True) < 0, -along, along)

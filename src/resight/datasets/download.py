@@ -13,6 +13,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import ResightError, UsageError
+from ..files import move
 from ..sources import Archive
 from .contents import no_progress
 from .values import Progress
@@ -137,7 +138,7 @@ def _fetch_from(
             if _is_whole(part, archive):
                 with part.open("rb+") as file:
                     os.fsync(file.fileno())
-                os.replace(part, target)
+                move(part, target)
                 return
             part.unlink()
             if not may_restart:
@@ -188,6 +189,11 @@ def _describe(error: Exception) -> str:
             raise _MirrorFailed(reason) from error
         return reason
     if isinstance(error, urllib.error.URLError):
+        if isinstance(error.reason, ssl.SSLCertVerificationError):
+            raise _MirrorFailed(
+                f"{error.reason.verify_message}; on a Mac, Python's own Install "
+                "Certificates.command brings the certificates"
+            ) from error
         return str(error.reason)
     return str(error) or type(error).__name__
 
