@@ -79,8 +79,8 @@ def say(event: object) -> None:
 def run_all(asked: argparse.Namespace) -> list[str]:
     """Every recipe that is asked for, `--jobs` at a time, until the limit; those that failed."""
     asked.out.mkdir(parents=True, exist_ok=True)
-    last = time.monotonic() + asked.limit
-    ends = last - GRACE
+    kill_at = time.monotonic() + asked.limit
+    stop_at = ask_at = kill_at - GRACE
     waiting, failed = list(asked.recipes), []
     running: dict[str, subprocess.Popen[bytes]] = {}
     same = ["--data", asked.data, "--out", str(asked.out), "--seeds", str(asked.seeds)]
@@ -98,15 +98,15 @@ def run_all(asked: argparse.Namespace) -> list[str]:
             if (code := process.poll()) is not None:
                 print(f"{name} ends with exit code {code}", file=sys.stderr, flush=True)
                 del running[name]
-                if code not in (0, 130):
+                if code not in (0, 130) and time.monotonic() < stop_at:
                     failed.append(name)
                 write_table(asked)
-        if time.monotonic() > ends:
+        if time.monotonic() > ask_at:
             waiting.clear()
             for process in running.values():  # a step is finished, the state is saved
                 process.send_signal(signal.SIGINT)
-            ends += AGAIN  # one that was drawing figures goes on to what comes next
-        if time.monotonic() > last:
+            ask_at += AGAIN  # one that was drawing figures goes on to what comes next
+        if time.monotonic() > kill_at:
             for process in running.values():
                 process.kill()
         time.sleep(0.5)
