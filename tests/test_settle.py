@@ -80,6 +80,18 @@ def test_bf16_is_taken_where_the_processor_has_it(
     assert lines == [f"training.precision = {chosen}"]
 
 
+@pytest.mark.parametrize(("has", "said"), [(True, 0), (False, 1)])
+def test_bf16_that_has_to_be_emulated_is_kept_and_said(
+    has: bool, said: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, state, data = begun("training.precision=bf16", "training.micro_batch=none")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
+    found, lines = settle.settled(recipe, state, data)
+    assert found.training.precision == "bf16"
+    assert len(lines) == said
+    assert all("several times as long as in float32" in line for line in lines)
+
+
 def test_both_are_settled_at_once() -> None:
     recipe, state, data = begun("training.precision=auto")
     found, lines = settle.settled(recipe, state, data)

@@ -25,15 +25,21 @@ BUDGET_SECS = 8.0  # a round after the first begins before that
 
 
 def settled(recipe: Recipe, state: TrainState, data: TrainData) -> tuple[Recipe, list[str]]:
-    """The recipe with a value in place of each "auto", and lines that say so.
+    """The recipe with a value in place of each "auto", and lines that say so, or what is slow here.
 
     A run folder records it, so that the run can be repeated. `state` is left as it is.
     """
     lines = []
-    if recipe.training.precision == "auto":
-        precision = "bf16" if multiplies_bf16(data.train.images.device) else "float32"
+    asked, fast = recipe.training.precision, multiplies_bf16(data.train.images.device)
+    if asked == "auto":
+        precision = "bf16" if fast else "float32"
         recipe = overlay(recipe, {"training": {"precision": precision}}, origin="auto")
         lines.append(f"training.precision = {precision}")
+    elif asked == "bf16" and not fast:  # a run begun elsewhere may be resumed here too
+        lines.append(
+            "training.precision = bf16, but no instructions for it were found here: a step may "
+            "take several times as long as in float32, which auto would take"
+        )
     if recipe.training.micro_batch == "auto":
         recipe, line = _with_micro_batch(recipe, state, data)
         lines.append(line)
