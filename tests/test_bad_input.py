@@ -15,6 +15,7 @@ from PIL import Image
 from resight.cli import main
 
 PAGE = Path(__file__).parent.parent / "docs" / "bad-input.md"
+TRAIN = shlex.split("train digits --epochs 1 --quiet --name done --set explain.report=false")
 ROW = re.compile(r"^\| `(?P<command>resight .*?)` \| (?P<line>.*) \|$", re.MULTILINE)
 
 
@@ -46,8 +47,7 @@ def make_workplace(folder: Path) -> None:
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("workplace")
     make_workplace(folder)
-    train = ["train", "digits", "--epochs", "1", "--quiet", "--out", str(folder / "runs")]
-    assert main([*train, "--name", "done"]) == 0
+    assert main([*TRAIN, "--out", str(folder / "runs")]) == 0
     return folder
 
 
@@ -101,7 +101,7 @@ def rewrite() -> None:
         make_workplace(folder)
         os.environ["RESIGHT_CACHE"] = str(folder / "cache")
         os.chdir(folder)
-        main(["train", "digits", "--epochs", "1", "--quiet", "--name", "done"])
+        main(TRAIN)
         for i, text in enumerate(page):
             if match := ROW.match(text):
                 out, err = io.StringIO(), io.StringIO()

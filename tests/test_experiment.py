@@ -180,8 +180,9 @@ def test_divergence_keeps_the_last_good_checkpoint(tmp_path: Path, tiny: resight
 FULL_DISK = """
 import resource, sys
 import resight
-from resight.recipe_text import with_epochs
+from resight.recipe_text import with_epochs, with_overrides
 recipe = with_epochs(resight.find_recipe("digits"), 3)
+recipe = with_overrides(recipe, ["model.widths=[8,8,8]", "explain.report=false"])
 def fill(event):
     if type(event).__name__ == "StepDone" and event.epoch == 2:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))

@@ -291,11 +291,8 @@ class Keyed(nn.Module):
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (ValueError("figure too large"), "ValueError: figure too large"),
         (MemoryError(), "MemoryError"),
         (PermissionError(13, "no"), "PermissionError: [Errno 13] no"),
-        (AssertionError(), "AssertionError"),
-        (ResightError("full"), "full"),
     ],
 )
 def test_nothing_that_breaks_costs_the_training(
@@ -314,6 +311,21 @@ def test_nothing_that_breaks_costs_the_training(
     assert f"heat maps failed: {line}" in notes
     assert (run.folder / "gallery" / "gallery.json").exists()
     assert (run.folder / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("figure too large"), "ValueError: figure too large"),
+        (AssertionError(), "AssertionError"),
+        (ResightError("full"), "full"),
+    ],
+)
+def test_what_is_said_of_a_step_that_breaks(error: Exception, line: str) -> None:
+    outcome = run_explanation.Outcome()
+    with outcome.step("heat maps"):
+        raise error
+    assert outcome.failed == [f"heat maps failed: {line}"]
 
 
 def test_a_watch_that_breaks_whatever_it_is_told_costs_no_training(

@@ -25,6 +25,8 @@ def noise(n: int, first: int) -> Split:
 
 
 DATA = Dataset("noise", ("cat", "dog"), noise(12, 0), noise(6, 100), (), "0")
+SMALL = ["model.name=swift", "model.widths=[8,8,8]"]  # where the network is not the point
+QUICK = [*SMALL, "explain.report=false"]
 
 
 def test_every_published_project_has_a_recipe_of_its_length() -> None:
@@ -43,7 +45,7 @@ def test_the_list_of_recipes_says_what_was_published() -> None:
 
 
 def test_reported_and_reached_lie_side_by_side_and_finished_seeds_are_kept(tmp_path: Path) -> None:
-    settings = {"data": DATA, "epochs": 2, "out": tmp_path}
+    settings = {"data": DATA, "epochs": 2, "out": tmp_path, "overrides": SMALL}
     once = reproduce("resnet18-onecycle", **settings)
     assert once.accuracy is not None
     assert once.accuracy.n == len(DATA.test)
@@ -60,7 +62,7 @@ def test_reported_and_reached_lie_side_by_side_and_finished_seeds_are_kept(tmp_p
         if "](" in line:  # every figure that the page names is there
             assert (twice.folder / line.split("](")[1].split(")")[0]).exists(), line
     with pytest.raises(UsageError, match=r"ran with another schedule\.epochs"):
-        reproduce("resnet18-onecycle", data=DATA, epochs=3, out=tmp_path)
+        reproduce("resnet18-onecycle", data=DATA, epochs=3, out=tmp_path, overrides=SMALL)
 
 
 def test_a_stopped_seed_is_resumed(tmp_path: Path) -> None:
@@ -71,7 +73,7 @@ def test_a_stopped_seed_is_resumed(tmp_path: Path) -> None:
         if isinstance(event, resight.training.EpochDone):
             raise Enough
 
-    settings = {"data": DATA, "epochs": 2, "out": tmp_path}
+    settings = {"data": DATA, "epochs": 2, "out": tmp_path, "overrides": QUICK}
     with pytest.raises(Enough):
         reproduce("resnet18-onecycle", watch=kill, **settings)
     done = reproduce("resnet18-onecycle", **settings)
@@ -80,7 +82,9 @@ def test_a_stopped_seed_is_resumed(tmp_path: Path) -> None:
 
 
 def test_the_figures_that_a_project_shows(tmp_path: Path) -> None:
-    done = reproduce("superconvergence", data=DATA, epochs=1, out=tmp_path, all_train=True)
+    done = reproduce(
+        "superconvergence", data=DATA, epochs=1, out=tmp_path, all_train=True, overrides=QUICK
+    )
     for name in ("lr_find.png", "zigzag.png", "schedule.png", "accuracy.png"):
         assert (done.folder / name).read_bytes().startswith(b"\x89PNG")
     assert json.loads((done.folder / "lr_find.json").read_text())["lrs"]
@@ -91,13 +95,13 @@ def test_the_figures_that_a_project_shows(tmp_path: Path) -> None:
 def test_what_is_set_otherwise_is_named_and_variants_are_their_project(tmp_path: Path) -> None:
     done = reproduce(
         "resnet18-layernorm-lr0.1", data=DATA, epochs=1, out=tmp_path,
-        overrides=["training.micro_batch=none"],
+        overrides=["training.micro_batch=none", "explain.report=false"],
     )  # fmt: skip
     assert done.published is PUBLISHED["resnet18-layernorm"]
     page = (done.folder / "README.md").read_text()
     assert (
         "Set otherwise than in `resnet18-layernorm-lr0.1`: `schedule.epochs`, "
-        "`training.micro_batch`." in page
+        "`training.micro_batch`, `explain.report`." in page
     )
 
 

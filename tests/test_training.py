@@ -718,8 +718,16 @@ def test_differences_finds_them():
     assert differences(a, b) == [".x.0", ".x.1"]
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("schedule", SCHEDULES)
+# They meet in a rate and a momentum alone, so not every pair: all optimizers with a schedule that
+# moves momentum and with one that looks back, every other schedule once.
+MEETING = [(schedule, name) for schedule in ("one_cycle", "plateau") for name in OPTIMIZERS]
+MEETING += zip(
+    (name for name in SCHEDULES if name not in ("one_cycle", "plateau")),
+    itertools.cycle(OPTIMIZERS),
+)
+
+
+@pytest.mark.parametrize(("schedule", "optimizer"), MEETING)
 def test_stopped_and_resumed_is_bit_for_bit_uninterrupted(data, schedule, optimizer):
     recipe = full_recipe(schedule, optimizer)
     uninterrupted = run_with_stops(recipe, data)

@@ -93,8 +93,7 @@ def sheet(width: float, height: float) -> Figure:
     Its canvas keeps one renderer for that. Without it every word would make one, with a buffer as
     large as the whole sheet: gigabytes for a long one.
     """
-    figure = Figure(figsize=(width, height))
-    figure.set_layout_engine("none")
+    figure = Figure(figsize=(width, height), layout="none")  # set later, it would be drawn twice
     FigureCanvasAgg(figure)
     return figure
 
