@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 
 import resight
 from resight.cli import app, main
+from resight.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -71,7 +73,14 @@ class MyNetwork(nn.Sequential):
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "python.md"])
-def test_the_python_examples_run(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_python_examples_run(
+    page: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An epoch is enough to see that they run; the demo's test trains to the end and reports.
+    short = {"schedule.epochs": (1, ""), "schedule.peak_epoch": (0.5, "")}
+    short["explain.report"] = (False, "")
+    usual = PRESETS["digits"]
+    monkeypatch.setitem(PRESETS, "digits", replace(usual, changes={**usual.changes, **short}))
     names: dict[str, Any] = {"MyNetwork": MyNetwork, "model": MyNetwork()}
     code = blocks(page, "python")
     assert code

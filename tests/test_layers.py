@@ -32,7 +32,8 @@ LAYERS = [
     {"preparation", "environment", "run_folder", "figures", "artefacts", "run_explanation"}
     | {"gallery", "html_report"},
     {"experiment", "explanation", "trained", "look", "listings", "progress", "costs"}
-    | {"schedule_view", "sketch", "rate_finder", "rate_view", "notebook", "reproduction"},
+    | {"schedule_view", "sketch", "rate_finder", "rate_view", "notebook", "reproduction"}
+    | {"comparison"},
     {"cli_explain", "cli_lr", "cli_report", "cli_options", "cli_runs", "cli_lists"}
     | {"cli", "cli_reproduce", "__main__", "__init__"},
 ]

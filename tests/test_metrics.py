@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from sklearn import metrics as sklearn_metrics
 from torchmetrics.classification import MulticlassCalibrationError
 
@@ -46,6 +47,52 @@ def test_accuracy_and_confusion_agree_with_scikit_learn(seed):
 
 def test_confusion_rows_are_true_classes():
     np.testing.assert_array_equal(metrics.confusion(SMALL), [[1, 1, 0], [2, 1, 0], [0, 0, 0]])
+
+
+def test_the_difference_of_pairs_by_hand():
+    before = np.array([True] * 6 + [False] * 4)
+    after = np.array([True] * 5 + [False] + [True] * 3 + [False])  # three won, one lost
+    found = metrics.paired_difference(before, after)
+    half = 1.959964 * np.sqrt(5 - 4 / 12) / 12  # won and lost and half an image each, of 12
+    assert (found.value, found.n) == (pytest.approx(0.2), 10)
+    assert (found.low, found.high) == (pytest.approx(2 / 12 - half), pytest.approx(2 / 12 + half))
+    with pytest.raises(UsageError, match="10 and 9 images"):
+        metrics.paired_difference(before, after[:9])
+
+
+@pytest.mark.parametrize("n", [20, 300])
+def test_the_interval_of_a_difference_of_pairs_holds_it(n):
+    rng = np.random.default_rng(n)
+    cells = np.array([0.8, 0.09, 0.05, 0.06])  # both right, only after, only before, neither
+    held = 0
+    for _ in range(2000):
+        kind = rng.choice(4, size=n, p=cells)
+        found = metrics.paired_difference((kind == 0) | (kind == 2), kind <= 1)
+        held += found.low <= 0.09 - 0.05 <= found.high
+    assert 0.94 <= held / 2000 <= 0.985
+
+
+def test_nothing_changed_still_has_an_interval():
+    same = np.ones(50, dtype=bool)
+    found = metrics.paired_difference(same, same)
+    assert found.low < found.value == 0 < found.high < 0.06
+    assert metrics.paired_difference(~same, same).high == 1
+
+
+def test_the_difference_of_means_agrees_with_scipy():
+    spread = np.array([-0.01, 0.0, 0.01])
+    found = metrics.mean_difference(0.9 + spread, 0.92 + spread)  # as many, as spread: 4 degrees
+    exact = stats.ttest_ind(0.92 + spread, 0.9 + spread, equal_var=False).confidence_interval()
+    assert (found.value, found.n) == (pytest.approx(0.02), 6)
+    assert (found.low, found.high) == pytest.approx((exact.low, exact.high), abs=1e-5)
+    assert metrics.mean_difference([0.5, 0.5], [0.6, 0.6]).low == pytest.approx(0.1)
+    rng = np.random.default_rng(0)
+    for sizes in [(2, 3), (3, 7), (5, 2), (12, 9)]:  # fractions of a degree are on the safe side
+        one, two = (rng.normal(size=size) * (1 + i) for i, size in enumerate(sizes))
+        found = metrics.mean_difference(one, two)
+        exact = stats.ttest_ind(two, one, equal_var=False).confidence_interval()
+        assert found.low <= exact.low + 1e-4
+        assert found.high >= exact.high - 1e-4
 
 
 def test_loss_agrees_with_scikit_learn():

@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .cam import Heatmaps, faithfulness, heatmaps
+    from .comparison import Comparison, compare
     from .datasets import Dataset, Split, Statistics
     from .datasets import load as data
     from .errors import Diverged, ResightError, UsageError
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from .trained import evaluate, predict
 
 _HOME = {
+    "Comparison": "comparison",
     "Dataset": "datasets",
     "Diverged": "errors",
     "Heatmaps": "cam",
@@ -51,6 +53,7 @@ _HOME = {
     "Split": "datasets",
     "Statistics": "datasets",
     "UsageError": "errors",
+    "compare": "comparison",
     "data": "datasets:load",
     "demo": "experiment",
     "evaluate": "trained",
@@ -79,6 +82,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Comparison",
     "Dataset",
     "Diverged",
     "Heatmaps",
@@ -94,6 +98,7 @@ __all__ = [
     "Statistics",
     "UsageError",
     "__version__",
+    "compare",
     "data",
     "demo",
     "evaluate",

@@ -28,6 +28,7 @@ for command in (
     cli_runs.resume,
     cli_runs.evaluate,
     cli_runs.predict,
+    cli_runs.compare,
     cli_explain.explain,
     cli_report.report,
     cli_lists.recipes,

@@ -207,6 +207,30 @@ def predict(
     return 0
 
 
+def compare(*runs: Path, out: Path | None = None, show: Show = Show()) -> int:
+    """Put runs side by side: what they reach, where their recipes differ, which images flipped.
+
+    Parameters
+    ----------
+    runs
+        Run folders; the others are compared with the first.
+    out
+        Write the images that one has right and another has not: a .csv file.
+    """
+    from .comparison import compare as side_by_side
+    from .comparison import write_flipped
+
+    found = side_by_side(runs)
+    count = write_flipped(found, out) if out else 0
+    if show.json:
+        print(json.dumps(found.to_dict()))
+        return 0
+    print(found)
+    if out:
+        print(f"\n{count:,} images that one has right and another has not: {out}")
+    return 0
+
+
 def demo(*, out: Path = Path("runs"), show: Show = Show()) -> int:
     """Train and evaluate on the bundled digits: the whole path in well under a minute.
 

@@ -4,7 +4,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +15,10 @@ from .published import PUBLISHED
 from .recipe import KINDS, Model, Recipe
 from .recipe_text import differences, overlay, suggest, to_toml, with_overrides
 from .sources import BUILT_IN
+
+if TYPE_CHECKING:
+    from .comparison import Comparison
+    from .metrics import Interval
 
 ACCURACY_OF = (
     "Published: as the project reports it, original pixels, best epoch by the test set. "
@@ -132,6 +136,52 @@ def recipe_difference(one: str, other: str, *, as_json: bool = False) -> str:
     return _text(table)
 
 
+def comparison_text(found: "Comparison") -> str:
+    """Runs side by side: figures, the knobs in which they differ, means over seeds, flips."""
+    table = _table("run", "test accuracy", "loss", "validation", "epochs", "training")
+    for name, of in zip(found.names, found.summaries, strict=True):
+        test, held_out = of["test"], of["validation"]
+        a = test["accuracy"]
+        table.add_row(
+            name,
+            f"{100 * a['value']:.2f} % ({100 * a['low']:.2f} to {100 * a['high']:.2f})",
+            f"{test['loss']:.3f}",
+            f"{100 * held_out['accuracy']['value']:.2f} %" if held_out else "-",
+            str(of["epochs"]),
+            f"{of['train_secs']:,.0f} s",
+        )
+    parts = [_text(table)]
+    if found.knobs:
+        table = _table("knob", *found.names)
+        for path, values in found.knobs.items():
+            table.add_row(path, *("-" if value is None else _shown(value) for value in values))
+        parts.append(_text(table))
+    said = []
+    first = ", ".join(found.settings[0].runs)
+    for setting in found.settings:
+        names = ", ".join(setting.runs)
+        if setting.interval is not None:
+            low, high = 100 * setting.interval.low, 100 * setting.interval.high
+            said.append(f"mean of {names}: {100 * setting.mean:.2f} % ({low:.2f} to {high:.2f})")
+        if setting.difference is not None:
+            said.append(f"{names} against {first}: {_points(setting.difference)}, over seeds")
+    for flip in found.flips:
+        changed = sorted(flip.by_class.items(), key=lambda item: -abs(item[1]))[:3]
+        most = ", ".join(f"{name}: {net:+d}" for name, net in changed if net)
+        said.append(
+            f"{flip.run} against {found.names[0]}: {_points(flip.difference)}, over "
+            f"{flip.difference.n:,} images; {len(flip.gained):,} gained, {len(flip.lost):,} "
+            f"lost{f' ({most})' if most else ''}"
+        )
+    parts.append("\n".join(said))
+    if len(found.settings) > 1 and any(setting.interval is None for setting in found.settings):
+        parts.append(
+            "An interval over images tells which of two networks is better; which recipe is better "
+            "takes several seeds of each."
+        )
+    return "\n\n".join(parts)
+
+
 def model_list(*, as_json: bool = False) -> str:
     """The networks that recipes can name."""
     first_lines = {
@@ -195,7 +245,14 @@ def model_table(
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        value = float(f"{value:.6g}")  # 0.9 of 10 epochs is not 9.000000000000002
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _points(difference: "Interval") -> str:
+    value, low, high = (100 * x for x in (difference.value, difference.low, difference.high))
+    return f"{value:+.2f} points ({low:+.2f} to {high:+.2f})"
 
 
 def _numbers(values: Sequence[float]) -> str:

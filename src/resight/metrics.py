@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .errors import ResightError, UsageError
 from .records import Ints, Predictions
@@ -19,7 +20,10 @@ _Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution: 95 % lie
 
 @dataclass(frozen=True)
 class Interval:
-    """A share of n images in [0, 1], and the 95 % interval of what it would be over many more."""
+    """A share of n images (or mean of n runs), and the 95 % interval of it over many more.
+
+    In [0, 1], or in [-1, 1] where it is a difference.
+    """
 
     value: float
     low: float
@@ -86,6 +90,38 @@ def mean_interval(values: Sequence[float]) -> Interval:
     mean = statistics.fmean(values)
     half = _T95[min(n - 2, len(_T95) - 1)] * statistics.stdev(values) / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, n)
+
+
+def mean_difference(before: Sequence[float], after: Sequence[float]) -> Interval:
+    """The mean of `after` minus that of `before`, with its 95 % interval (Welch 1947).
+
+    Each takes at least 2 runs; they need not be as many, nor vary alike.
+    """
+    one, two = mean_interval(before), mean_interval(after)
+    parts = [statistics.variance(values) / len(values) for values in (before, after)]
+    total = sum(parts)
+    # Degrees of freedom by Welch and Satterthwaite, rounded down, which is on the safe side.
+    weighed = parts[0] ** 2 / (one.n - 1) + parts[1] ** 2 / (two.n - 1)
+    freedom = int(total**2 / weighed) if weighed else 1
+    half = _T95[min(freedom, len(_T95)) - 1] * math.sqrt(total)
+    difference = two.value - one.value
+    return Interval(difference, difference - half, difference + half, one.n + two.n)
+
+
+def paired_difference(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Interval:
+    """The share of `after` minus that of `before`, both (N,) of the same images, in [-1, 1].
+
+    Wald's 95 % interval with half an image more in each of the four cells, which holds for few
+    images too (Agresti and Min 2005, Statistics in Medicine 24).
+    """
+    n = len(before)
+    if n == 0 or len(after) != n:
+        raise UsageError(f"{n} and {len(after)} images are no pairs; give as many, at least 1")
+    won, lost = int((after & ~before).sum()), int((before & ~after).sum())
+    size, net = n + 2, won - lost
+    centre = net / size
+    half = _Z95 * math.sqrt(won + lost + 1 - net * net / size) / size
+    return Interval(net / n, max(-1.0, centre - half), min(1.0, centre + half), n)
 
 
 def accuracy(predictions: Predictions) -> Interval:

@@ -9,7 +9,6 @@ Every file is written whole or not at all. `previous.pt` is the checkpoint befor
 when that one cannot be read.
 """
 
-import csv
 import io
 import json
 import os
@@ -33,7 +32,7 @@ from torch import Tensor, nn
 from .datasets import Statistics
 from .environment import environment
 from .errors import ResightError, UsageError
-from .files import move, replacing, write_text
+from .files import move, replacing, write_csv, write_text
 from .metrics import confusion_rows, prediction_rows
 from .recipe import Recipe
 from .recipe_text import from_toml, to_toml
@@ -274,9 +273,7 @@ class RunFolder:
 
     def write_csv(self, name: str, rows: Iterable[Sequence[object]]) -> None:
         """Rows, the first of them the header; None becomes an empty cell."""
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        write_text(self.path / name, text.getvalue())
+        write_csv(self.path / name, rows)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Plain Python as indented JSON."""

@@ -1,0 +1,168 @@
+"""Runs side by side, from folders written by hand: figures, knobs, means over seeds, flips."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import resight
+from resight.cli import main
+from resight.errors import UsageError
+from resight.metrics import summarise
+from resight.records import Predictions
+from resight.run_folder import RunFolder
+
+CLASSES = ("cat", "dog")
+LABELS = np.array([0, 0, 0, 1, 1, 1, 1, 1])
+
+
+def run(
+    path: Path, wrong: set[int], *settings: str, ids: str = "test", fingerprint: str = "f"
+) -> Path:
+    """A finished run's folder, without its weights: right about all images but some rows."""
+    preds = np.where(np.isin(np.arange(8), list(wrong)), 1 - LABELS, LABELS)
+    logits = 3 * np.eye(2, dtype=np.float32)[preds]
+    predictions = Predictions(tuple(f"{ids}/{i}" for i in range(8)), logits, LABELS, CLASSES)
+    recipe = resight.with_overrides(resight.find_recipe("digits"), list(settings))
+    path.mkdir(parents=True)
+    (path / "recipe.toml").write_text(resight.to_toml(recipe))
+    folder = RunFolder(path)
+    folder.write_predictions(predictions)
+    folder.write_json(
+        "summary.json",
+        {
+            "data": {"train": 20, "val": 0, "test": 8, "fingerprint": fingerprint},
+            "model": {"parameters": 7},
+            "epochs": 10,
+            "best_epoch": 10,
+            "selected_by": "last",
+            "validation": None,
+            "test": summarise(predictions),
+            "train_secs": 3.2,
+        },
+    )
+    return path
+
+
+def test_which_images_flipped(tmp_path: Path) -> None:
+    first, second = run(tmp_path / "a", {0, 1, 7}), run(tmp_path / "b", {1, 3})
+    found = resight.compare([first, second])
+    (flip,) = found.flips
+    assert (flip.gained.tolist(), flip.lost.tolist()) == ([0, 7], [3])
+    assert flip.by_class == {"cat": 1, "dog": 0}
+    assert flip.difference.value == pytest.approx(1 / 8)
+    assert found.rows() == [
+        ["id", "truth", "a", "b"],
+        ["test/0", "cat", "dog", "cat"],  # row 1 both have wrong
+        ["test/3", "dog", "dog", "cat"],
+        ["test/7", "dog", "cat", "dog"],
+    ]
+    text = str(found)
+    assert "b against a: +12.50 points" in text
+    assert "2 gained, 1 lost (cat: +1)" in text
+
+
+def test_seeds_are_one_setting_and_other_knobs_another(tmp_path: Path) -> None:
+    runs = [
+        run(tmp_path / "a0", {0, 1}, "seed=0"),
+        run(tmp_path / "b0", {0}, "optimizer.lr=0.1", "seed=0"),
+        run(tmp_path / "a1", {0}, "seed=1", "data.source=elsewhere.npz"),
+        run(tmp_path / "b1", set(), "optimizer.lr=0.1", "seed=1"),
+        run(tmp_path / "other-images-to-train-on", {2}, "seed=2", fingerprint="g"),
+    ]
+    found = resight.compare(runs)
+    names = [setting.runs for setting in found.settings]
+    assert names == [("a0", "a1"), ("b0", "b1"), ("other-images-to-train-on",)]
+    means = [setting.mean for setting in found.settings]
+    assert means == pytest.approx([13 / 16, 15 / 16, 7 / 8])
+    a, b, single = found.settings
+    assert a.interval is not None
+    assert a.difference is None
+    assert b.interval is not None
+    assert b.interval.high == 1  # a share is never above
+    assert b.difference is not None
+    assert b.difference.value == pytest.approx(1 / 8)
+    assert (single.interval, single.difference) == (None, None)
+    rate = resight.find_recipe("digits").optimizer.lr
+    assert found.knobs["optimizer.lr"] == (rate, 0.1, rate, 0.1, rate)
+    assert found.knobs["seed"] == (0, 0, 1, 1, 2)
+    text = str(found)
+    assert "mean of a0, a1: 81.25 %" in text
+    assert "b0, b1 against a0, a1: +12.50 points" in text
+    assert "takes several seeds of each" in text  # as one setting has a single run
+
+
+def test_knobs_that_one_kind_has_and_another_has_not(tmp_path: Path) -> None:
+    one, two = run(tmp_path / "a", {0}), run(tmp_path / "b", {0}, "optimizer.name=adam")
+    found = resight.compare([one, two])
+    assert found.knobs["optimizer.name"] == ("sgd", "adam")
+    assert found.knobs["optimizer.beta2"][0] is None
+    assert "optimizer.nesterov" in str(found)
+
+
+def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    runs = [run(tmp_path / "x" / "seed0", {0}), run(tmp_path / "y" / "seed0", {1})]
+    assert resight.compare(runs).names == tuple(map(str, runs))
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [str(run(tmp_path / "a", {0})), str(run(tmp_path / "b", {1}))]
+    table = tmp_path / "flipped.csv"
+    assert main(["compare", *runs, "--out", str(table)]) == 0
+    assert f"2 images that one has right and another has not: {table}" in capsys.readouterr().out
+    with open(table, newline="") as file:
+        assert next(csv.DictReader(file)) == {
+            "id": "test/0", "truth": "cat", "a": "dog", "b": "cat"
+        }  # fmt: skip
+    assert main(["compare", *runs, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["flips"][0]["gained"] == ["test/0"]
+    assert said["runs"][1]["test"]["accuracy"]["value"] == 7 / 8
+    before = table.read_bytes()
+    assert main(["compare", *runs, "--out", str(table)]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert table.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [
+        ("alone", "takes at least 2 runs"),
+        ("twice", "named twice"),
+        ("other images", r"8 images of digits and .* on 8 others of digits"),
+        ("unfinished", "No result: the run is not finished; resight resume"),
+        ("untested", "the run stopped before the end"),
+        ("no answers", r"there is no predictions\.csv"),
+        ("damaged", r"predictions\.csv is damaged"),
+        ("table", r"must end in \.csv"),
+        ("nowhere", "does not exist; make it"),
+    ],
+)
+def test_what_cannot_be_compared(fault: str, line: str, tmp_path: Path) -> None:
+    runs = [run(tmp_path / "a", {0}), run(tmp_path / "b", {1})]
+    out = tmp_path / "flipped.csv"
+    match fault:
+        case "alone":
+            runs.pop()
+        case "twice":
+            runs[1] = tmp_path / "b" / ".." / "a"
+        case "other images":
+            runs[1] = run(tmp_path / "c", {1}, ids="others")
+        case "unfinished":
+            (runs[1] / "summary.json").unlink()
+        case "untested":
+            summary = json.loads((runs[1] / "summary.json").read_text())
+            (runs[1] / "summary.json").write_text(json.dumps({**summary, "test": None}))
+        case "no answers":
+            (runs[1] / "predictions.csv").unlink()
+        case "damaged":
+            (runs[1] / "predictions.csv").write_text("id,truth\n")
+        case "table":
+            out = tmp_path / "flipped.png"
+        case "nowhere":
+            out = tmp_path / "gone" / "flipped.csv"
+    with pytest.raises(UsageError, match=line):
+        resight.comparison.write_flipped(resight.compare(runs), out)
+    assert not out.exists()
