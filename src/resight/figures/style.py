@@ -93,7 +93,8 @@ def sheet(width: float, height: float) -> Figure:
     Its canvas keeps one renderer for that. Without it every word would make one, with a buffer as
     large as the whole sheet: gigabytes for a long one.
     """
-    figure = Figure(figsize=(width, height), layout="none")  # set later, it would be drawn twice
+    # Set later, "none" leaves a placeholder, for which everything is drawn twice.
+    figure = Figure(figsize=(width, height), layout="none")  # type: ignore[arg-type]
     FigureCanvasAgg(figure)
     return figure
 
