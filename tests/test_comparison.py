@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import resight
+from resight import comparison
 from resight.cli import main
 from resight.errors import UsageError
+from resight.gallery import write_gallery
 from resight.metrics import summarise
 from resight.records import Predictions
 from resight.run_folder import RunFolder
@@ -126,6 +128,33 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert table.read_bytes() == before
 
 
+def test_the_pictures_of_flipped_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [run(tmp_path / "a", {0, 1}), run(tmp_path / "b", {1, 3, 6})]
+    found = resight.compare(runs)
+    with pytest.raises(UsageError, match="none of the runs has a gallery"):
+        comparison.write_flipped(found, tmp_path / "flipped.png")
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 12, 3), np.uint8)
+    answers = found.answers[1]
+    logits = np.eye(2, dtype=np.float32)[answers.preds]
+    predictions = Predictions(answers.ids, logits, answers.labels, CLASSES)
+    write_gallery(
+        runs[1], pixels, predictions, rows=np.zeros(0, np.int64), maps=[], method="grad-cam"
+    )  # the second run's serves, too
+    found = resight.compare(runs)
+    images = comparison.flipped_pictures(found)
+    assert {seen.id for seen in images} == {"test/0", "test/3", "test/6"}
+    for seen in images:  # each its own picture, as small galleries keep them without loss
+        row = int(seen.id[-1])
+        np.testing.assert_array_equal(seen.picture, pixels[row])
+        assert seen.said == tuple(
+            (name, CLASSES[of.preds[row]], pytest.approx(of.confidence[row]), of.right[row])
+            for name, of in zip("ab", found.answers, strict=True)
+        )
+    assert len(comparison.flipped_pictures(found, limit=2)) == 2
+    assert comparison.write_flipped(found, tmp_path / "flipped.png") == 3
+    assert (tmp_path / "flipped.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize(
     ("fault", "line"),
     [
@@ -136,7 +165,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         ("untested", "the run stopped before the end"),
         ("no answers", r"there is no predictions\.csv"),
         ("damaged", r"predictions\.csv is damaged"),
-        ("table", r"must end in \.csv"),
+        ("kind", r"must end in \.csv"),
         ("nowhere", "does not exist; make it"),
     ],
 )
@@ -159,10 +188,10 @@ def test_what_cannot_be_compared(fault: str, line: str, tmp_path: Path) -> None:
             (runs[1] / "predictions.csv").unlink()
         case "damaged":
             (runs[1] / "predictions.csv").write_text("id,truth\n")
-        case "table":
-            out = tmp_path / "flipped.png"
+        case "kind":
+            out = tmp_path / "flipped.gif"
         case "nowhere":
             out = tmp_path / "gone" / "flipped.csv"
     with pytest.raises(UsageError, match=line):
-        resight.comparison.write_flipped(resight.compare(runs), out)
+        comparison.write_flipped(resight.compare(runs), out)
     assert not out.exists()

@@ -77,6 +77,12 @@ def grid(rows, *, channels=3, classes=("cat", "dog", "owl"), ids=None) -> Figure
     return figures.prediction_grid(pictures(len(rows), channels), p, rows, "Some images")
 
 
+def flips(n: int, runs: tuple[str, ...]) -> Figure:
+    said = tuple((run, UGLY[i % len(UGLY)], 0.5, i == 0) for i, run in enumerate(runs))
+    seen = [figures.Seen(picture, "deep/" * 40, UGLY[0], said) for picture in pictures(n)]
+    return figures.flip_sheet(seen, f"Flipped {n}")
+
+
 EVERY_FIGURE = {
     "curves": lambda: figures.training_curves(history(), 5),
     "curves, 1 epoch": lambda: figures.training_curves(history(1), 1),
@@ -106,6 +112,11 @@ EVERY_FIGURE = {
     "predictions, none": lambda: grid(0),
     "predictions, grey": lambda: grid(3, channels=1),
     "predictions, ugly": lambda: grid(20, classes=UGLY, ids=(*UGLY, *["deep/" * 40] * 50)),
+    "flips": lambda: flips(7, ("a", "b")),
+    "flips, none": lambda: flips(0, ("a", "b")),
+    "flips, ugly": lambda: flips(
+        6, ("20261121-101513-swift-s", "20261122-114002-swift-s", UGLY[0])
+    ),
     "before and after": lambda: figures.before_after(
         pictures(2), np.stack([pictures(3)] * 2), [*UGLY[:1], UGLY[6]]
     ),

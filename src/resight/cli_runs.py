@@ -215,7 +215,8 @@ def compare(*runs: Path, out: Path | None = None, show: Show = Show()) -> int:
     runs
         Run folders; the others are compared with the first.
     out
-        Write the images that one has right and another has not: a .csv file.
+        Write the images that one has right and another has not: all to a .csv file, or pictures of
+        the most telling to a .png or .svg file.
     """
     from .comparison import compare as side_by_side
     from .comparison import write_flipped

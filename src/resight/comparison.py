@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from . import figures
 from .errors import UsageError
 from .files import write_csv
+from .gallery import Gallery
+from .gallery.tiles import read_tiles
 from .html_report.reading import Answers, Found, read_run
 from .listings import comparison_text
 from .metrics import Interval, mean_difference, mean_interval, paired_difference
@@ -54,25 +57,27 @@ class Comparison:
     knobs: dict[str, tuple[Any, ...]]  # path -> its value in each run, where not all are the same
     flips: tuple[Flips, ...]  # of every run but the first
     answers: tuple[Answers, ...]
+    galleries: tuple[Gallery | None, ...]
 
     def __repr__(self) -> str:
         return comparison_text(self)
 
-    def rows(self) -> list[list[str]]:
-        """A header, then id, truth and each run's prediction, of images that they see differently.
+    @property
+    def flipped(self) -> Ints:
+        """Rows of the images that one run has right and another has not."""
+        right = np.stack([of.right for of in self.answers])  # (runs, N)
+        return np.flatnonzero(right.any(axis=0) & ~right.all(axis=0))
 
-        "Differently" means that one has it right and another has not.
-        """
+    def rows(self) -> list[list[str]]:
+        """A header, then id, truth and each run's prediction, of the flipped images."""
         first = self.answers[0]
-        right = np.stack([of.preds == of.labels for of in self.answers])  # (runs, N)
-        chosen = np.flatnonzero(right.any(axis=0) & ~right.all(axis=0))
         names = first.classes
         return [
             ["id", "truth", *self.names],
             *(
                 [first.ids[row], names[first.labels[row]]]
                 + [names[of.preds[row]] for of in self.answers]
-                for row in chosen
+                for row in self.flipped
             ),
         ]
 
@@ -141,24 +146,71 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
             for name, said in zip(names[1:], answers[1:], strict=True)
         ),
         answers=answers,
+        galleries=tuple(of.gallery for of in found),
     )
 
 
 def write_flipped(found: Comparison, path: Path) -> int:
-    """`Comparison.rows` as a new .csv file; returns how many images it lists.
+    """The images that one run has right and another has not, as a new file; returns how many.
+
+    A .csv has all of them (`Comparison.rows`), a .png or .svg the pictures of those whose losses
+    differ most between the runs.
 
     Raises:
-        UsageError: another suffix, no such folder, or a file that is there already.
+        UsageError: another suffix, no such folder, a file that is there already, or no run with a
+            gallery to take pictures from.
     """
-    if path.suffix.lower() != ".csv":
-        raise UsageError(f"cannot write a table to {path.name}; the name must end in .csv")
-    if not path.parent.is_dir():
-        raise UsageError(f"cannot write {path}: the folder {path.parent} does not exist; make it")
     if path.exists():
         raise UsageError(f"{path} exists already; choose another --out")
-    rows = found.rows()
-    write_csv(path, rows)
-    return len(rows) - 1
+    kind = path.suffix.lower()
+    if kind in (".png", ".svg"):
+        shown = flipped_pictures(found)
+        title = f"Right in one run and wrong in another: {len(shown)} of {len(found.flipped):,}"
+        figures.save(figures.flip_sheet(shown, title), path)
+    elif kind != ".csv":
+        raise UsageError(f"cannot write to {path.name}; the name must end in .csv, .png or .svg")
+    elif not path.parent.is_dir():
+        raise UsageError(f"cannot write {path}: the folder {path.parent} does not exist; make it")
+    else:
+        write_csv(path, found.rows())
+    return len(found.flipped)
+
+
+def flipped_pictures(found: Comparison, limit: int = 20) -> list[figures.Seen]:
+    """The flipped images whose losses differ most between the runs, with what each run says.
+
+    Those that no run's gallery has kept are left out.
+
+    Raises:
+        UsageError: no run has a gallery.
+    """
+    losses = np.stack([of.losses for of in found.answers])  # (runs, N)
+    rows = found.flipped
+    apart = losses[:, rows].max(axis=0) - losses[:, rows].min(axis=0)
+    chosen = rows[np.argsort(-apart, kind="stable")][:limit]
+    pictures: dict[int, Any] = {}
+    for folder, gallery in zip(found.folders, found.galleries, strict=True):
+        if gallery is not None:
+            pictures |= read_tiles(folder, gallery, set(chosen.tolist()) - pictures.keys())
+    if not any(found.galleries):
+        raise UsageError(
+            "none of the runs has a gallery to take pictures from; "
+            f"`resight explain {found.folders[0]}` makes one, or write a .csv"
+        )
+    classes = found.answers[0].classes
+    return [
+        figures.Seen(
+            picture=pictures[row],
+            id=found.answers[0].ids[row],
+            true=classes[found.answers[0].labels[row]],
+            said=tuple(
+                (name, classes[of.preds[row]], float(of.confidence[row]), bool(of.right[row]))
+                for name, of in zip(found.names, found.answers, strict=True)
+            ),
+        )
+        for row in chosen.tolist()
+        if row in pictures
+    ]
 
 
 def _answers(found: Found) -> Answers:
@@ -229,11 +281,10 @@ def _share(found: Interval) -> Interval:
 
 
 def _flips(name: str, here: Answers, first: Answers) -> Flips:
-    before, after = first.preds == first.labels, here.preds == here.labels
-    won = after.astype(int) - before.astype(int)  # (N,) of -1, 0, 1
+    won = here.right.astype(int) - first.right.astype(int)  # (N,) of -1, 0, 1
     return Flips(
         run=name,
-        difference=paired_difference(before, after),
+        difference=paired_difference(first.right, here.right),
         gained=np.flatnonzero(won > 0),
         lost=np.flatnonzero(won < 0),
         by_class={

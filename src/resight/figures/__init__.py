@@ -15,6 +15,7 @@ from .curves import (
     schedule_curve,
     training_curves,
 )
+from .flips import Seen, flip_sheet
 from .grouped import Neighbours, pair_sheet, suspicious_sheet
 from .heat import LayerHeat, Shown, heat_sheet, heat_strip
 from .heat_grid import heat_grid
@@ -26,12 +27,14 @@ from .style import check_path, save
 __all__ = [
     "LayerHeat",
     "Neighbours",
+    "Seen",
     "Shown",
     "before_after",
     "check_path",
     "compare_accuracy",
     "compare_schedules",
     "confusion_matrix",
+    "flip_sheet",
     "heat_grid",
     "heat_sheet",
     "heat_strip",

@@ -36,6 +36,11 @@ class Answers:
     confidence: NDArray[np.float32]  # (N,)
     losses: NDArray[np.float32]  # (N,)
 
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """(N,)"""
+        return np.asarray(self.preds == self.labels)
+
     def confusion(self) -> Ints:
         """(K, K) counts [true, pred]."""
         k = len(self.classes)
