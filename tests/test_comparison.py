@@ -2,17 +2,18 @@
 
 import csv
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import resight
-from resight import comparison
+from resight import flipped
 from resight.cli import main
 from resight.errors import UsageError
 from resight.gallery import write_gallery
-from resight.metrics import summarise
+from resight.metrics import summarise, wilson
 from resight.records import Predictions
 from resight.run_folder import RunFolder
 
@@ -55,7 +56,7 @@ def test_which_images_flipped(tmp_path: Path) -> None:
     assert (flip.gained.tolist(), flip.lost.tolist()) == ([0, 7], [3])
     assert flip.by_class == {"cat": 1, "dog": 0}
     assert flip.difference.value == pytest.approx(1 / 8)
-    assert found.rows() == [
+    assert flipped.flipped_rows(found) == [
         ["id", "truth", "a", "b"],
         ["test/0", "cat", "dog", "cat"],  # row 1 both have wrong
         ["test/3", "dog", "dog", "cat"],
@@ -63,7 +64,7 @@ def test_which_images_flipped(tmp_path: Path) -> None:
     ]
     text = str(found)
     assert "b against a: +12.50 points" in text
-    assert "2 gained, 1 lost (cat: +1)" in text
+    assert "2 gained, 1 lost; cat +1" in text
 
 
 def test_seeds_are_one_setting_and_other_knobs_another(tmp_path: Path) -> None:
@@ -88,12 +89,54 @@ def test_seeds_are_one_setting_and_other_knobs_another(tmp_path: Path) -> None:
     assert b.difference.value == pytest.approx(1 / 8)
     assert (single.interval, single.difference) == (None, None)
     rate = resight.find_recipe("digits").optimizer.lr
-    assert found.knobs["optimizer.lr"] == (rate, 0.1, rate, 0.1, rate)
-    assert found.knobs["seed"] == (0, 0, 1, 1, 2)
+    assert found.knobs["optimizer.lr"] == (rate, 0.1, rate)
+    assert list(found.knobs) == ["optimizer.lr"]
+    assert found.seeds == (0, 0, 1, 1, 2)
     text = str(found)
-    assert "mean of a0, a1: 81.25 %" in text
-    assert "b0, b1 against a0, a1: +12.50 points" in text
+    assert "setting 1: mean of 2 runs 81.25 %" in text
+    assert "setting 2 against 1: +12.50 points" in text
     assert "takes several seeds of each" in text  # as one setting has a single run
+    assert "the data of other-images-to-train-on is not that of a0" in text
+
+
+def test_the_same_seed_twice_is_one_draw(tmp_path: Path) -> None:
+    twice = [run(tmp_path / "a", {0}), run(tmp_path / "b", {1, 2})]
+    found = resight.compare([*twice, run(tmp_path / "c", {1}, "seed=1")])
+    (setting,) = found.settings
+    assert setting.interval is None
+    assert found.notes == ("a and b have the same seed, so they are not two draws: no interval",)
+
+
+def test_seeds_that_agree_to_the_image_have_no_interval(tmp_path: Path) -> None:
+    runs = [
+        run(tmp_path / f"{lr}-{seed}", wrong, f"optimizer.lr={lr}", f"seed={seed}")
+        for lr, wrong in ((0.1, {0}), (0.2, {0, 1}))
+        for seed in (0, 1)
+    ]
+    for setting in resight.compare(runs).settings:
+        assert (setting.interval, setting.difference) == (None, None)
+
+
+def test_what_is_one_setting_and_what_is_not(tmp_path: Path) -> None:
+    first = run(tmp_path / "a", {0})
+    explained = run(tmp_path / "b", {1}, "seed=1", "explain.report=false", "explain.images=3")
+    target = ("model.name=custom", "model.target=Net")
+    own = [run(tmp_path / f"own{i}", {2}, *target, f"seed={i}") for i in (0, 1)]
+    found = resight.compare([first, explained, *own])
+    assert [setting.runs for setting in found.settings] == [("a", "b"), ("own0",), ("own1",)]
+
+
+def test_runs_with_validation_and_names_that_look_like_markup(tmp_path: Path) -> None:
+    runs = [run(tmp_path / "lr[low]", {0}), run(tmp_path / "b[red]x", {1}, "seed=1")]
+    for path, right in zip(runs, (9, 10), strict=True):
+        summary = json.loads((path / "summary.json").read_text())
+        summary["validation"] = {"accuracy": asdict(wilson(right, 10)), "loss": 0.4}
+        (path / "summary.json").write_text(json.dumps(summary))
+    lines = str(resight.compare(runs)).splitlines()
+    assert lines[1].startswith("lr[low]  1        0     87.50 %")
+    assert "90.00 %" in lines[1]
+    assert lines[2].startswith("b[red]x")
+    assert "100.00 %" in lines[2]
 
 
 def test_knobs_that_one_kind_has_and_another_has_not(tmp_path: Path) -> None:
@@ -113,7 +156,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     runs = [str(run(tmp_path / "a", {0})), str(run(tmp_path / "b", {1}))]
     table = tmp_path / "flipped.csv"
     assert main(["compare", *runs, "--out", str(table)]) == 0
-    assert f"2 images that one has right and another has not: {table}" in capsys.readouterr().out
+    assert f"{table}: 2 of the 2 images that one has right" in capsys.readouterr().out
     with open(table, newline="") as file:
         assert next(csv.DictReader(file)) == {
             "id": "test/0", "truth": "cat", "a": "dog", "b": "cat"
@@ -128,11 +171,11 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert table.read_bytes() == before
 
 
-def test_the_pictures_of_flipped_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pictures_of_flipped_images(tmp_path: Path) -> None:
     runs = [run(tmp_path / "a", {0, 1}), run(tmp_path / "b", {1, 3, 6})]
     found = resight.compare(runs)
     with pytest.raises(UsageError, match="none of the runs has a gallery"):
-        comparison.write_flipped(found, tmp_path / "flipped.png")
+        flipped.write_flipped(found, tmp_path / "flipped.png")
     pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 12, 3), np.uint8)
     answers = found.answers[1]
     logits = np.eye(2, dtype=np.float32)[answers.preds]
@@ -141,17 +184,17 @@ def test_the_pictures_of_flipped_images(tmp_path: Path, monkeypatch: pytest.Monk
         runs[1], pixels, predictions, rows=np.zeros(0, np.int64), maps=[], method="grad-cam"
     )  # the second run's serves, too
     found = resight.compare(runs)
-    images = comparison.flipped_pictures(found)
+    images = flipped.flipped_pictures(found)
     assert {seen.id for seen in images} == {"test/0", "test/3", "test/6"}
     for seen in images:  # each its own picture, as small galleries keep them without loss
         row = int(seen.id[-1])
         np.testing.assert_array_equal(seen.picture, pixels[row])
         assert seen.said == tuple(
-            (name, CLASSES[of.preds[row]], pytest.approx(of.confidence[row]), of.right[row])
-            for name, of in zip("ab", found.answers, strict=True)
+            (CLASSES[of.preds[row]], pytest.approx(of.confidence[row]), of.right[row])
+            for of in found.answers
         )
-    assert len(comparison.flipped_pictures(found, limit=2)) == 2
-    assert comparison.write_flipped(found, tmp_path / "flipped.png") == 3
+    assert len(flipped.flipped_pictures(found, limit=2)) == 2
+    assert flipped.write_flipped(found, tmp_path / "flipped.png") == 3
     assert (tmp_path / "flipped.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -160,7 +203,7 @@ def test_the_pictures_of_flipped_images(tmp_path: Path, monkeypatch: pytest.Monk
     [
         ("alone", "takes at least 2 runs"),
         ("twice", "named twice"),
-        ("other images", r"8 images of digits and .* on 8 others of digits"),
+        ("other images", r"differ are test/0 \(cat\) and others/0 \(cat\)"),
         ("unfinished", "No result: the run is not finished; resight resume"),
         ("untested", "the run stopped before the end"),
         ("no answers", r"there is no predictions\.csv"),
@@ -193,5 +236,5 @@ def test_what_cannot_be_compared(fault: str, line: str, tmp_path: Path) -> None:
         case "nowhere":
             out = tmp_path / "gone" / "flipped.csv"
     with pytest.raises(UsageError, match=line):
-        comparison.write_flipped(resight.compare(runs), out)
+        flipped.write_flipped(resight.compare(runs), out)
     assert not out.exists()

@@ -78,9 +78,9 @@ def grid(rows, *, channels=3, classes=("cat", "dog", "owl"), ids=None) -> Figure
 
 
 def flips(n: int, runs: tuple[str, ...]) -> Figure:
-    said = tuple((run, UGLY[i % len(UGLY)], 0.5, i == 0) for i, run in enumerate(runs))
+    said = tuple((UGLY[i % len(UGLY)], 0.5, i == 0) for i in range(len(runs)))
     seen = [figures.Seen(picture, "deep/" * 40, UGLY[0], said) for picture in pictures(n)]
-    return figures.flip_sheet(seen, f"Flipped {n}")
+    return figures.flip_sheet(seen, runs, f"Flipped {n}")
 
 
 EVERY_FIGURE = {

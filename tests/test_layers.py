@@ -33,7 +33,7 @@ LAYERS = [
     | {"gallery", "html_report"},
     {"experiment", "explanation", "trained", "look", "listings", "progress", "costs"}
     | {"schedule_view", "sketch", "rate_finder", "rate_view", "notebook", "reproduction"}
-    | {"comparison"},
+    | {"comparison", "flipped"},
     {"cli_explain", "cli_lr", "cli_report", "cli_options", "cli_runs", "cli_lists"}
     | {"cli", "cli_reproduce", "__main__", "__init__"},
 ]

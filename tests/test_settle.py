@@ -80,10 +80,13 @@ def test_bf16_is_taken_where_the_processor_has_it(
     assert lines == [f"training.precision = {chosen}"]
 
 
-@pytest.mark.parametrize(("has", "said"), [(True, 0), (False, 1)])
+@pytest.mark.parametrize(
+    ("machine", "has", "said"), [("x86_64", True, 0), ("AMD64", False, 1), ("arm64", False, 0)]
+)
 def test_bf16_that_has_to_be_emulated_is_kept_and_said(
-    has: bool, said: int, monkeypatch: pytest.MonkeyPatch
+    machine: str, has: bool, said: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(settle.platform, "machine", lambda: machine)
     recipe, state, data = begun("training.precision=bf16", "training.micro_batch=none")
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
     found, lines = settle.settled(recipe, state, data)

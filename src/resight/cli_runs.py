@@ -219,16 +219,19 @@ def compare(*runs: Path, out: Path | None = None, show: Show = Show()) -> int:
         the most telling to a .png or .svg file.
     """
     from .comparison import compare as side_by_side
-    from .comparison import write_flipped
+    from .flipped import check_out, write_flipped
 
+    if out is not None:
+        check_out(out)
     found = side_by_side(runs)
-    count = write_flipped(found, out) if out else 0
+    written = write_flipped(found, out) if out else 0
     if show.json:
         print(json.dumps(found.to_dict()))
         return 0
     print(found)
     if out:
-        print(f"\n{count:,} images that one has right and another has not: {out}")
+        of = len(found.flipped)
+        print(f"\n{out}: {written:,} of the {of:,} images that one has right and another has not")
     return 0
 
 

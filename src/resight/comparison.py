@@ -1,20 +1,19 @@
 """Several runs side by side: what they reach, where their recipes differ, which images flipped.
 
-Made from the run folders alone. Runs that differ in nothing but the seed are one setting.
+Made from the run folders alone. Runs of one recipe and data that differ in the seed are one
+setting; what only changes the explanation does not count.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import figures
 from .errors import UsageError
-from .files import write_csv
 from .gallery import Gallery
-from .gallery.tiles import read_tiles
 from .html_report.reading import Answers, Found, read_run
 from .listings import comparison_text
 from .metrics import Interval, mean_difference, mean_interval, paired_difference
@@ -22,17 +21,21 @@ from .recipe import Recipe
 from .recipe_text import differences
 from .records import Ints
 
-APART = {"name", "seed", "data.source"}  # what may differ within a setting
+_APART = ("name", "seed", "data.source", "explain.")  # what may differ within a setting
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Runs of one recipe over seeds. A single run has no interval over seeds."""
+    """Runs of one recipe over seeds.
+
+    Intervals are over runs and need two that are not the same; of a module of one's own, whose
+    weights the seed does not decide, every run is a setting.
+    """
 
     runs: tuple[str, ...]
     mean: float  # test accuracy, in [0, 1]
     interval: Interval | None
-    difference: Interval | None  # of the mean, to that of the first setting; from 2 runs of both
+    difference: Interval | None  # of the mean, to that of the first setting
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,14 @@ class Comparison:
 
     names: tuple[str, ...]
     folders: tuple[Path, ...]
+    seeds: tuple[int, ...]
     summaries: tuple[dict[str, Any], ...]
     settings: tuple[Setting, ...]
-    knobs: dict[str, tuple[Any, ...]]  # path -> its value in each run, where not all are the same
+    knobs: dict[str, tuple[Any, ...]]  # path -> its value in each setting, where they differ
     flips: tuple[Flips, ...]  # of every run but the first
     answers: tuple[Answers, ...]
     galleries: tuple[Gallery | None, ...]
+    notes: tuple[str, ...]  # what to know of it, one line each
 
     def __repr__(self) -> str:
         return comparison_text(self)
@@ -68,19 +73,6 @@ class Comparison:
         right = np.stack([of.right for of in self.answers])  # (runs, N)
         return np.flatnonzero(right.any(axis=0) & ~right.all(axis=0))
 
-    def rows(self) -> list[list[str]]:
-        """A header, then id, truth and each run's prediction, of the flipped images."""
-        first = self.answers[0]
-        names = first.classes
-        return [
-            ["id", "truth", *self.names],
-            *(
-                [first.ids[row], names[first.labels[row]]]
-                + [names[of.preds[row]] for of in self.answers]
-                for row in self.flipped
-            ),
-        ]
-
     def to_dict(self) -> dict[str, Any]:
         """All of it but the answers, fit for JSON; flips by the ids of their images."""
         ids = self.answers[0].ids
@@ -89,12 +81,15 @@ class Comparison:
                 {
                     "name": name,
                     "folder": str(folder),
+                    "seed": seed,
                     "test": {key: of["test"][key] for key in ("accuracy", "loss")},
                     "validation": of["validation"],
                     "epochs": of["epochs"],
                     "train_secs": of["train_secs"],
                 }
-                for name, folder, of in zip(self.names, self.folders, self.summaries, strict=True)
+                for name, folder, seed, of in zip(
+                    self.names, self.folders, self.seeds, self.summaries, strict=True
+                )
             ],
             "settings": [asdict(of) for of in self.settings],
             "knobs": {path: list(values) for path, values in self.knobs.items()},
@@ -108,6 +103,7 @@ class Comparison:
                 }
                 for of in self.flips
             ],
+            "notes": list(self.notes),
         }
 
 
@@ -115,11 +111,12 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
     """Put finished runs side by side; the first is what the others are compared with.
 
     The interval of a difference between two runs is over images: it says which of two networks is
-    better. Which recipe is better takes several seeds of each, and the interval over those.
+    better. Which recipe is better takes several seeds of each, and the interval over those, which
+    holds for these test images.
 
     Raises:
         UsageError: fewer than two runs, one twice, one that is no run or has not read its test
-            set, or runs that were tested on different images.
+            set, or runs that were tested on images of other names or labels.
     """
     folders = tuple(Path(run) for run in runs)
     if len(folders) < 2:
@@ -130,87 +127,25 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
         raise UsageError("a run was named twice; name different run folders")
     found = [read_run(folder) for folder in folders]
     answers = tuple(_answers(of) for of in found)
-    for of, said in zip(found, answers, strict=True):
-        _check_same_images(found[0], of, answers[0], said)
+    for of, said in zip(found[1:], answers[1:], strict=True):
+        _check_same_images(found[0].run, of.run, answers[0], said)
     names = _names(folders)
-    summaries = tuple(of.summary for of in found if of.summary is not None)
-    recipes = [of.recipe for of in found]
+    groups = _groups(found)
     return Comparison(
         names=names,
         folders=folders,
-        summaries=summaries,
-        settings=_settings(names, recipes, summaries),
-        knobs=_knobs(recipes),
+        seeds=tuple(of.recipe.seed for of in found),
+        summaries=tuple(of.summary for of in found if of.summary is not None),
+        settings=_settings(names, found, groups),
+        knobs=_knobs([found[group[0]].recipe for group in groups]),
         flips=tuple(
             _flips(name, said, answers[0])
             for name, said in zip(names[1:], answers[1:], strict=True)
         ),
         answers=answers,
         galleries=tuple(of.gallery for of in found),
+        notes=_notes(names, found, groups),
     )
-
-
-def write_flipped(found: Comparison, path: Path) -> int:
-    """The images that one run has right and another has not, as a new file; returns how many.
-
-    A .csv has all of them (`Comparison.rows`), a .png or .svg the pictures of those whose losses
-    differ most between the runs.
-
-    Raises:
-        UsageError: another suffix, no such folder, a file that is there already, or no run with a
-            gallery to take pictures from.
-    """
-    if path.exists():
-        raise UsageError(f"{path} exists already; choose another --out")
-    kind = path.suffix.lower()
-    if kind in (".png", ".svg"):
-        shown = flipped_pictures(found)
-        title = f"Right in one run and wrong in another: {len(shown)} of {len(found.flipped):,}"
-        figures.save(figures.flip_sheet(shown, title), path)
-    elif kind != ".csv":
-        raise UsageError(f"cannot write to {path.name}; the name must end in .csv, .png or .svg")
-    elif not path.parent.is_dir():
-        raise UsageError(f"cannot write {path}: the folder {path.parent} does not exist; make it")
-    else:
-        write_csv(path, found.rows())
-    return len(found.flipped)
-
-
-def flipped_pictures(found: Comparison, limit: int = 20) -> list[figures.Seen]:
-    """The flipped images whose losses differ most between the runs, with what each run says.
-
-    Those that no run's gallery has kept are left out.
-
-    Raises:
-        UsageError: no run has a gallery.
-    """
-    losses = np.stack([of.losses for of in found.answers])  # (runs, N)
-    rows = found.flipped
-    apart = losses[:, rows].max(axis=0) - losses[:, rows].min(axis=0)
-    chosen = rows[np.argsort(-apart, kind="stable")][:limit]
-    pictures: dict[int, Any] = {}
-    for folder, gallery in zip(found.folders, found.galleries, strict=True):
-        if gallery is not None:
-            pictures |= read_tiles(folder, gallery, set(chosen.tolist()) - pictures.keys())
-    if not any(found.galleries):
-        raise UsageError(
-            "none of the runs has a gallery to take pictures from; "
-            f"`resight explain {found.folders[0]}` makes one, or write a .csv"
-        )
-    classes = found.answers[0].classes
-    return [
-        figures.Seen(
-            picture=pictures[row],
-            id=found.answers[0].ids[row],
-            true=classes[found.answers[0].labels[row]],
-            said=tuple(
-                (name, classes[of.preds[row]], float(of.confidence[row]), bool(of.right[row]))
-                for name, of in zip(found.names, found.answers, strict=True)
-            ),
-        )
-        for row in chosen.tolist()
-        if row in pictures
-    ]
 
 
 def _answers(found: Found) -> Answers:
@@ -221,13 +156,22 @@ def _answers(found: Found) -> Answers:
     return found.answers
 
 
-def _check_same_images(first: Found, other: Found, one: Answers, two: Answers) -> None:
-    if (one.ids, one.classes) != (two.ids, two.classes) or (one.labels != two.labels).any():
-        raise UsageError(
-            f"{first.run} was tested on {len(one.ids):,} images of {first.recipe.data.source} and "
-            f"{other.run} on {len(two.ids):,} others of {other.recipe.data.source}; compare runs "
-            "with the same test set"
-        )
+def _check_same_images(first: Path, other: Path, one: Answers, two: Answers) -> None:
+    if (one.ids, one.classes) == (two.ids, two.classes) and (one.labels == two.labels).all():
+        return
+    lists = [
+        [(id, of.classes[k]) for id, k in zip(of.ids, of.labels, strict=True)] for of in (one, two)
+    ]
+    why = f"{len(one.ids):,} images of {len(one.classes)} classes and {len(two.ids):,} of "
+    why += f"{len(two.classes)}"
+    for a, b in zip(*lists, strict=False):
+        if a != b:
+            why += f"; the first to differ are {a[0]} ({a[1]}) and {b[0]} ({b[1]})"
+            break
+    raise UsageError(
+        f"{first} and {other} were not tested on the same images: {why}; compare runs of one test "
+        "set"
+    )
 
 
 def _names(folders: Sequence[Path]) -> tuple[str, ...]:
@@ -236,43 +180,61 @@ def _names(folders: Sequence[Path]) -> tuple[str, ...]:
     return names if len(set(names)) == len(names) else tuple(map(str, folders))
 
 
+def _groups(found: Sequence[Found]) -> list[list[int]]:
+    """The runs of each setting, by number."""
+    groups: list[list[int]] = []
+    for i, run in enumerate(found):
+        for group in groups:
+            other = found[group[0]]
+            own = run.recipe.model.name == "custom"  # its recipe has no more than its class
+            if not own and _data(run) == _data(other) and not _apart(run.recipe, other.recipe):
+                group.append(i)
+                break
+        else:
+            groups.append([i])
+    return groups
+
+
+def _apart(recipe: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
+    """The knobs that make them two settings."""
+    changed = differences(recipe, other)
+    return {path: pair for path, pair in changed.items() if not path.startswith(_APART)}
+
+
+def _data(run: Found) -> str:
+    return str((run.summary or {})["data"].get("fingerprint", run.run))
+
+
 def _knobs(recipes: Sequence[Recipe]) -> dict[str, tuple[Any, ...]]:
-    changed = [differences(recipe, recipes[0]) for recipe in recipes]
-    paths = dict.fromkeys(path for of in changed for path in of if path != "name")
+    changed = [_apart(recipe, recipes[0]) for recipe in recipes]
     found = {}
-    for path in paths:
+    for path in dict.fromkeys(path for of in changed for path in of):
         first = next(of[path][0] for of in changed if path in of)
         found[path] = tuple(of[path][1] if path in of else first for of in changed)
     return found
 
 
 def _settings(
-    names: Sequence[str], recipes: Sequence[Recipe], summaries: Sequence[dict[str, Any]]
+    names: Sequence[str], found: Sequence[Found], groups: Sequence[Sequence[int]]
 ) -> tuple[Setting, ...]:
-    groups: list[list[int]] = []
-    for i, (recipe, summary) in enumerate(zip(recipes, summaries, strict=True)):
-        for group in groups:
-            j = group[0]
-            same_data = summaries[j]["data"].get("fingerprint") == summary["data"].get(
-                "fingerprint"
-            )
-            if same_data and differences(recipe, recipes[j]).keys() <= APART:
-                group.append(i)
-                break
-        else:
-            groups.append([i])
-    accuracies = [[summaries[i]["test"]["accuracy"]["value"] for i in group] for group in groups]
-    several = [len(values) > 1 for values in accuracies]
+    reached = [
+        [float(said.right.mean()) for i in group if (said := found[i].answers) is not None]
+        for group in groups
+    ]
+    first = reached[0]
+    drawn = [len({found[i].recipe.seed for i in group}) == len(group) > 1 for group in groups]
     return tuple(
         Setting(
             runs=tuple(names[i] for i in group),
             mean=float(np.mean(values)),
-            interval=_share(mean_interval(values)) if several[k] else None,
+            interval=_share(mean_interval(values)) if drawn[k] and len(set(values)) > 1 else None,
             difference=(
-                mean_difference(accuracies[0], values) if k and several[0] and several[k] else None
+                mean_difference(first, values)
+                if k and drawn[0] and drawn[k] and max(len(set(first)), len(set(values))) > 1
+                else None
             ),
         )
-        for k, (group, values) in enumerate(zip(groups, accuracies, strict=True))
+        for k, (group, values) in enumerate(zip(groups, reached, strict=True))
     )
 
 
@@ -281,14 +243,36 @@ def _share(found: Interval) -> Interval:
 
 
 def _flips(name: str, here: Answers, first: Answers) -> Flips:
-    won = here.right.astype(int) - first.right.astype(int)  # (N,) of -1, 0, 1
+    won = here.right.astype(np.int64) - first.right  # (N,) of -1, 0, 1
+    net = np.bincount(first.labels, weights=won, minlength=len(first.classes))
     return Flips(
         run=name,
         difference=paired_difference(first.right, here.right),
         gained=np.flatnonzero(won > 0),
         lost=np.flatnonzero(won < 0),
-        by_class={
-            class_name: int(won[first.labels == k].sum())
-            for k, class_name in enumerate(first.classes)
-        },
+        by_class={name: int(count) for name, count in zip(first.classes, net, strict=True)},
     )
+
+
+def _notes(
+    names: Sequence[str], found: Sequence[Found], groups: Sequence[Sequence[int]]
+) -> tuple[str, ...]:
+    notes = []
+    for group in groups:
+        seeds = sorted((found[i].recipe.seed, names[i]) for i in group)
+        notes += [
+            f"{one} and {other} have the same seed, so they are not two draws: no interval"
+            for (seed, one), (again, other) in pairwise(seeds)
+            if seed == again
+        ]
+    notes += [
+        f"the data of {names[i]} is not that of {names[0]}, though the ids of its test images are"
+        for i, run in enumerate(found)
+        if _data(run) != _data(found[0])
+    ]
+    if len(groups) > 1 and any(len(group) == 1 for group in groups):
+        notes.append(
+            "An interval over images tells which of two networks is better; which recipe is better "
+            "takes several seeds of each."
+        )
+    return tuple(notes)

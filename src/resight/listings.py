@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .errors import UsageError
+from .metrics import Interval
 from .presets import PRESETS, find_recipe, preset
 from .published import PUBLISHED
 from .recipe import KINDS, Model, Recipe
@@ -18,7 +19,6 @@ from .sources import BUILT_IN
 
 if TYPE_CHECKING:
     from .comparison import Comparison
-    from .metrics import Interval
 
 ACCURACY_OF = (
     "Published: as the project reports it, original pixels, best epoch by the test set. "
@@ -137,14 +137,17 @@ def recipe_difference(one: str, other: str, *, as_json: bool = False) -> str:
 
 
 def comparison_text(found: "Comparison") -> str:
-    """Runs side by side: figures, the knobs in which they differ, means over seeds, flips."""
-    table = _table("run", "test accuracy", "loss", "validation", "epochs", "training")
-    for name, of in zip(found.names, found.summaries, strict=True):
+    """Runs side by side: figures, the knobs in which settings differ, means over seeds, flips."""
+    setting_of = {run: k for k, of in enumerate(found.settings, start=1) for run in of.runs}
+    columns = ("setting", "seed", "test accuracy", "loss", "val accuracy", "epochs", "training")
+    table = _table("run", *columns)
+    for name, seed, of in zip(found.names, found.seeds, found.summaries, strict=True):
         test, held_out = of["test"], of["validation"]
-        a = test["accuracy"]
         table.add_row(
             name,
-            f"{100 * a['value']:.2f} % ({100 * a['low']:.2f} to {100 * a['high']:.2f})",
+            str(setting_of[name]),
+            str(seed),
+            f"{100 * test['accuracy']['value']:.2f} % ({_ends(Interval(**test['accuracy']))})",
             f"{test['loss']:.3f}",
             f"{100 * held_out['accuracy']['value']:.2f} %" if held_out else "-",
             str(of["epochs"]),
@@ -152,33 +155,36 @@ def comparison_text(found: "Comparison") -> str:
         )
     parts = [_text(table)]
     if found.knobs:
-        table = _table("knob", *found.names)
+        table = _table("knob", *(f"setting {k}" for k in range(1, 1 + len(found.settings))))
         for path, values in found.knobs.items():
             table.add_row(path, *("-" if value is None else _shown(value) for value in values))
         parts.append(_text(table))
     said = []
-    first = ", ".join(found.settings[0].runs)
-    for setting in found.settings:
-        names = ", ".join(setting.runs)
-        if setting.interval is not None:
-            low, high = 100 * setting.interval.low, 100 * setting.interval.high
-            said.append(f"mean of {names}: {100 * setting.mean:.2f} % ({low:.2f} to {high:.2f})")
+    for k, setting in enumerate(found.settings, start=1):
+        if len(setting.runs) > 1:
+            over = f"mean of {len(setting.runs)} runs {100 * setting.mean:.2f} %"
+            ends = f" ({_ends(setting.interval)})" if setting.interval else ""
+            said.append(f"setting {k}: {over}{ends}")
         if setting.difference is not None:
-            said.append(f"{names} against {first}: {_points(setting.difference)}, over seeds")
+            said.append(f"setting {k} against 1: {_points(setting.difference)}, over seeds")
     for flip in found.flips:
         changed = sorted(flip.by_class.items(), key=lambda item: -abs(item[1]))[:3]
-        most = ", ".join(f"{name}: {net:+d}" for name, net in changed if net)
+        most = ", ".join(f"{name} {net:+d}" for name, net in changed if net)
         said.append(
-            f"{flip.run} against {found.names[0]}: {_points(flip.difference)}, over "
-            f"{flip.difference.n:,} images; {len(flip.gained):,} gained, {len(flip.lost):,} "
-            f"lost{f' ({most})' if most else ''}"
+            f"{flip.run} against {found.names[0]}: {_points(flip.difference)}, over images; "
+            f"{len(flip.gained):,} gained, {len(flip.lost):,} lost{f'; {most}' if most else ''}"
         )
     parts.append("\n".join(said))
-    if len(found.settings) > 1 and any(setting.interval is None for setting in found.settings):
-        parts.append(
-            "An interval over images tells which of two networks is better; which recipe is better "
-            "takes several seeds of each."
+    images = len(found.answers[0].ids)
+    parts.append(
+        "\n".join(
+            [
+                f"95 % intervals: of a run over its {images:,} test images, of a mean over its "
+                "runs. By class: gained minus lost, the three largest.",
+                *found.notes,
+            ]
         )
+    )
     return "\n\n".join(parts)
 
 
@@ -245,14 +251,15 @@ def model_table(
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        value = float(f"{value:.6g}")  # 0.9 of 10 epochs is not 9.000000000000002
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _points(difference: "Interval") -> str:
-    value, low, high = (100 * x for x in (difference.value, difference.low, difference.high))
-    return f"{value:+.2f} points ({low:+.2f} to {high:+.2f})"
+def _points(difference: Interval) -> str:
+    return f"{100 * difference.value:+.2f} points ({_ends(difference, '+')})"
+
+
+def _ends(found: Interval, sign: str = "") -> str:
+    return f"{100 * found.low:{sign}.2f} to {100 * found.high:{sign}.2f}"
 
 
 def _numbers(values: Sequence[float]) -> str:
@@ -269,5 +276,5 @@ def _table(*columns: str, right: Sequence[str] = ()) -> Table:
 def _text(table: Table) -> str:
     """As wide as it needs: results are for pipes and files as well as for screens."""
     text = io.StringIO()
-    Console(file=text, width=160).print(table)
+    Console(file=text, width=160, markup=False, emoji=False).print(table)
     return "\n".join(line.rstrip() for line in text.getvalue().rstrip("\n").split("\n"))

@@ -20,9 +20,10 @@ _Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution: 95 % lie
 
 @dataclass(frozen=True)
 class Interval:
-    """A share of n images (or mean of n runs), and the 95 % interval of it over many more.
+    """A figure and its 95 % interval: what it would be over many more images, or runs.
 
-    In [0, 1], or in [-1, 1] where it is a difference.
+    A share of n images lies in [0, 1], the difference of two in [-1, 1]; a mean over n runs has the
+    interval of Student's t, however wide.
     """
 
     value: float
@@ -95,15 +96,17 @@ def mean_interval(values: Sequence[float]) -> Interval:
 def mean_difference(before: Sequence[float], after: Sequence[float]) -> Interval:
     """The mean of `after` minus that of `before`, with its 95 % interval (Welch 1947).
 
-    Each takes at least 2 runs; they need not be as many, nor vary alike.
+    Each takes at least 2 runs; they need not be as many, nor vary alike. Runs that are all the same
+    say nothing of how much others would vary, so at least one of the two must vary.
     """
     one, two = mean_interval(before), mean_interval(after)
     parts = [statistics.variance(values) / len(values) for values in (before, after)]
     total = sum(parts)
+    if total == 0:
+        raise UsageError("neither varies, so the difference has no interval")
     # Degrees of freedom by Welch and Satterthwaite, rounded down, which is on the safe side.
     weighed = parts[0] ** 2 / (one.n - 1) + parts[1] ** 2 / (two.n - 1)
-    freedom = int(total**2 / weighed) if weighed else 1
-    half = _T95[min(freedom, len(_T95)) - 1] * math.sqrt(total)
+    half = _T95[min(int(total**2 / weighed), len(_T95)) - 1] * math.sqrt(total)
     difference = two.value - one.value
     return Interval(difference, difference - half, difference + half, one.n + two.n)
 

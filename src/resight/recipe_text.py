@@ -92,8 +92,12 @@ def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
     """
     old = recipe.schedule
     share = epochs / old.epochs
+
+    def scaled(value: float) -> float:
+        return round(value * share, 6)  # 0.92, not 0.9199999999999999
+
     stretched = {
-        knob: tuple(v * share for v in value) if isinstance(value, tuple) else value * share
+        knob: tuple(map(scaled, value)) if isinstance(value, tuple) else scaled(value)
         for knob in ("peak_epoch", "warmup_epochs", "milestones", "half_cycle_epochs")
         if (value := getattr(old, knob, None)) is not None
     }

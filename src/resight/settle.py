@@ -7,6 +7,7 @@ fill the cores; what is best between is measured as a run begins. On a GPU it sa
 """
 
 import copy
+import platform
 import time
 from statistics import median
 
@@ -30,15 +31,15 @@ def settled(recipe: Recipe, state: TrainState, data: TrainData) -> tuple[Recipe,
     A run folder records it, so that the run can be repeated. `state` is left as it is.
     """
     lines = []
-    asked, fast = recipe.training.precision, multiplies_bf16(data.train.images.device)
+    asked, device = recipe.training.precision, data.train.images.device
     if asked == "auto":
-        precision = "bf16" if fast else "float32"
+        precision = "bf16" if multiplies_bf16(device) else "float32"
         recipe = overlay(recipe, {"training": {"precision": precision}}, origin="auto")
         lines.append(f"training.precision = {precision}")
-    elif asked == "bf16" and not fast:  # a run begun elsewhere may be resumed here too
+    elif asked == "bf16" and _emulates_bf16(device):  # a run begun elsewhere may be resumed here
         lines.append(
-            "training.precision = bf16, but no instructions for it were found here: a step may "
-            "take several times as long as in float32, which auto would take"
+            "training.precision = bf16, for which there are no instructions here: a step may take "
+            "several times as long as in float32; auto would take float32"
         )
     if recipe.training.micro_batch == "auto":
         recipe, line = _with_micro_batch(recipe, state, data)
@@ -52,6 +53,12 @@ def multiplies_bf16(device: torch.device) -> bool:
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
+def _emulates_bf16(device: torch.device) -> bool:
+    """Whether it is known to have no instructions; other processors than x86 are not known."""
+    known = device.type == "cuda" or platform.machine().lower() in ("x86_64", "amd64")
+    return known and device.type in ("cpu", "cuda") and not multiplies_bf16(device)
 
 
 def _with_micro_batch(recipe: Recipe, state: TrainState, data: TrainData) -> tuple[Recipe, str]:

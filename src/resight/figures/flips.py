@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from .canvas import GAP, HEAD, Canvas
-from .style import BLUE, GREY, VERMILION, Pictures, house_style, short_names
+from .style import BLUE, GREY, VERMILION, Pictures, house_style
 
 _SIDE, _LINE = 1.5, 0.15  # inches: a picture, a line of words
+_SHORT = 8  # letters of a run's name that leave room for a class
 
 
 @dataclass(frozen=True)
@@ -19,29 +20,39 @@ class Seen:
     picture: Pictures  # (H, W, 1 or 3)
     id: str
     true: str
-    said: tuple[tuple[str, str, float, bool], ...]  # run, class, confidence, whether it is right
+    said: tuple[tuple[str, float, bool], ...]  # of each run: class, confidence, whether it is right
 
 
 @house_style()
-def flip_sheet(images: Sequence[Seen], title: str, *, columns: int = 5) -> Figure:
-    """Each picture under its true class, over a line a run and its id; none are said to be none."""
-    lines = max((len(seen.said) for seen in images), default=0)
+def flip_sheet(
+    images: Sequence[Seen], runs: Sequence[str], title: str, *, columns: int = 5
+) -> Figure:
+    """Each picture under its true class, over a line a run and its id; none are said to be none.
+
+    Long names of `runs` are numbers in the lines, and are spelt out under the title.
+    """
+    named = max(map(len, runs), default=0) <= _SHORT
+    labels = runs if named else [str(1 + i) for i in range(len(runs))]
+    legend = [] if named else list(runs)
     columns = max(1, min(columns, len(images)))
-    pitch, row = _SIDE + GAP, _SIDE + (lines + 2) * _LINE + 2 * GAP
+    top = HEAD + len(legend) * _LINE
+    pitch, row = _SIDE + GAP, _SIDE + (len(runs) + 2) * _LINE + 2 * GAP
     rows = max(1, math.ceil(len(images) / columns))
-    canvas = Canvas(max(GAP + columns * pitch, 5.0), HEAD + rows * row, title)
+    width = max(GAP + columns * pitch, 5.0)
+    canvas = Canvas(width, top + rows * row, title)
+    for i, name in enumerate(legend):
+        canvas.words(GAP, HEAD + i * _LINE, f"{1 + i}: ", name, width - 2 * GAP, fontsize=7.5)
     if not images:
-        canvas.words(GAP, HEAD + 0.5, "", "no images", 4.0, color=GREY)
+        canvas.words(GAP, top + 0.5, "", "no images", 4.0, color=GREY)
     for i, seen in enumerate(images):
-        x, y = GAP + i % columns * pitch, HEAD + i // columns * row
+        x, y = GAP + i % columns * pitch, top + i // columns * row
         canvas.words(x, y + 0.13, "true: ", seen.true, _SIDE)
         canvas.picture(x, y + 0.19, _SIDE, seen.picture)
         y += 0.19 + _SIDE
-        runs = short_names([run for run, *_ in seen.said], 9)
-        for run, (_, name, confidence, right) in zip(runs, seen.said, strict=True):
+        for label, (name, confidence, right) in zip(labels, seen.said, strict=True):
             y += _LINE
             sign, colour = ("✓", BLUE) if right else ("✗", VERMILION)
-            lead = f"{sign} {run}: {100 * confidence:.0f} % "
+            lead = f"{sign} {label}: {100 * confidence:.0f} % "
             canvas.words(x, y, lead, name, _SIDE, fontsize=7.5, color=colour)
         canvas.words(x, y + _LINE, "", seen.id, _SIDE, fontsize=6.5, color=GREY)
     return canvas.figure

@@ -33,6 +33,8 @@ def read_tiles(folder: Path, gallery: Gallery, rows: Iterable[int]) -> dict[int,
         except (OSError, Image.DecompressionBombError) as error:
             raise ResightError(f"{file} cannot be read: {error}") from error
         high, wide = sheet.size
+        if len(kept) > (atlas.shape[0] // high) * sheet.columns or atlas.shape[1] < wide:
+            raise ResightError(f"{file} is damaged: it is too small for {len(kept)} pictures")
         for row, i in places.items():
             y, x = divmod(i, sheet.columns)
             found[row] = atlas[y * high : (y + 1) * high, x * wide : (x + 1) * wide]

@@ -22,6 +22,8 @@ from ..records import EpochRow, Ints
 
 Part = TypeVar("Part")
 
+# What reading a file that is not as it was written may raise.
+DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, csv.Error, ResightError)
 SUSPICIOUS = 30  # rows of suspicious_labels.csv that are shown, the first
 
 
@@ -95,7 +97,7 @@ def read_run(run: Path) -> Found:
             return None
         try:
             return read(path)
-        except (OSError, ValueError, KeyError, TypeError, csv.Error, ResightError) as error:
+        except DAMAGE as error:
             found.missing.append(f"{name} is damaged and was passed over: {error}")
             return None
 
@@ -152,6 +154,9 @@ def _summary(path: Path) -> dict[str, Any]:
     content = _table(path)
     for name in ("epochs", "best_epoch", "selected_by", "validation", "train_secs"):
         content[name]  # what is not there is a KeyError, here and below
+    float(content["train_secs"])
+    if validation := content["validation"]:
+        Interval(**validation["accuracy"])
     for section, name in _COUNTS:
         int(content[section][name])
     if test := content["test"]:

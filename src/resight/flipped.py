@@ -1,0 +1,97 @@
+"""The images that one run has right and another has not: as a table, and as pictures."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import figures
+from .comparison import Comparison
+from .errors import UsageError
+from .files import write_csv
+from .gallery.tiles import read_tiles
+
+SHOWN = 20  # pictures, at most
+
+
+def check_out(path: Path) -> None:
+    """Whether `write_flipped` could write there: before anything is read.
+
+    Raises:
+        UsageError: another suffix, no such folder, or a file that is there already.
+    """
+    if path.suffix.lower() not in (".csv", ".png", ".svg"):
+        raise UsageError(f"cannot write to {path.name}; the name must end in .csv, .png or .svg")
+    if not path.parent.is_dir():
+        raise UsageError(f"cannot write {path}: the folder {path.parent} does not exist; make it")
+    if path.exists():
+        raise UsageError(f"{path} exists already; choose another --out")
+
+
+def write_flipped(found: Comparison, path: Path) -> int:
+    """The images that one run has right and another has not, as a new file; returns how many.
+
+    A .csv has all of them (`flipped_rows`), a .png or .svg the pictures of those whose losses
+    differ most between the runs.
+
+    Raises:
+        UsageError: it cannot be written there, or no run has a gallery to take pictures from.
+    """
+    check_out(path)
+    if path.suffix.lower() == ".csv":
+        write_csv(path, flipped_rows(found))
+        return len(found.flipped)
+    shown = flipped_pictures(found)
+    title = f"Right in one run and wrong in another: {len(shown)} of {len(found.flipped):,} images"
+    figures.save(figures.flip_sheet(shown, found.names, title), path)
+    return len(shown)
+
+
+def flipped_rows(found: Comparison) -> list[list[str]]:
+    """A header, then id, truth and each run's prediction."""
+    first = found.answers[0]
+    names = first.classes
+    return [
+        ["id", "truth", *found.names],
+        *(
+            [first.ids[row], names[first.labels[row]]]
+            + [names[of.preds[row]] for of in found.answers]
+            for row in found.flipped
+        ),
+    ]
+
+
+def flipped_pictures(found: Comparison, limit: int = SHOWN) -> list[figures.Seen]:
+    """The flipped images whose losses differ most between the runs, with what each run says.
+
+    Those that no run's gallery has kept are passed over.
+
+    Raises:
+        UsageError: no run has a gallery.
+    """
+    if not any(found.galleries):
+        raise UsageError(
+            "none of the runs has a gallery to take pictures from; "
+            f"`resight explain {found.folders[0]}` makes one, or write a .csv"
+        )
+    flipped = found.flipped
+    pictures: dict[int, Any] = {}
+    for folder, gallery in zip(found.folders, found.galleries, strict=True):
+        if gallery is not None:
+            pictures |= read_tiles(folder, gallery, set(flipped.tolist()) - pictures.keys())
+    losses = np.stack([of.losses for of in found.answers])  # (runs, N)
+    apart = (losses.max(axis=0) - losses.min(axis=0))[flipped]
+    chosen = [row for row in flipped[np.argsort(-apart, kind="stable")].tolist() if row in pictures]
+    first = found.answers[0]
+    return [
+        figures.Seen(
+            picture=pictures[row],
+            id=first.ids[row],
+            true=first.classes[first.labels[row]],
+            said=tuple(
+                (of.classes[of.preds[row]], float(of.confidence[row]), bool(of.right[row]))
+                for of in found.answers
+            ),
+        )
+        for row in chosen[:limit]
+    ]
