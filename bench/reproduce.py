@@ -33,6 +33,7 @@ from resight.reproduction import reproduce
 ORDER = (
     "resnet9-onecycle",
     "superconvergence",
+    "superconvergence-decay",
     "resnet18-onecycle",
     "resnet18-layernorm",
     "resnet18-sgd-plateau",
