@@ -208,6 +208,8 @@ def test_the_pictures_of_flipped_images(tmp_path: Path) -> None:
         ("untested", "the run stopped before the end"),
         ("no answers", r"there is no predictions\.csv"),
         ("damaged", r"predictions\.csv is damaged"),
+        ("no number", r"summary\.json is damaged"),
+        ("no accuracy", r"summary\.json is damaged"),
         ("kind", r"must end in \.csv"),
         ("nowhere", "does not exist; make it"),
     ],
@@ -231,6 +233,10 @@ def test_what_cannot_be_compared(fault: str, line: str, tmp_path: Path) -> None:
             (runs[1] / "predictions.csv").unlink()
         case "damaged":
             (runs[1] / "predictions.csv").write_text("id,truth\n")
+        case "no number" | "no accuracy":
+            wrong = {"no number": {"train_secs": None}, "no accuracy": {"validation": {"loss": 1}}}
+            summary = json.loads((runs[1] / "summary.json").read_text())
+            (runs[1] / "summary.json").write_text(json.dumps({**summary, **wrong[fault]}))
         case "kind":
             out = tmp_path / "flipped.gif"
         case "nowhere":

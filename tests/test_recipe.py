@@ -163,6 +163,8 @@ def test_precedence_file_over_base_and_override_over_file(tmp_path: Any) -> None
 def test_with_epochs_keeps_the_shape() -> None:
     recipe = with_epochs(Recipe(schedule=OneCycle(epochs=20, peak_epoch=5.0)), 4)
     assert recipe.schedule == OneCycle(epochs=4, peak_epoch=1.0)
+    recipe = with_epochs(Recipe(schedule=OneCycle(epochs=10, peak_epoch=2.3)), 4)
+    assert recipe.schedule == OneCycle(epochs=4, peak_epoch=0.92)  # not 0.9199999999999999
     recipe = with_epochs(Recipe(schedule=MultiStep(epochs=20, milestones=(10.0, 15.0))), 40)
     assert recipe.schedule == MultiStep(epochs=40, milestones=(20.0, 30.0))
 
