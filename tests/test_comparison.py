@@ -91,7 +91,7 @@ def test_seeds_are_one_setting_and_other_knobs_another(tmp_path: Path) -> None:
     rate = resight.find_recipe("digits").optimizer.lr
     assert found.knobs["optimizer.lr"] == (rate, 0.1, rate)
     assert list(found.knobs) == ["optimizer.lr"]
-    assert found.seeds == (0, 0, 1, 1, 2)
+    assert [of.recipe.seed for of in found.runs] == [0, 0, 1, 1, 2]
     text = str(found)
     assert "setting 1: mean of 2 runs 81.25 %" in text
     assert "setting 2 against 1: +12.50 points" in text
@@ -149,7 +149,7 @@ def test_knobs_that_one_kind_has_and_another_has_not(tmp_path: Path) -> None:
 
 def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
     runs = [run(tmp_path / "x" / "seed0", {0}), run(tmp_path / "y" / "seed0", {1})]
-    assert resight.compare(runs).names == tuple(map(str, runs))
+    assert [of.name for of in resight.compare(runs).runs] == list(map(str, runs))
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,7 +177,7 @@ def test_the_pictures_of_flipped_images(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="none of the runs has a gallery"):
         flipped.write_flipped(found, tmp_path / "flipped.png")
     pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 12, 3), np.uint8)
-    answers = found.answers[1]
+    answers = found.runs[1].answers
     logits = np.eye(2, dtype=np.float32)[answers.preds]
     predictions = Predictions(answers.ids, logits, answers.labels, CLASSES)
     write_gallery(
@@ -191,7 +191,7 @@ def test_the_pictures_of_flipped_images(tmp_path: Path) -> None:
         np.testing.assert_array_equal(seen.picture, pixels[row])
         assert seen.said == tuple(
             (CLASSES[of.preds[row]], pytest.approx(of.confidence[row]), of.right[row])
-            for of in found.answers
+            for of in (each.answers for each in found.runs)
         )
     assert len(flipped.flipped_pictures(found, limit=2)) == 2
     assert flipped.write_flipped(found, tmp_path / "flipped.png") == 3
@@ -203,7 +203,7 @@ def test_the_pictures_of_flipped_images(tmp_path: Path) -> None:
     [
         ("alone", "takes at least 2 runs"),
         ("twice", "named twice"),
-        ("other images", r"differ are test/0 \(cat\) and others/0 \(cat\)"),
+        ("other images", r"differ test/0 \(cat\) and others/0 \(cat\)"),
         ("unfinished", "No result: the run is not finished; resight resume"),
         ("untested", "the run stopped before the end"),
         ("no answers", r"there is no predictions\.csv"),

@@ -103,6 +103,13 @@ def test_help_imports_neither_numpy_nor_pydantic() -> None:
     assert result.stdout.endswith("heavy: []\n"), result.stderr
 
 
+def test_the_list_of_recipes_does_without_numpy() -> None:
+    result = run_fresh(
+        "import sys\nfrom resight.cli import main\nmain(['recipes'])\nprint('numpy' in sys.modules)"
+    )
+    assert result.stdout.endswith("False\n"), result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

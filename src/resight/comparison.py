@@ -14,7 +14,7 @@ import numpy as np
 
 from .errors import UsageError
 from .gallery import Gallery
-from .html_report.reading import Answers, Found, read_run
+from .html_report.reading import Answers, read_run
 from .listings import comparison_text
 from .metrics import Interval, mean_difference, mean_interval, paired_difference
 from .recipe import Recipe
@@ -22,6 +22,18 @@ from .recipe_text import differences
 from .records import Ints
 
 _APART = ("name", "seed", "data.source", "explain.")  # what may differ within a setting
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has read its test set, and a name for it that is as short as it can be."""
+
+    name: str
+    folder: Path
+    recipe: Recipe
+    summary: dict[str, Any]
+    answers: Answers
+    gallery: Gallery | None
 
 
 @dataclass(frozen=True)
@@ -51,17 +63,12 @@ class Flips:
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """Runs that were tested on the same images; printed, it is a table. Names are short ones."""
+    """Runs that were tested on the same images; printed, it is a table."""
 
-    names: tuple[str, ...]
-    folders: tuple[Path, ...]
-    seeds: tuple[int, ...]
-    summaries: tuple[dict[str, Any], ...]
+    runs: tuple[Finished, ...]
     settings: tuple[Setting, ...]
     knobs: dict[str, tuple[Any, ...]]  # path -> its value in each setting, where they differ
     flips: tuple[Flips, ...]  # of every run but the first
-    answers: tuple[Answers, ...]
-    galleries: tuple[Gallery | None, ...]
     notes: tuple[str, ...]  # what to know of it, one line each
 
     def __repr__(self) -> str:
@@ -70,26 +77,24 @@ class Comparison:
     @property
     def flipped(self) -> Ints:
         """Rows of the images that one run has right and another has not."""
-        right = np.stack([of.right for of in self.answers])  # (runs, N)
+        right = np.stack([run.answers.right for run in self.runs])  # (runs, N)
         return np.flatnonzero(right.any(axis=0) & ~right.all(axis=0))
 
     def to_dict(self) -> dict[str, Any]:
         """All of it but the answers, fit for JSON; flips by the ids of their images."""
-        ids = self.answers[0].ids
+        ids = self.runs[0].answers.ids
         return {
             "runs": [
                 {
-                    "name": name,
-                    "folder": str(folder),
-                    "seed": seed,
-                    "test": {key: of["test"][key] for key in ("accuracy", "loss")},
-                    "validation": of["validation"],
-                    "epochs": of["epochs"],
-                    "train_secs": of["train_secs"],
+                    "name": run.name,
+                    "folder": str(run.folder),
+                    "seed": run.recipe.seed,
+                    "test": {key: run.summary["test"][key] for key in ("accuracy", "loss")},
+                    "validation": run.summary["validation"],
+                    "epochs": run.summary["epochs"],
+                    "train_secs": run.summary["train_secs"],
                 }
-                for name, folder, seed, of in zip(
-                    self.names, self.folders, self.seeds, self.summaries, strict=True
-                )
+                for run in self.runs
             ],
             "settings": [asdict(of) for of in self.settings],
             "knobs": {path: list(values) for path, values in self.knobs.items()},
@@ -125,52 +130,41 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
         )
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UsageError("a run was named twice; name different run folders")
-    found = [read_run(folder) for folder in folders]
-    answers = tuple(_answers(of) for of in found)
-    for of, said in zip(found[1:], answers[1:], strict=True):
-        _check_same_images(found[0].run, of.run, answers[0], said)
-    names = _names(folders)
+    found = tuple(map(_finished, _names(folders), folders))
+    for run in found[1:]:
+        _check_same_images(found[0], run)
     groups = _groups(found)
     return Comparison(
-        names=names,
-        folders=folders,
-        seeds=tuple(of.recipe.seed for of in found),
-        summaries=tuple(of.summary for of in found if of.summary is not None),
-        settings=_settings(names, found, groups),
-        knobs=_knobs([found[group[0]].recipe for group in groups]),
-        flips=tuple(
-            _flips(name, said, answers[0])
-            for name, said in zip(names[1:], answers[1:], strict=True)
-        ),
-        answers=answers,
-        galleries=tuple(of.gallery for of in found),
-        notes=_notes(names, found, groups),
+        runs=found,
+        settings=_settings(groups),
+        knobs=_knobs([group[0].recipe for group in groups]),
+        flips=tuple(_flips(run, found[0].answers) for run in found[1:]),
+        notes=_notes(found, groups),
     )
 
 
-def _answers(found: Found) -> Answers:
-    if found.answers is None:
+def _finished(name: str, folder: Path) -> Finished:
+    found = read_run(folder)
+    if found.summary is None or found.answers is None:
         about = ("No result", "No test accuracy", "No images", "summary.json", "predictions.csv")
         why = next(line for line in found.missing if line.startswith(about))
-        raise UsageError(f"{found.run} cannot be compared. {why}")
-    return found.answers
+        raise UsageError(f"{folder} cannot be compared. {why}")
+    return Finished(name, folder, found.recipe, found.summary, found.answers, found.gallery)
 
 
-def _check_same_images(first: Path, other: Path, one: Answers, two: Answers) -> None:
+def _check_same_images(first: Finished, other: Finished) -> None:
+    one, two = first.answers, other.answers
     if (one.ids, one.classes) == (two.ids, two.classes) and (one.labels == two.labels).all():
         return
-    lists = [
-        [(id, of.classes[k]) for id, k in zip(of.ids, of.labels, strict=True)] for of in (one, two)
+    pairs = [
+        [f"{id} ({of.classes[k]})" for id, k in zip(of.ids, of.labels, strict=True)]
+        for of in (one, two)
     ]
-    why = f"{len(one.ids):,} images of {len(one.classes)} classes and {len(two.ids):,} of "
-    why += f"{len(two.classes)}"
-    for a, b in zip(*lists, strict=False):
-        if a != b:
-            why += f"; the first to differ are {a[0]} ({a[1]}) and {b[0]} ({b[1]})"
-            break
+    apart = next((f"{a} and {b}" for a, b in zip(*pairs, strict=False) if a != b), "none")
     raise UsageError(
-        f"{first} and {other} were not tested on the same images: {why}; compare runs of one test "
-        "set"
+        f"{first.folder} and {other.folder} were not tested on the same images: {len(one.ids):,} "
+        f"of {len(one.classes)} classes and {len(two.ids):,} of {len(two.classes)}, the first to "
+        f"differ {apart}; compare runs of one test set"
     )
 
 
@@ -180,18 +174,18 @@ def _names(folders: Sequence[Path]) -> tuple[str, ...]:
     return names if len(set(names)) == len(names) else tuple(map(str, folders))
 
 
-def _groups(found: Sequence[Found]) -> list[list[int]]:
-    """The runs of each setting, by number."""
-    groups: list[list[int]] = []
-    for i, run in enumerate(found):
+def _groups(found: Sequence[Finished]) -> list[list[Finished]]:
+    """The runs of each setting."""
+    groups: list[list[Finished]] = []
+    for run in found:
+        own = run.recipe.model.name == "custom"  # its recipe has no more than its class
         for group in groups:
-            other = found[group[0]]
-            own = run.recipe.model.name == "custom"  # its recipe has no more than its class
-            if not own and _data(run) == _data(other) and not _apart(run.recipe, other.recipe):
-                group.append(i)
+            same = _data(run) == _data(group[0]) and not _apart(run.recipe, group[0].recipe)
+            if same and not own:
+                group.append(run)
                 break
         else:
-            groups.append([i])
+            groups.append([run])
     return groups
 
 
@@ -201,8 +195,8 @@ def _apart(recipe: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
     return {path: pair for path, pair in changed.items() if not path.startswith(_APART)}
 
 
-def _data(run: Found) -> str:
-    return str((run.summary or {})["data"].get("fingerprint", run.run))
+def _data(run: Finished) -> object:
+    return run.summary["data"].get("fingerprint", run.folder)
 
 
 def _knobs(recipes: Sequence[Recipe]) -> dict[str, tuple[Any, ...]]:
@@ -214,18 +208,13 @@ def _knobs(recipes: Sequence[Recipe]) -> dict[str, tuple[Any, ...]]:
     return found
 
 
-def _settings(
-    names: Sequence[str], found: Sequence[Found], groups: Sequence[Sequence[int]]
-) -> tuple[Setting, ...]:
-    reached = [
-        [float(said.right.mean()) for i in group if (said := found[i].answers) is not None]
-        for group in groups
-    ]
+def _settings(groups: Sequence[Sequence[Finished]]) -> tuple[Setting, ...]:
+    reached = [[float(run.answers.right.mean()) for run in group] for group in groups]
     first = reached[0]
-    drawn = [len({found[i].recipe.seed for i in group}) == len(group) > 1 for group in groups]
+    drawn = [len({run.recipe.seed for run in group}) == len(group) > 1 for group in groups]
     return tuple(
         Setting(
-            runs=tuple(names[i] for i in group),
+            runs=tuple(run.name for run in group),
             mean=float(np.mean(values)),
             interval=_share(mean_interval(values)) if drawn[k] and len(set(values)) > 1 else None,
             difference=(
@@ -242,11 +231,12 @@ def _share(found: Interval) -> Interval:
     return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
 
 
-def _flips(name: str, here: Answers, first: Answers) -> Flips:
+def _flips(run: Finished, first: Answers) -> Flips:
+    here = run.answers
     won = here.right.astype(np.int64) - first.right  # (N,) of -1, 0, 1
     net = np.bincount(first.labels, weights=won, minlength=len(first.classes))
     return Flips(
-        run=name,
+        run=run.name,
         difference=paired_difference(first.right, here.right),
         gained=np.flatnonzero(won > 0),
         lost=np.flatnonzero(won < 0),
@@ -254,21 +244,20 @@ def _flips(name: str, here: Answers, first: Answers) -> Flips:
     )
 
 
-def _notes(
-    names: Sequence[str], found: Sequence[Found], groups: Sequence[Sequence[int]]
-) -> tuple[str, ...]:
+def _notes(found: Sequence[Finished], groups: Sequence[Sequence[Finished]]) -> tuple[str, ...]:
     notes = []
     for group in groups:
-        seeds = sorted((found[i].recipe.seed, names[i]) for i in group)
+        seeds = sorted((run.recipe.seed, run.name) for run in group)
         notes += [
             f"{one} and {other} have the same seed, so they are not two draws: no interval"
             for (seed, one), (again, other) in pairwise(seeds)
             if seed == again
         ]
+    first = found[0]
     notes += [
-        f"the data of {names[i]} is not that of {names[0]}, though the ids of its test images are"
-        for i, run in enumerate(found)
-        if _data(run) != _data(found[0])
+        f"the data of {run.name} is not that of {first.name}, though the ids of its test images are"
+        for run in found
+        if _data(run) != _data(first)
     ]
     if len(groups) > 1 and any(len(group) == 1 for group in groups):
         notes.append(

@@ -43,19 +43,19 @@ def write_flipped(found: Comparison, path: Path) -> int:
         return len(found.flipped)
     shown = flipped_pictures(found)
     title = f"Right in one run and wrong in another: {len(shown)} of {len(found.flipped):,} images"
-    figures.save(figures.flip_sheet(shown, found.names, title), path)
+    figures.save(figures.flip_sheet(shown, [run.name for run in found.runs], title), path)
     return len(shown)
 
 
 def flipped_rows(found: Comparison) -> list[list[str]]:
     """A header, then id, truth and each run's prediction."""
-    first = found.answers[0]
+    first = found.runs[0].answers
     names = first.classes
     return [
-        ["id", "truth", *found.names],
+        ["id", "truth", *(run.name for run in found.runs)],
         *(
             [first.ids[row], names[first.labels[row]]]
-            + [names[of.preds[row]] for of in found.answers]
+            + [names[run.answers.preds[row]] for run in found.runs]
             for row in found.flipped
         ),
     ]
@@ -69,20 +69,22 @@ def flipped_pictures(found: Comparison, limit: int = SHOWN) -> list[figures.Seen
     Raises:
         UsageError: no run has a gallery.
     """
-    if not any(found.galleries):
+    if not any(run.gallery for run in found.runs):
         raise UsageError(
             "none of the runs has a gallery to take pictures from; "
-            f"`resight explain {found.folders[0]}` makes one, or write a .csv"
+            f"`resight explain {found.runs[0].folder}` makes one, or write a .csv"
         )
     flipped = found.flipped
     pictures: dict[int, Any] = {}
-    for folder, gallery in zip(found.folders, found.galleries, strict=True):
-        if gallery is not None:
-            pictures |= read_tiles(folder, gallery, set(flipped.tolist()) - pictures.keys())
-    losses = np.stack([of.losses for of in found.answers])  # (runs, N)
+    for run in found.runs:
+        if run.gallery is not None:
+            missing = set(flipped.tolist()) - pictures.keys()
+            pictures |= read_tiles(run.folder, run.gallery, missing)
+    answers = [run.answers for run in found.runs]
+    losses = np.stack([of.losses for of in answers])  # (runs, N)
     apart = (losses.max(axis=0) - losses.min(axis=0))[flipped]
     chosen = [row for row in flipped[np.argsort(-apart, kind="stable")].tolist() if row in pictures]
-    first = found.answers[0]
+    first = answers[0]
     return [
         figures.Seen(
             picture=pictures[row],
@@ -90,7 +92,7 @@ def flipped_pictures(found: Comparison, limit: int = SHOWN) -> list[figures.Seen
             true=first.classes[first.labels[row]],
             said=tuple(
                 (of.classes[of.preds[row]], float(of.confidence[row]), bool(of.right[row]))
-                for of in found.answers
+                for of in answers
             ),
         )
         for row in chosen[:limit]

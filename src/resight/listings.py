@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from .errors import UsageError
-from .metrics import Interval
 from .presets import PRESETS, find_recipe, preset
 from .published import PUBLISHED
 from .recipe import KINDS, Model, Recipe
@@ -19,6 +18,7 @@ from .sources import BUILT_IN
 
 if TYPE_CHECKING:
     from .comparison import Comparison
+    from .metrics import Interval
 
 ACCURACY_OF = (
     "Published: as the project reports it, original pixels, best epoch by the test set. "
@@ -141,17 +141,18 @@ def comparison_text(found: "Comparison") -> str:
     setting_of = {run: k for k, of in enumerate(found.settings, start=1) for run in of.runs}
     columns = ("setting", "seed", "test accuracy", "loss", "val accuracy", "epochs", "training")
     table = _table("run", *columns)
-    for name, seed, of in zip(found.names, found.seeds, found.summaries, strict=True):
-        test, held_out = of["test"], of["validation"]
+    for run in found.runs:
+        test, held_out = run.summary["test"], run.summary["validation"]
+        a = test["accuracy"]
         table.add_row(
-            name,
-            str(setting_of[name]),
-            str(seed),
-            f"{100 * test['accuracy']['value']:.2f} % ({_ends(Interval(**test['accuracy']))})",
+            run.name,
+            str(setting_of[run.name]),
+            str(run.recipe.seed),
+            f"{100 * a['value']:.2f} % ({_ends(a['low'], a['high'])})",
             f"{test['loss']:.3f}",
             f"{100 * held_out['accuracy']['value']:.2f} %" if held_out else "-",
-            str(of["epochs"]),
-            f"{of['train_secs']:,.0f} s",
+            str(run.summary["epochs"]),
+            f"{run.summary['train_secs']:,.0f} s",
         )
     parts = [_text(table)]
     if found.knobs:
@@ -163,19 +164,20 @@ def comparison_text(found: "Comparison") -> str:
     for k, setting in enumerate(found.settings, start=1):
         if len(setting.runs) > 1:
             over = f"mean of {len(setting.runs)} runs {100 * setting.mean:.2f} %"
-            ends = f" ({_ends(setting.interval)})" if setting.interval else ""
-            said.append(f"setting {k}: {over}{ends}")
+            ends = setting.interval
+            over += f" ({_ends(ends.low, ends.high)})" if ends else ""
+            said.append(f"setting {k}: {over}")
         if setting.difference is not None:
             said.append(f"setting {k} against 1: {_points(setting.difference)}, over seeds")
     for flip in found.flips:
         changed = sorted(flip.by_class.items(), key=lambda item: -abs(item[1]))[:3]
         most = ", ".join(f"{name} {net:+d}" for name, net in changed if net)
         said.append(
-            f"{flip.run} against {found.names[0]}: {_points(flip.difference)}, over images; "
+            f"{flip.run} against {found.runs[0].name}: {_points(flip.difference)}, over images; "
             f"{len(flip.gained):,} gained, {len(flip.lost):,} lost{f'; {most}' if most else ''}"
         )
     parts.append("\n".join(said))
-    images = len(found.answers[0].ids)
+    images = len(found.runs[0].answers.ids)
     parts.append(
         "\n".join(
             [
@@ -254,12 +256,12 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _points(difference: Interval) -> str:
-    return f"{100 * difference.value:+.2f} points ({_ends(difference, '+')})"
+def _points(found: "Interval") -> str:
+    return f"{100 * found.value:+.2f} points ({_ends(found.low, found.high, '+')})"
 
 
-def _ends(found: Interval, sign: str = "") -> str:
-    return f"{100 * found.low:{sign}.2f} to {100 * found.high:{sign}.2f}"
+def _ends(low: float, high: float, sign: str = "") -> str:
+    return f"{100 * low:{sign}.2f} to {100 * high:{sign}.2f}"
 
 
 def _numbers(values: Sequence[float]) -> str:
