@@ -13,6 +13,7 @@ from torch import nn
 
 import resight
 from resight.cli import app, main
+from resight.diagnosis import CHECKS
 from resight.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
@@ -88,6 +89,18 @@ def test_the_python_examples_run(
         exec(compile(block, page.name, "exec"), names)
     assert isinstance(names["run"], resight.Run)
     assert capsys.readouterr().out
+
+
+def test_the_doctor_says_what_the_docs_say(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = blocks(ROOT / "docs" / "doctor.md", "python")
+    (said,) = blocks(ROOT / "docs" / "doctor.md", "text")
+    exec(compile(code, "doctor.md", "exec"), {})
+    assert capsys.readouterr().out == said
+
+
+def test_every_check_of_the_doctor_is_documented() -> None:
+    text = (ROOT / "docs" / "doctor.md").read_text()
+    assert re.findall(r"^\| (\w[\w ]*) \|", text, re.MULTILINE)[1:] == [*CHECKS, "augment"]
 
 
 @pytest.mark.usefixtures("folder")

@@ -24,18 +24,18 @@ LAYERS = [
         "records",
         "metrics",
     }
-    | {"mistakes", "published", "sources", "lr_rules", "lr_verdict", "area_means"},
+    | {"findings", "mistakes", "published", "sources", "lr_rules", "lr_verdict", "area_means"},
     {"datasets", "augment", "batches", "networks", "schedules", "optimizers", "muon"}
     | {"lr_scheduler"},
     {"evaluation", "evidence", "neighbours", "train_state", "training", "lr_range", "give_back"}
-    | {"cam", "settle"},
+    | {"cam", "settle", "diagnosis"},
     {"preparation", "environment", "run_folder", "figures", "artefacts", "run_explanation"}
     | {"gallery", "html_report"},
     {"experiment", "explanation", "trained", "look", "listings", "progress", "costs"}
     | {"schedule_view", "sketch", "rate_finder", "rate_view", "notebook", "reproduction"}
-    | {"comparison", "flipped"},
+    | {"comparison", "flipped", "checkup", "run_checks"},
     {"cli_explain", "cli_lr", "cli_report", "cli_options", "cli_runs", "cli_lists"}
-    | {"cli", "cli_reproduce", "__main__", "__init__"},
+    | {"cli", "cli_doctor", "cli_reproduce", "__main__", "__init__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 

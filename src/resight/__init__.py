@@ -16,12 +16,15 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .cam import Heatmaps, faithfulness, heatmaps
+    from .checkup import doctor
     from .comparison import Comparison, compare
     from .datasets import Dataset, Split, Statistics
     from .datasets import load as data
+    from .diagnosis import diagnose
     from .errors import Diverged, ResightError, UsageError
     from .experiment import Run, demo, resume, train
     from .explanation import explain
+    from .findings import Diagnosis, Finding
     from .html_report import build as report
     from .lr_range import lr_range_test
     from .lr_rules import LRCurve
@@ -40,7 +43,9 @@ if TYPE_CHECKING:
 _HOME = {
     "Comparison": "comparison",
     "Dataset": "datasets",
+    "Diagnosis": "findings",
     "Diverged": "errors",
+    "Finding": "findings",
     "Heatmaps": "cam",
     "History": "records",
     "LRCurve": "lr_rules",
@@ -56,6 +61,8 @@ _HOME = {
     "compare": "comparison",
     "data": "datasets:load",
     "demo": "experiment",
+    "diagnose": "diagnosis",
+    "doctor": "checkup",
     "evaluate": "trained",
     "explain": "explanation",
     "faithfulness": "cam",
@@ -84,7 +91,9 @@ _HOME = {
 __all__ = [
     "Comparison",
     "Dataset",
+    "Diagnosis",
     "Diverged",
+    "Finding",
     "Heatmaps",
     "History",
     "LRCurve",
@@ -101,6 +110,8 @@ __all__ = [
     "compare",
     "data",
     "demo",
+    "diagnose",
+    "doctor",
     "evaluate",
     "explain",
     "faithfulness",

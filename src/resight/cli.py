@@ -12,7 +12,16 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter
 
-from . import __version__, cli_explain, cli_lists, cli_lr, cli_report, cli_reproduce, cli_runs
+from . import (
+    __version__,
+    cli_doctor,
+    cli_explain,
+    cli_lists,
+    cli_lr,
+    cli_report,
+    cli_reproduce,
+    cli_runs,
+)
 from .errors import ResightError, UsageError
 
 app = App(
@@ -36,6 +45,7 @@ for command in (
     cli_lists.data,
     cli_lists.schedule,
     cli_lr.lr_find,
+    cli_doctor.doctor,
     cli_reproduce.reproduce,
     cli_runs.demo,
 ):

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from .cli_options import Device, Find, Setting, Show, progress
+from .cli_options import Device, Find, Setting, Show, asked, progress
 
 
 def lr_find(
@@ -48,14 +48,7 @@ def lr_find(
     out
         Draw a figure: a .png or .svg file.
     """
-    from .presets import find_recipe
-    from .recipe_text import nested, overlay, with_overrides
-    from .sources import find_source
-
-    flags = {"data.source": data, "data.skip_unreadable": find.skip_unreadable or None}
-    given = nested((path, value) for path, value in flags.items() if value is not None)
-    asked = with_overrides(overlay(find_recipe(recipe), given, origin="flags"), set_ or [])
-    find_source(asked.data.source)
+    changed = asked(recipe, data, set_, find)
 
     from . import figures, rate_finder  # torch: only now that the request makes sense
     from .rate_view import curve_text
@@ -72,14 +65,14 @@ def lr_find(
     )
     with progress(show) as watch:
         curve = rate_finder.lr_find(
-            asked, device=device, offline=find.offline, ladder=ladder, watch=watch
+            changed, device=device, offline=find.offline, ladder=ladder, watch=watch
         )
     if out is not None:
         figures.save(figures.lr_curve(curve), out)
     if show.json:
-        print(json.dumps({"recipe": asked.name, "figure": out and str(out), **curve.to_dict()}))
+        print(json.dumps({"recipe": changed.name, "figure": out and str(out), **curve.to_dict()}))
     else:
-        print(curve_text(asked, curve))
+        print(curve_text(changed, curve))
         if out is not None:
             print(f"figure     {out}")
     return 0 if curve.verdict.ok else 1

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .experiment import Run
     from .preparation import Watch
     from .progress import ProgressLines
+    from .recipe import Recipe
 
 
 @Parameter(name="*")
@@ -51,6 +52,19 @@ def progress(show: Show) -> "ProgressLines | nullcontext[Watch]":
     from .progress import ProgressLines
 
     return ProgressLines(Console(stderr=True))
+
+
+def asked(name: str, data: str | None, set_: list[str] | None, find: Find) -> "Recipe":
+    """The recipe with what the flags change; what they name is there."""
+    from .presets import find_recipe
+    from .recipe_text import nested, overlay, with_overrides
+    from .sources import find_source
+
+    flags = {"data.source": data, "data.skip_unreadable": find.skip_unreadable or None}
+    given = nested((path, value) for path, value in flags.items() if value is not None)
+    recipe = with_overrides(overlay(find_recipe(name), given, origin="flags"), set_ or [])
+    find_source(recipe.data.source)
+    return recipe
 
 
 def report(run: "Run", show: Show) -> int:

@@ -84,7 +84,7 @@ def lr_range_test(
     modules = [m for m in (model, loss_fn) if isinstance(m, nn.Module)]
     trial = _Trial(model, optimizer, loss_fn, torch.device(device), dtype)
     with given_back(optimizer, *modules), places_kept(batches, val_batches), torch.enable_grad():
-        _seed(seed, trial.device)
+        seed_all(seed, trial.device)
         losses, stopped = trial.climb(
             lrs,
             _restarted(batches),
@@ -277,7 +277,8 @@ def _restarted(batches: Iterable[Any]) -> Iterator[Any]:
             )
 
 
-def _seed(seed: int, device: torch.device) -> None:
+def seed_all(seed: int, device: torch.device) -> None:
+    """The generators that training may draw from: Python's, NumPy's and torch's."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - the user's augmentation may draw from it
     _seed_torch(seed, device)

@@ -70,3 +70,9 @@ def find_source(source: str) -> str | Path:
         near = [str(path.parent / name) for name in siblings]
     hint = f"did you mean {near[0]}?" if near else f"built in are {', '.join(BUILT_IN)}"
     raise UsageError(f"data {source!r} is neither a built-in name nor a path that exists; {hint}")
+
+
+def is_run(what: str) -> bool:
+    """Whether it means a run folder and not a recipe: a folder that holds one, or any path."""
+    path = Path(what)
+    return path.suffix != ".toml" and (len(path.parts) > 1 or (path / "recipe.toml").exists())

@@ -1,0 +1,191 @@
+"""The doctor: what is wrong, or may be, with a recipe on its data, or with a run.
+
+`diagnosis.diagnose` does it for anyone's own PyTorch objects.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from . import run_checks
+from .augment import augment, normalise
+from .batches import step_generator
+from .datasets import Dataset
+from .diagnosis import CHECKS, measure
+from .diagnosis.data import CHECKS as DATA_CHECKS
+from .diagnosis.data import DataPatient
+from .evaluation import in_layout
+from .evidence import usual_layers
+from .findings import Diagnosis, Finding, LeftOut, examine
+from .give_back import given_back
+from .html_report.reading import read_run
+from .metrics import wilson
+from .networks import layer_table
+from .preparation import Beginning, Watch, begin
+from .presets import find_recipe
+from .recipe import Augment, Plateau, Recipe
+from .schedules import steps_per_epoch
+from .sources import is_run
+
+LOOKED_AT = 256  # images that augmentation and the network are tried on
+_OF_MODEL = ("outputs", "start", "gradients", "dropout", "evaluation", "decay")
+
+
+def doctor(
+    what: str | Path | Recipe,
+    *,
+    data: Dataset | str | Path | None = None,
+    device: str = "auto",
+    offline: bool = False,
+    watch: Watch | None = None,
+) -> Diagnosis:
+    """Look for what is wrong with a run, or with a recipe and its data before any training.
+
+    Args:
+        what: a run folder, which is judged by what lies in it; or a recipe, the name of one, or
+            its .toml file, whose data is read and whose network sees one batch.
+        data: in place of the recipe's.
+
+    Raises:
+        UsageError: it is neither, or recipe, data and device do not fit each other.
+    """
+    if not isinstance(what, Recipe) and is_run(str(what)):
+        return examine(read_run(Path(what)), run_checks.CHECKS)
+    recipe = what if isinstance(what, Recipe) else find_recipe(str(what))
+    watch = watch or (lambda event: None)
+    begun = begin(recipe, data=data, model=None, device=device, offline=offline, watch=watch)
+    return (
+        examine(DataPatient(begun.dataset), DATA_CHECKS)
+        + examine(begun, RECIPE_CHECKS)
+        + _examine_model(begun)
+    )
+
+
+def augmentation(begun: Beginning) -> Iterator[Finding]:
+    """Every augmentation changes images of this data."""
+    train, stats = begun.splits.train, begun.splits.stats
+    rows = torch.linspace(0, len(train) - 1, min(LOOKED_AT, len(train))).long()
+    rows = rows.to(train.images.device)
+    images = train.images[rows]
+    before = normalise(images, stats)
+    for kind, spec in begun.recipe.augment:
+        if spec is None:
+            continue
+        changed = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        for epoch in range(8):
+            after = augment(
+                images,
+                Augment(**{kind: spec}),
+                stats,
+                rows=rows,
+                epoch=epoch,
+                seed=begun.recipe.seed,
+                generator=step_generator(begun.recipe.seed, epoch, 0, images.device),
+            )
+            changed |= (after != before).flatten(1).any(dim=1)
+        if int(changed.sum()) < 0.05 * len(images):
+            yield Finding(
+                "augmentation",
+                "fault",
+                f"augment.{kind} changes {int(changed.sum())} of {len(images)} images in 8 draws",
+                f"set augment.{kind}=none, or other limits",
+            )
+
+
+def validation(begun: Beginning) -> Iterator[Finding]:
+    """Enough images are held out to choose an epoch by."""
+    val = begun.splits.val
+    if val is None:
+        raise LeftOut("nothing is held out")
+    width = wilson(round(0.9 * len(val)), len(val))
+    half = (width.high - width.low) / 2
+    if half > 0.03:
+        yield Finding(
+            "validation images",
+            "doubt",
+            f"{len(val)} images are held out, by which 90 % is known to {100 * half:.0f} points: "
+            "the best epoch is partly luck",
+            "hold more out by data.val_fraction, or take the last epoch of a cycle: "
+            "data.val_fraction=none training.select=last",
+        )
+
+
+def steps(begun: Beginning) -> Iterator[Finding]:
+    """There are steps enough for the schedule, and images enough in each part of a batch."""
+    recipe, train = begun.recipe, begun.splits.train
+    schedule, size = recipe.schedule, recipe.training.batch_size
+    each = steps_per_epoch(len(train), size)
+    if each * schedule.epochs < 100:
+        yield Finding(
+            "steps",
+            "doubt",
+            f"{len(train):,} images in batches of {size} for {schedule.epochs} epochs are "
+            f"{each * schedule.epochs} steps in all",
+            "more epochs, or a smaller training.batch_size",
+        )
+    if isinstance(schedule, Plateau) and schedule.patience + 2 >= schedule.epochs:
+        yield Finding(
+            "steps",
+            "fault",
+            f"the rate cannot fall within {schedule.epochs} epochs: patience is "
+            f"{schedule.patience}",
+            "set schedule.patience lower, or train for longer",
+        )
+    size = min(size, len(train))
+    parts = recipe.training.parts(size, train.images.device.type)
+    norm = getattr(recipe.model, "norm", "batch")
+    if norm == "batch" and size // parts < 8:
+        yield Finding(
+            "steps",
+            "doubt",
+            f"batch norm measures {size // parts} images at a time",
+            "give it 16 or more: training.batch_size and training.micro_batch",
+        )
+
+
+def heat_maps(begun: Beginning) -> Iterator[Finding]:
+    """The last layer that heat maps are made of has 5 x 5 cells, enough to say where."""
+    model = begun.state.model
+    _, channels, height, width = begun.dataset.train.images.shape
+    shape = (channels, height, width)
+    layers = begun.recipe.explain.layers or usual_layers(model, shape)
+    sizes = {row.path: row.map_size for row in layer_table(model, shape)}
+    last = sizes.get(layers[-1]) if layers else None
+    if not layers or (last and min(last) < 5):
+        map_px = f"{layers[-1]} has a map of {last[0]} x {last[1]} cells" if last else "no map"
+        yield Finding(
+            "heat maps",
+            "doubt",
+            f"{map_px} for images of {height} px: too few to say where",
+            "trust earlier layers more, or keep maps larger: model.last_stage_stride=1 for "
+            "resnet18, or data.image_size",
+        )
+
+
+RECIPE_CHECKS: dict[str, Callable[[Beginning], Iterator[Finding]]] = {
+    "augmentation": augmentation,
+    "validation images": validation,
+    "steps": steps,
+    "heat maps": heat_maps,
+}
+
+
+def _examine_model(begun: Beginning) -> Diagnosis:
+    """The recipe's network on one batch, as `diagnose` looks at anyone's."""
+    state, splits = begun.state, begun.splits
+    rows = torch.linspace(0, len(splits.train) - 1, min(LOOKED_AT, len(splits.train))).long()
+    part = splits.train.select(rows)
+    images = in_layout(normalise(part.images, splits.stats), begun.recipe.training)
+    with given_back(state.optimizer, state.model):
+        patient = measure(
+            state.model,
+            state.optimizer,
+            F.cross_entropy,
+            [(images, part.labels)],
+            scheduler=None,
+            steps=None,
+            val_batches=None,
+        )
+        return examine(patient, {name: CHECKS[name] for name in _OF_MODEL})

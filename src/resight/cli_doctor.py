@@ -1,0 +1,49 @@
+"""The command that looks for what is wrong."""
+
+import json
+
+from .cli_options import Device, Find, Setting, Show, asked, progress
+from .errors import UsageError
+
+
+def doctor(
+    what: str,
+    /,
+    *,
+    data: str | None = None,
+    set_: Setting = None,
+    device: Device = "auto",
+    find: Find = Find(),
+    show: Show = Show(),
+) -> int:
+    """Look for faults that train without complaint: in a recipe and its data, or in a run.
+
+    Ends with exit code 1 where there is a fault; a doubt may be as intended.
+
+    Parameters
+    ----------
+    what
+        A run folder; or a recipe's name or .toml file, tried on its data before any training.
+    data
+        A name (see `resight data`) or a path, in place of the recipe's.
+    """
+    from .sources import is_run
+
+    if is_run(what):
+        if data or set_:
+            raise UsageError(
+                f"{what} is a run, which is judged by its folder: leave out --data and --set, or "
+                "name a recipe"
+            )
+        from .checkup import doctor as examined
+
+        found = examined(what)
+    else:
+        recipe = asked(what, data, set_, find)
+
+        from .checkup import doctor as examined  # torch: only now that the request makes sense
+
+        with progress(show) as watch:
+            found = examined(recipe, device=device, offline=find.offline, watch=watch)
+    print(json.dumps(found.to_dict()) if show.json else found)
+    return 1 if found.faults else 0

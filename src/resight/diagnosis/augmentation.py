@@ -1,0 +1,64 @@
+"""Does augmentation change images, each by a draw of its own?"""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from ..findings import Finding, LeftOut
+
+Transform = Callable[[Tensor], Tensor]
+DRAWS = 8  # so that a flip by one draw for the whole batch shows, but for once in 128
+
+
+def transform(change: Transform, images: Tensor, name: str) -> Iterator[Finding]:
+    """Of one transform, images (N, ...) -> images (N, ...)."""
+    before = images.clone()
+    after = [change(images) for _ in range(DRAWS)]
+    if not torch.equal(images, before):
+        yield Finding(
+            name,
+            "fault",
+            "it changes the images that it is given, so changes add up over epochs",
+            "work on images.clone()",
+        )
+        images.copy_(before)
+        return
+    if any(len(out) != len(images) for out in after):
+        raise LeftOut("needs as many images back as it is given")
+    if all(out.shape == images.shape and torch.equal(out.to(images), images) for out in after):
+        yield Finding(
+            name,
+            "fault",
+            f"it changes none of {len(images)} images in {DRAWS} draws",
+            "use what it returns; look at its probability and its sizes",
+        )
+        return
+    if len(images) < 8:
+        raise LeftOut("needs 8 images to see whether draws differ")
+    copies = images[:1].expand(len(images), *images.shape[1:]).clone()
+    drawn = [change(copies) for _ in range(DRAWS)]
+    if all(bool((out == out[:1]).all()) for out in drawn) and not all(
+        torch.equal(out, drawn[0]) for out in drawn
+    ):
+        yield Finding(
+            name,
+            "fault",
+            "all images of a batch are changed alike: one draw for the whole batch",
+            "draw for each image, or transform image by image",
+        )
+    elif all(torch.equal(out, after[0]) for out in after):
+        yield Finding(
+            name,
+            "doubt",
+            f"{DRAWS} calls change the images in the same way: it is seeded, or leaves nothing to "
+            "chance",
+            "draw anew at every call",
+        )
+
+
+def named_transforms(augment: Transform | Mapping[str, Transform]) -> dict[str, Transform]:
+    """Each under a name for the list of checks."""
+    if isinstance(augment, Mapping):
+        return {f"augment {name}": change for name, change in augment.items()}
+    return {"augment": augment}

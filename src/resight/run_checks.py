@@ -1,0 +1,175 @@
+"""What a run's folder says of how it went, and what to do about it."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from .findings import Finding, LeftOut
+from .html_report.reading import Answers, Found
+from .recipe import Constant, MultiStep, Plateau
+from .records import EpochRow
+
+
+def finished(run: Found) -> Iterator[Finding]:
+    """It came to its end, and its files can be read."""
+    if run.summary is None or not run.summary["test"]:
+        yield Finding(
+            "finished",
+            "doubt",
+            f"it stopped after {len(run.history)} of {run.recipe.schedule.epochs} epochs",
+            f"go on with resight resume {run.run}",
+        )
+    for line in run.missing:
+        if "damaged" in line:
+            yield Finding("finished", "fault", line, "take the file from a copy of the run")
+
+
+def learned(run: Found) -> Iterator[Finding]:
+    """The training loss fell below that of guessing."""
+    rows, chance = _rows(run), _chance(run)
+    lowest = min(row.train_loss for row in rows)
+    if lowest > 0.95 * chance:
+        yield Finding(
+            "learned",
+            "fault",
+            f"in {len(rows)} epochs the training loss came to {lowest:.3g}, where guessing has "
+            f"{chance:.3g}",
+            "look for a lower rate or a longer warm-up with resight lr-find, and at the data with "
+            "resight doctor RECIPE --data",
+        )
+
+
+def long_enough(run: Found) -> Iterator[Finding]:
+    """The rate has fallen, and validation stands still."""
+    rows, schedule = _rows(run), run.recipe.schedule
+    if not isinstance(schedule, Plateau | Constant | MultiStep):
+        raise LeftOut("a cycle is as long as it is")
+    if isinstance(schedule, Plateau) and rows[-1].lr == rows[0].lr:
+        yield Finding(
+            "long enough",
+            "doubt",
+            f"the plateau never came: the rate was {rows[0].lr:g} for all of {len(rows)} epochs",
+            "train for longer, or with less patience",
+        )
+    losses = _validation(rows)
+    if len(rows) > 2 and losses.argmin() == len(rows) - 1:
+        yield Finding(
+            "long enough",
+            "doubt",
+            f"validation loss was lowest in the last of {len(rows)} epochs: it was still learning",
+            "train for longer",
+        )
+
+
+def overfitted(run: Found) -> Iterator[Finding]:
+    """Validation keeps up with training."""
+    rows = _rows(run)
+    losses = _validation(rows)
+    best = int(losses.argmin())
+    if losses[-1] > 1.1 * losses[best]:
+        yield Finding(
+            "overfitted",
+            "doubt",
+            f"validation loss climbs from {losses[best]:.3g} after epoch {rows[best].epoch} to "
+            f"{losses[-1]:.3g} at the end: answers get surer without getting better",
+            "more augmentation, weight decay or label smoothing; or training.select=val_loss",
+        )
+    last = rows[-1]
+    gap = last.train_accuracy - (last.val_accuracy or 0.0)
+    if gap > 0.1:
+        yield Finding(
+            "overfitted",
+            "doubt",
+            f"it ends with {last.train_accuracy:.1%} of its augmented training images right, and "
+            f"{last.val_accuracy:.1%} of those held out",
+            "more augmentation, or more images",
+        )
+
+
+def rate(run: Found) -> Iterator[Finding]:
+    """The range test can be trusted, and the rate is what it says."""
+    curve = run.lr_curve
+    if curve is None:
+        raise LeftOut("there is no range test; --find-lr makes one")
+    holds = isinstance(run.recipe.schedule, Plateau | Constant | MultiStep)
+    said, used = curve.constant if holds else curve.peak, run.recipe.optimizer.lr
+    for reason in curve.verdict.reasons:
+        yield Finding("rate", "doubt", f"of its range test: {reason}", "test again")
+    if curve.verdict.ok and said and not said / 5 <= used <= said * 5:
+        yield Finding(
+            "rate",
+            "doubt",
+            f"its rate is {used:g}, and its range test says {said:.2g}",
+            f"try --lr {said:.2g} beside it, and compare",
+        )
+
+
+def every_class(run: Found) -> Iterator[Finding]:
+    """No class is passed over."""
+    answers = _answers(run)
+    counts = np.bincount(answers.preds, minlength=len(answers.classes))
+    there = np.bincount(answers.labels, minlength=len(answers.classes)) > 0
+    if never := [answers.classes[k] for k in np.flatnonzero((counts == 0) & there)]:
+        yield Finding(
+            "every class",
+            "fault",
+            f"{len(never)} of {len(answers.classes)} classes are never predicted: "
+            f"{', '.join(never[:5])}",
+            "see that they have training images, and train for longer",
+        )
+
+
+def held_out_alike(run: Found) -> Iterator[Finding]:
+    """Validation and test agree, as far as chance lets them."""
+    test, held_out = (run.summary or {}).get("test"), (run.summary or {}).get("validation")
+    if not test or not held_out:
+        raise LeftOut("needs a validation and a test accuracy")
+    a, b = held_out["accuracy"], test["accuracy"]
+    deviation = math.sqrt(sum(x["value"] * (1 - x["value"]) / x["n"] for x in (a, b)))
+    if abs(a["value"] - b["value"]) > 4 * deviation + 0.005:
+        yield Finding(
+            "held-out alike",
+            "doubt",
+            f"validation accuracy is {a['value']:.2%} and test accuracy {b['value']:.2%}, further "
+            "apart than by chance",
+            "images that are held out may have copies in training, or test images be of another "
+            "kind: resight doctor RECIPE --data",
+        )
+
+
+def _rows(run: Found) -> tuple[EpochRow, ...]:
+    if not run.history:
+        raise LeftOut("no epoch was finished")
+    return run.history
+
+
+def _validation(rows: tuple[EpochRow, ...]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    losses = [row.val_loss for row in rows if row.val_loss is not None]
+    if len(losses) < len(rows):
+        raise LeftOut("nothing was held out")
+    return np.array(losses)
+
+
+def _answers(run: Found) -> Answers:
+    if run.answers is None:
+        raise LeftOut("the test set was not read")
+    return run.answers
+
+
+def _chance(run: Found) -> float:
+    test = (run.summary or {}).get("test")
+    if not test:
+        raise LeftOut("needs a result, for the number of classes")
+    return math.log(len(test["per_class"]))
+
+
+CHECKS: dict[str, Callable[[Found], Iterator[Finding]]] = {
+    "finished": finished,
+    "learned": learned,
+    "long enough": long_enough,
+    "overfitted": overfitted,
+    "rate": rate,
+    "every class": every_class,
+    "held-out alike": held_out_alike,
+}

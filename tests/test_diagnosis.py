@@ -1,0 +1,511 @@
+"""One fault at a time, planted in objects that are well: the check of that name finds it, alone."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import resight
+from resight.diagnosis import CHECKS
+from resight.errors import UsageError
+
+CLASSES = 10
+
+
+class Net(nn.Module):
+    """Whatever a small network for images has, and places to plant a fault."""
+
+    def __init__(self, *, dropout: float = 0.15, tracked: bool = True) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, bias=False)
+        self.norm = nn.BatchNorm2d(8, track_running_stats=tracked)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits(self.dropout(self.pooled(images)))
+
+    def pooled(self, images: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv(images))).mean(dim=(2, 3))
+
+    def logits(self, features: Tensor) -> Tensor:
+        found: Tensor = self.head(features)
+        return found
+
+
+def pictures(n: int = 256, seed: int = 0) -> TensorDataset:
+    generator = torch.Generator().manual_seed(seed)
+    return TensorDataset(torch.randn(n, 3, 8, 8, generator=generator), torch.arange(n) % CLASSES)
+
+
+def flip(images: Tensor) -> Tensor:
+    """Each image by a coin of its own."""
+    coins = torch.rand(len(images)) < 0.5
+    return torch.where(coins[:, None, None, None], images.flip(-1), images)
+
+
+@dataclass
+class Case:
+    """Objects that are well; a test changes some of them."""
+
+    model: nn.Module = field(default_factory=Net)
+    optimizer: Any = None
+    loss_fn: Any = F.cross_entropy
+    batches: Any = None
+    scheduler: Any = None
+    steps: int | None = 100
+    val_batches: Any = None
+    augment: Any = flip
+
+    def diagnose(self) -> resight.Diagnosis:
+        torch.manual_seed(3)
+        optimizer = self.optimizer or sgd(self.model)
+        return resight.diagnose(
+            self.model,
+            optimizer,
+            self.loss_fn,
+            self.batches or DataLoader(pictures(), batch_size=64, shuffle=True),
+            scheduler=self.scheduler or one_cycle(optimizer),
+            steps=self.steps,
+            val_batches=self.val_batches or DataLoader(pictures(70, seed=1), batch_size=32),
+            augment=self.augment,
+        )
+
+
+def sgd(model: nn.Module, **knobs: float) -> torch.optim.SGD:
+    return torch.optim.SGD(model.parameters(), **{"lr": 0.1, "momentum": 0.9, **knobs})
+
+
+def one_cycle(optimizer: Any, steps: int = 100) -> torch.optim.lr_scheduler.OneCycleLR:
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=steps)
+
+
+def test_what_is_well_has_no_findings() -> None:
+    found = Case().diagnose()
+    assert found.findings == ()
+    assert found.well == (*CHECKS, "augment")
+    assert not found.left_out
+
+
+def test_what_was_not_given_is_left_out_and_said() -> None:
+    model = Net()
+    found = resight.diagnose(model, sgd(model), F.cross_entropy, [pictures(64).tensors])
+    assert found.findings == ()
+    assert found.left_out == {
+        "scheduler": "needs scheduler=",
+        "schedule length": "needs scheduler= and steps=, how often scheduler.step() will be called",
+        "validation": "needs val_batches=",
+        "augment": "needs augment=",
+    }
+
+
+# --- one fault each -------------------------------------------------------------------------
+
+
+def of_another_model() -> Case:
+    return Case(optimizer=sgd(Net()))
+
+
+def head_left_out() -> Case:
+    model = Net()
+    return Case(model, torch.optim.SGD([*model.conv.parameters(), *model.norm.parameters()], 0.1))
+
+
+def scheduler_of_a_replaced_optimizer() -> Case:
+    model = Net()
+    return Case(model, sgd(model), scheduler=one_cycle(sgd(model)))
+
+
+def one_cycle_counted_in_epochs() -> Case:
+    model = Net()
+    optimizer = sgd(model)
+    return Case(model, optimizer, scheduler=one_cycle(optimizer, steps=5))
+
+
+def cosine_far_too_long() -> Case:
+    model = Net()
+    optimizer = sgd(model)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=1000)
+    return Case(model, optimizer, scheduler=cosine)
+
+
+def after_a_step() -> Case:
+    model = Net()
+    optimizer = sgd(model)
+    model(torch.randn(4, 3, 8, 8)).sum().backward()
+    optimizer.step()
+    return Case(model, optimizer)
+
+
+def scheduler_under_way() -> Case:
+    model = Net()
+    optimizer = sgd(model)
+    scheduler = one_cycle(optimizer)
+    optimizer.step()  # of no gradient: it has no state
+    scheduler.step()
+    return Case(model, optimizer, scheduler=scheduler)
+
+
+def decay_of_norms() -> Case:
+    model = Net()
+    return Case(model, sgd(model, weight_decay=5e-4))
+
+
+def coupled_decay() -> Case:
+    model = Net()
+    weights = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": weights, "weight_decay": 1e-2}, {"params": others}]
+    return Case(model, torch.optim.Adam(groups, lr=1e-3))
+
+
+def sorted_by_class() -> Case:
+    images, labels = pictures().tensors
+    rows = labels.argsort(stable=True)
+    return Case(batches=list(zip(images[rows].split(20), labels[rows].split(20), strict=True)))
+
+
+def never_shuffled() -> Case:
+    return Case(batches=DataLoader(pictures(), batch_size=64))
+
+
+def _of(images: Tensor) -> Case:
+    return Case(batches=[(images, torch.arange(len(images)) % CLASSES)])
+
+
+def as_stored() -> Case:
+    return _of(torch.randint(0, 256, (64, 3, 8, 8), dtype=torch.uint8).float())
+
+
+def by_others_statistics() -> Case:
+    """What the widely copied deviations of CIFAR-10 make of its images."""
+    scale = torch.tensor([0.2470 / 0.2023, 0.2435 / 0.1994, 0.2616 / 0.2010])
+    return _of(torch.randn(64, 3, 8, 8) * scale[:, None, None])
+
+
+def never_normalised() -> Case:
+    return _of(torch.rand(64, 3, 8, 8))
+
+
+def cutout_in_pixels() -> Case:
+    images = torch.randn(64, 3, 8, 8)
+    images[:, :, 2:4, 2:4] = 127.5
+    return _of(images)
+
+
+def grey_in_three_channels() -> Case:
+    images = torch.randn(64, 3, 8, 8)
+    images[:, 1] = 0
+    return _of(images)
+
+
+def one_image_again() -> Case:
+    return _of(torch.randn(4, 3, 8, 8).repeat(16, 1, 1, 1))
+
+
+def a_blank_image() -> Case:
+    images = torch.randn(64, 3, 8, 8)
+    images[5] = 0.3
+    return _of(images)
+
+
+def validation_is_training() -> Case:
+    data = pictures()
+    shuffled = DataLoader(data, batch_size=64, shuffle=True)
+    return Case(batches=shuffled, val_batches=DataLoader(data, batch_size=64))
+
+
+def validation_without_its_end() -> Case:
+    return Case(val_batches=DataLoader(pictures(70, seed=1), batch_size=32, drop_last=True))
+
+
+class Augmented(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
+    def __init__(self) -> None:
+        self.data = pictures(70, seed=1)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+        image, label = self.data[row]
+        return flip(image[None])[0], label
+
+
+def validation_augmented() -> Case:
+    return Case(val_batches=DataLoader(Augmented(), batch_size=32))
+
+
+def blind() -> Case:
+    class Blind(Net):
+        def pooled(self, images: Tensor) -> Tensor:
+            return super().pooled(images).mean(dim=0, keepdim=True).expand(len(images), -1)
+
+    return Case(Blind(dropout=0.0))
+
+
+class WithSoftmax(Net):
+    def logits(self, features: Tensor) -> Tensor:
+        return super().logits(features).softmax(dim=1)
+
+
+class WithLogSoftmax(Net):
+    def logits(self, features: Tensor) -> Tensor:
+        return super().logits(features).log_softmax(dim=1)
+
+
+def softmax_before_cross_entropy() -> Case:
+    return Case(WithSoftmax())
+
+
+def two_log_softmaxes() -> Case:
+    return Case(WithLogSoftmax())
+
+
+def likelihood_of_logits() -> Case:
+    return Case(loss_fn=F.nll_loss)
+
+
+def averaged_twice() -> Case:
+    return Case(loss_fn=lambda outputs, labels: F.cross_entropy(outputs, labels) / len(labels))
+
+
+def summed() -> Case:
+    return Case(loss_fn=nn.CrossEntropyLoss(reduction="sum"))
+
+
+def without_labels() -> Case:
+    return Case(loss_fn=lambda outputs, labels: outputs.square().mean())
+
+
+def wrong_and_sure() -> Case:
+    model = Net()
+    with torch.no_grad():
+        model.head.weight *= 200
+    return Case(model)
+
+
+def trained_before() -> Case:
+    """Without traces but its loss: no batch norm, a new optimizer."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, CLASSES))
+    images, labels = pictures().tensors
+    trainer = torch.optim.Adam(model.parameters(), lr=0.1)
+    for _ in range(30):
+        trainer.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        trainer.step()
+    return Case(model)
+
+
+def forgotten_layer() -> Case:
+    model = Net()
+    model.extra = nn.Linear(3, 3)
+    return Case(model)
+
+
+def detached() -> Case:
+    return Case(loss_fn=lambda outputs, labels: F.cross_entropy(outputs.detach(), labels))
+
+
+def idle_dropout() -> Case:
+    class Idle(Net):
+        def forward(self, images: Tensor) -> Tensor:
+            return self.logits(self.pooled(images))
+
+    return Case(Idle())
+
+
+def dropout_in_evaluation() -> Case:
+    class Always(Net):
+        def logits(self, features: Tensor) -> Tensor:
+            return super().logits(F.dropout(features, 0.5))
+
+    return Case(Always())
+
+
+def norm_over_the_batch() -> Case:
+    return Case(Net(tracked=False))
+
+
+def no_augmentation() -> Case:
+    return Case(augment=lambda images: images.clone())
+
+
+def result_thrown_away() -> Case:
+    def cutout(images: Tensor) -> Tensor:
+        images.clone()[:, :, 2:6, 2:6] = 0
+        return images
+
+    return Case(augment=cutout)
+
+
+def one_coin_for_all() -> Case:
+    return Case(augment=lambda images: images.flip(-1) if torch.rand(1) < 0.5 else images)
+
+
+def the_same_each_time() -> Case:
+    return Case(augment=lambda images: images.flip(-1))
+
+
+def in_place() -> Case:
+    def cutout(images: Tensor) -> Tensor:
+        images[:, :, 2:6, 2:6] = 0
+        return images
+
+    return Case(augment=cutout)
+
+
+FAULTS: list[tuple[Callable[[], Case], str, str]] = [
+    (of_another_model, "parameters", "fault"),
+    (head_left_out, "parameters", "fault"),
+    (scheduler_of_a_replaced_optimizer, "scheduler", "fault"),
+    (one_cycle_counted_in_epochs, "schedule length", "fault"),
+    (cosine_far_too_long, "schedule length", "fault"),
+    (after_a_step, "fresh", "doubt"),
+    (scheduler_under_way, "fresh", "doubt"),
+    (decay_of_norms, "decay", "doubt"),
+    (coupled_decay, "decay", "doubt"),
+    (sorted_by_class, "order", "fault"),
+    (never_shuffled, "order", "doubt"),
+    (as_stored, "pixels", "fault"),
+    (by_others_statistics, "pixels", "doubt"),
+    (never_normalised, "pixels", "doubt"),
+    (cutout_in_pixels, "pixels", "fault"),
+    (grey_in_three_channels, "pixels", "fault"),
+    (one_image_again, "copies", "fault"),
+    (a_blank_image, "copies", "doubt"),
+    (validation_is_training, "validation", "fault"),
+    (validation_without_its_end, "validation", "fault"),
+    (validation_augmented, "validation", "doubt"),
+    (blind, "outputs", "doubt"),
+    (softmax_before_cross_entropy, "logits", "fault"),
+    (two_log_softmaxes, "logits", "doubt"),
+    (likelihood_of_logits, "logits", "fault"),
+    (averaged_twice, "mean loss", "fault"),
+    (summed, "mean loss", "doubt"),
+    (without_labels, "mean loss", "fault"),
+    (wrong_and_sure, "start", "doubt"),
+    (trained_before, "start", "doubt"),
+    (forgotten_layer, "gradients", "fault"),
+    (detached, "gradients", "fault"),
+    (idle_dropout, "dropout", "fault"),
+    (dropout_in_evaluation, "evaluation", "fault"),
+    (norm_over_the_batch, "evaluation", "fault"),
+    (no_augmentation, "augment", "fault"),
+    (result_thrown_away, "augment", "fault"),
+    (one_coin_for_all, "augment", "fault"),
+    (the_same_each_time, "augment", "doubt"),
+    (in_place, "augment", "fault"),
+]
+# What shows the same fault from another side.
+ALSO = {blind: {"evaluation"}, after_a_step: {"start"}}
+
+
+@pytest.mark.parametrize(
+    ("plant", "check", "grade"), [pytest.param(*row, id=row[0].__name__) for row in FAULTS]
+)
+def test_a_planted_fault_is_found_and_nothing_else(
+    plant: Callable[[], Case], check: str, grade: str
+) -> None:
+    torch.manual_seed(0)
+    found = plant().diagnose()
+    assert check in {of.check for of in found.findings}
+    assert {of.check for of in found.findings} <= {check} | ALSO.get(plant, set())
+    assert {of.grade for of in found.findings if of.check == check} == {grade}
+
+
+def test_a_rate_of_nothing() -> None:
+    model = Net()
+    found = resight.diagnose(
+        model, sgd(model, lr=0.0), F.cross_entropy, DataLoader(pictures(), 64, shuffle=True)
+    )
+    assert [of.check for of in found.faults] == ["rate"]
+
+
+def test_a_pixel_that_is_no_number_is_named_before_what_it_does_to_the_network() -> None:
+    images = torch.randn(64, 3, 8, 8)
+    images[0, 0, 0, 0] = torch.nan
+    found = _of(images).diagnose()
+    assert found.faults[0].check == "pixels"
+    assert "1 values are NaN or infinite" in found.faults[0].what
+
+
+def test_several_augmentations_are_looked_at_one_by_one() -> None:
+    found = Case(augment={"flip": flip, "cutout": lambda images: images}).diagnose()
+    assert [of.check for of in found.findings] == ["augment cutout"]
+    assert "augment flip" in found.well
+
+
+def test_other_losses_and_smoothing_are_no_fault() -> None:
+    squares = lambda outputs, labels: F.mse_loss(outputs, F.one_hot(labels, CLASSES).float())  # noqa: E731
+    for loss_fn in (nn.CrossEntropyLoss(label_smoothing=0.1), squares):
+        assert Case(loss_fn=loss_fn).diagnose().findings == ()
+    assert Case(WithLogSoftmax(), loss_fn=nn.NLLLoss()).diagnose().findings == ()
+
+
+def test_labels_that_are_no_classes_leave_checks_out() -> None:
+    loader = [(torch.randn(64, 3, 8, 8), torch.rand(64, CLASSES))]
+    found = Case(batches=loader).diagnose()
+    assert found.findings == ()
+    assert {"logits", "mean loss", "start"} <= set(found.left_out)
+
+
+def test_everything_is_given_back() -> None:
+    model, augment = Net().eval(), in_place().augment
+    optimizer = sgd(model)
+    model.head.weight.grad = torch.ones_like(model.head.weight)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    random_before = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy())  # type: ignore[index,union-attr]  # noqa: NPY002
+    data = pictures(64)
+    pixels = data.tensors[0].clone()
+    resight.diagnose(model, optimizer, F.cross_entropy, [data.tensors], augment=augment)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert not model.training
+    assert torch.equal(model.head.weight.grad, torch.ones_like(model.head.weight))
+    assert model.conv.weight.grad is None
+    assert not optimizer.state
+    assert torch.equal(torch.get_rng_state(), random_before[0])
+    assert random.getstate() == random_before[1]
+    assert (np.random.get_state()[1] == random_before[2]).all()  # type: ignore[index]  # noqa: NPY002
+    assert torch.equal(data.tensors[0], pixels)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_it_says_the_same_twice() -> None:
+    case = Case(augment=one_coin_for_all().augment)
+    assert repr(case.diagnose()) == repr(case.diagnose())
+
+
+TWO = torch.zeros(2, 3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("batches", "said"),
+    [
+        ([], "batches is empty"),
+        ([TWO], "a batch is a Tensor, not two tensors"),
+        ([(TWO, [0, 1])], "not two tensors"),
+        (
+            [(TWO, torch.tensor([0, CLASSES]))],
+            "label 10 is none of the model's 10 classes, 0 to 9",
+        ),
+    ],
+)
+def test_what_cannot_be_looked_at_is_one_line(batches: Any, said: str) -> None:
+    model = Net()
+    with pytest.raises(UsageError, match=said):
+        resight.diagnose(model, sgd(model), F.cross_entropy, batches)
+
+
+def test_printed_it_is_faults_doubts_and_what_is_well() -> None:
+    lines = repr(Case(augment=lambda images: images, batches=never_shuffled().batches).diagnose())
+    kinds = [line.split()[0] for line in lines.splitlines() if not line.startswith(" ")]
+    assert kinds == ["fault", "doubt", "well"]
+    assert "it changes none of 64 images in 8 draws" in lines
