@@ -10,7 +10,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 import resight
 from resight.diagnosis import CHECKS
@@ -67,6 +74,9 @@ class Case:
     def diagnose(self) -> resight.Diagnosis:
         torch.manual_seed(3)
         optimizer = self.optimizer or sgd(self.model)
+        held_out = self.val_batches  # a loader that gives no batch is False
+        if held_out is None:
+            held_out = DataLoader(pictures(70, seed=1), batch_size=32)
         return resight.diagnose(
             self.model,
             optimizer,
@@ -74,7 +84,7 @@ class Case:
             self.batches or DataLoader(pictures(), batch_size=64, shuffle=True),
             scheduler=self.scheduler or one_cycle(optimizer),
             steps=self.steps,
-            val_batches=self.val_batches or DataLoader(pictures(70, seed=1), batch_size=32),
+            val_batches=held_out,
             augment=self.augment,
         )
 
@@ -172,6 +182,12 @@ def sorted_by_class() -> Case:
     return Case(batches=list(zip(images[rows].split(20), labels[rows].split(20), strict=True)))
 
 
+def one_class_first() -> Case:
+    images, labels = pictures(1024).tensors
+    rows = labels.argsort(stable=True)
+    return Case(batches=DataLoader(TensorDataset(images[rows], labels[rows]), batch_size=24))
+
+
 def never_shuffled() -> Case:
     return Case(batches=DataLoader(pictures(), batch_size=64))
 
@@ -200,7 +216,7 @@ def cutout_in_pixels() -> Case:
     return _of(images)
 
 
-def grey_in_three_channels() -> Case:
+def an_empty_channel() -> Case:
     images = torch.randn(64, 3, 8, 8)
     images[:, 1] = 0
     return _of(images)
@@ -212,7 +228,7 @@ def one_image_again() -> Case:
 
 def a_blank_image() -> Case:
     images = torch.randn(64, 3, 8, 8)
-    images[5] = 0.3
+    images[5] = torch.tensor([0.3, -0.2, 0.1])[:, None, None]  # black, normalised by channel
     return _of(images)
 
 
@@ -220,6 +236,19 @@ def validation_is_training() -> Case:
     data = pictures()
     shuffled = DataLoader(data, batch_size=64, shuffle=True)
     return Case(batches=shuffled, val_batches=DataLoader(data, batch_size=64))
+
+
+def validation_shares_rows() -> Case:
+    data = pictures()
+    loaders = [
+        DataLoader(data, batch_size=64, sampler=SubsetRandomSampler(rows))
+        for rows in (range(200), range(190, 256))
+    ]
+    return Case(batches=loaders[0], val_batches=loaders[1])
+
+
+def validation_smaller_than_a_batch() -> Case:
+    return Case(val_batches=DataLoader(pictures(20, seed=1), batch_size=32, drop_last=True))
 
 
 def validation_without_its_end() -> Case:
@@ -270,6 +299,10 @@ def two_log_softmaxes() -> Case:
 
 def likelihood_of_logits() -> Case:
     return Case(loss_fn=F.nll_loss)
+
+
+def twice_the_likelihood_of_logits() -> Case:
+    return Case(loss_fn=lambda outputs, labels: 2 * F.nll_loss(outputs, labels))
 
 
 def averaged_twice() -> Case:
@@ -329,6 +362,12 @@ def dropout_in_evaluation() -> Case:
     return Case(Always())
 
 
+def broken_in_evaluation() -> Case:
+    model = Net()
+    model.norm.running_var -= 2
+    return Case(model)
+
+
 def norm_over_the_batch() -> Case:
     return Case(Net(tracked=False))
 
@@ -363,7 +402,7 @@ def in_place() -> Case:
 
 FAULTS: list[tuple[Callable[[], Case], str, str]] = [
     (of_another_model, "parameters", "fault"),
-    (head_left_out, "parameters", "fault"),
+    (head_left_out, "parameters", "doubt"),
     (scheduler_of_a_replaced_optimizer, "scheduler", "fault"),
     (one_cycle_counted_in_epochs, "schedule length", "fault"),
     (cosine_far_too_long, "schedule length", "fault"),
@@ -372,30 +411,35 @@ FAULTS: list[tuple[Callable[[], Case], str, str]] = [
     (decay_of_norms, "decay", "doubt"),
     (coupled_decay, "decay", "doubt"),
     (sorted_by_class, "order", "fault"),
+    (one_class_first, "order", "fault"),
     (never_shuffled, "order", "doubt"),
-    (as_stored, "pixels", "fault"),
+    (as_stored, "pixels", "doubt"),
     (by_others_statistics, "pixels", "doubt"),
     (never_normalised, "pixels", "doubt"),
-    (cutout_in_pixels, "pixels", "fault"),
-    (grey_in_three_channels, "pixels", "fault"),
+    (cutout_in_pixels, "pixels", "doubt"),
+    (an_empty_channel, "pixels", "doubt"),
     (one_image_again, "copies", "fault"),
     (a_blank_image, "copies", "doubt"),
     (validation_is_training, "validation", "fault"),
+    (validation_shares_rows, "validation", "fault"),
+    (validation_smaller_than_a_batch, "validation", "fault"),
     (validation_without_its_end, "validation", "fault"),
     (validation_augmented, "validation", "doubt"),
     (blind, "outputs", "doubt"),
     (softmax_before_cross_entropy, "logits", "fault"),
     (two_log_softmaxes, "logits", "doubt"),
     (likelihood_of_logits, "logits", "fault"),
+    (twice_the_likelihood_of_logits, "logits", "fault"),
     (averaged_twice, "mean loss", "fault"),
     (summed, "mean loss", "doubt"),
     (without_labels, "mean loss", "fault"),
     (wrong_and_sure, "start", "doubt"),
     (trained_before, "start", "doubt"),
-    (forgotten_layer, "gradients", "fault"),
+    (forgotten_layer, "gradients", "doubt"),
     (detached, "gradients", "fault"),
-    (idle_dropout, "dropout", "fault"),
+    (idle_dropout, "dropout", "doubt"),
     (dropout_in_evaluation, "evaluation", "fault"),
+    (broken_in_evaluation, "evaluation", "fault"),
     (norm_over_the_batch, "evaluation", "fault"),
     (no_augmentation, "augment", "fault"),
     (result_thrown_away, "augment", "fault"),
@@ -418,6 +462,138 @@ def test_a_planted_fault_is_found_and_nothing_else(
     assert check in {of.check for of in found.findings}
     assert {of.check for of in found.findings} <= {check} | ALSO.get(plant, set())
     assert {of.grade for of in found.findings if of.check == check} == {grade}
+
+
+# --- usual, and well ------------------------------------------------------------------------
+
+
+def head_begins_at_zero() -> Case:
+    model = Net()
+    nn.init.zeros_(model.head.weight)
+    nn.init.zeros_(model.head.bias)
+    return Case(model)
+
+
+def labels_to_pass_over() -> Case:
+    images, labels = pictures().tensors
+    return Case(batches=[(images, torch.where(torch.arange(256) % 9 == 0, -100, labels))])
+
+
+def rows_of_one_data_set() -> Case:
+    data = pictures()
+    loaders = [
+        DataLoader(data, batch_size=64, sampler=SubsetRandomSampler(rows))
+        for rows in (range(200), range(200, 256))
+    ]
+    return Case(batches=loaders[0], val_batches=loaders[1])
+
+
+def drawn_again_and_again() -> Case:
+    rare = torch.where(torch.arange(256) < 5, 50.0, 1.0)
+    loader = DataLoader(pictures(), 64, sampler=WeightedRandomSampler(rare.tolist(), 256))
+    return Case(batches=loader)
+
+
+def own_batches() -> Case:
+    class Own(BatchSampler):
+        pass
+
+    data = pictures()
+    return Case(batches=DataLoader(data, batch_sampler=Own(RandomSampler(data), 64, False)))
+
+
+def a_rare_class() -> Case:
+    """Of labels of which nearly all are one, and a bias that knows it."""
+    images, _ = pictures().tensors
+    labels = (torch.arange(256) % 50 == 7).long()
+    model = Net()
+    model.head = nn.Linear(8, 2)
+    with torch.no_grad():
+        model.head.bias.copy_(torch.tensor([0.98, 0.02]).log())
+    return Case(model, batches=[(images, labels)])
+
+
+def in_bfloat16() -> Case:
+    images, labels = pictures().tensors
+    return Case(Net().bfloat16(), batches=[(images.bfloat16(), labels)], val_batches=[])
+
+
+def frozen_but_for_the_head() -> Case:
+    model = Net()
+    for parameter in [*model.conv.parameters(), *model.norm.parameters()]:
+        parameter.requires_grad = False
+    return Case(model, torch.optim.SGD(model.head.parameters(), lr=0.1))
+
+
+def cosine_to_the_last_epoch() -> Case:
+    model = Net()
+    optimizer = sgd(model)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=99)
+    return Case(model, optimizer, scheduler=cosine)
+
+
+def a_state_from_the_start() -> Case:
+    model = Net()
+    optimizer = torch.optim.Adagrad(model.parameters(), lr=0.01)
+    falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.9**step)
+    return Case(model, optimizer, scheduler=falling)
+
+
+def wrapped() -> Case:
+    return Case(nn.DataParallel(Net()))
+
+
+def ink_on_paper() -> Case:
+    """Normalised well, with a few pixels far out, as pictures of thin lines have."""
+    images = torch.zeros(256, 3, 8, 8)
+    rows = torch.arange(256)
+    images[rows, :, rows % 8, rows * 3 // 8 % 8] = 1
+    images += 0.01 * torch.randn(256, 3, 8, 8)
+    images[::4] = 0.01 * torch.randn(64, 3, 8, 8)
+    return Case(batches=[((images - images.mean()) / images.std(), rows % CLASSES)])
+
+
+def mixed_up() -> Case:
+    """Mixup: pictures laid over each other have less contrast, and labels are shares."""
+    images, labels = pictures().tensors
+    soft = F.one_hot(labels, CLASSES).float()
+    mixed = (0.6 * images + 0.4 * images.flip(0), 0.6 * soft + 0.4 * soft.flip(0))
+    return Case(batches=[mixed])
+
+
+@pytest.mark.parametrize(
+    "usual",
+    [
+        head_begins_at_zero,
+        labels_to_pass_over,
+        rows_of_one_data_set,
+        drawn_again_and_again,
+        own_batches,
+        a_rare_class,
+        in_bfloat16,
+        frozen_but_for_the_head,
+        cosine_to_the_last_epoch,
+        a_state_from_the_start,
+        wrapped,
+        ink_on_paper,
+        mixed_up,
+    ],
+)
+def test_what_is_usual_is_no_fault(usual: Callable[[], Case]) -> None:
+    torch.manual_seed(0)
+    found = usual().diagnose()
+    allowed = {"outputs"} if usual is head_begins_at_zero else set()
+    assert {of.check for of in found.findings} <= allowed
+    assert not found.faults
+
+
+def test_a_check_that_raises_is_left_out() -> None:
+    def breaks(images: Tensor) -> Tensor:
+        raise RuntimeError("made for\nother images")
+
+    found = Case(augment=breaks).diagnose()
+    assert found.findings == ()
+    assert found.left_out == {"augment": "RuntimeError: made for other images"}
 
 
 def test_a_rate_of_nothing() -> None:

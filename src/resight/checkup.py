@@ -8,14 +8,16 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from . import run_checks
 from .augment import augment, normalise
 from .batches import step_generator
-from .datasets import Dataset
+from .datasets import Dataset, Split
 from .diagnosis import CHECKS, measure
 from .diagnosis.data import CHECKS as DATA_CHECKS
 from .diagnosis.data import DataPatient
+from .errors import UsageError
 from .evaluation import in_layout
 from .evidence import usual_layers
 from .findings import Diagnosis, Finding, LeftOut, examine
@@ -52,6 +54,10 @@ def doctor(
         UsageError: it is neither, or recipe, data and device do not fit each other.
     """
     if not isinstance(what, Recipe) and is_run(str(what)):
+        if data is not None:
+            raise UsageError(
+                f"{what} is a run, which is judged by its folder: leave data out, or name a recipe"
+            )
         return examine(read_run(Path(what)), run_checks.CHECKS)
     recipe = what if isinstance(what, Recipe) else find_recipe(str(what))
     watch = watch or (lambda event: None)
@@ -66,8 +72,7 @@ def doctor(
 def augmentation(begun: Beginning) -> Iterator[Finding]:
     """Every augmentation changes images of this data."""
     train, stats = begun.splits.train, begun.splits.stats
-    rows = torch.linspace(0, len(train) - 1, min(LOOKED_AT, len(train))).long()
-    rows = rows.to(train.images.device)
+    rows = _evenly(train, LOOKED_AT)
     images = train.images[rows]
     before = normalise(images, stats)
     for kind, spec in begun.recipe.augment:
@@ -154,11 +159,11 @@ def heat_maps(begun: Beginning) -> Iterator[Finding]:
     sizes = {row.path: row.map_size for row in layer_table(model, shape)}
     last = sizes.get(layers[-1]) if layers else None
     if not layers or (last and min(last) < 5):
-        map_px = f"{layers[-1]} has a map of {last[0]} x {last[1]} cells" if last else "no map"
+        found = f"{layers[-1]} has {last[0]} x {last[1]}" if last else "no layer has 3 x 3"
         yield Finding(
             "heat maps",
             "doubt",
-            f"{map_px} for images of {height} px: too few to say where",
+            f"for images of {height} px {found} cells, too few to say where",
             "trust earlier layers more, or keep maps larger: model.last_stage_stride=1 for "
             "resnet18, or data.image_size",
         )
@@ -174,18 +179,18 @@ RECIPE_CHECKS: dict[str, Callable[[Beginning], Iterator[Finding]]] = {
 
 def _examine_model(begun: Beginning) -> Diagnosis:
     """The recipe's network on one batch, as `diagnose` looks at anyone's."""
-    state, splits = begun.state, begun.splits
-    rows = torch.linspace(0, len(splits.train) - 1, min(LOOKED_AT, len(splits.train))).long()
-    part = splits.train.select(rows)
-    images = in_layout(normalise(part.images, splits.stats), begun.recipe.training)
+    state, splits, training = begun.state, begun.splits, begun.recipe.training
+    size = min(training.batch_size, len(splits.train))
+    size //= training.parts(size, splits.train.images.device.type)  # as much as memory holds
+    part = splits.train.select(_evenly(splits.train, min(size, LOOKED_AT)))
+    images = in_layout(normalise(part.images, splits.stats), training)
     with given_back(state.optimizer, state.model):
-        patient = measure(
-            state.model,
-            state.optimizer,
-            F.cross_entropy,
-            [(images, part.labels)],
-            scheduler=None,
-            steps=None,
-            val_batches=None,
-        )
+        batches = [(images, part.labels)]
+        patient = measure(state.model, state.optimizer, F.cross_entropy, batches)
         return examine(patient, {name: CHECKS[name] for name in _OF_MODEL})
+
+
+def _evenly(split: Split, most: int) -> Tensor:
+    """Rows of the split, at most so many, from its first to its last."""
+    rows = torch.linspace(0, len(split) - 1, min(most, len(split))).long()
+    return rows.to(split.images.device)

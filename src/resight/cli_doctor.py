@@ -30,14 +30,11 @@ def doctor(
     from .sources import is_run
 
     if is_run(what):
-        if data or set_:
-            raise UsageError(
-                f"{what} is a run, which is judged by its folder: leave out --data and --set, or "
-                "name a recipe"
-            )
+        if set_:
+            raise UsageError(f"{what} is a run, whose recipe stands: leave out --set")
         from .checkup import doctor as examined
 
-        found = examined(what)
+        found = examined(what, data=data)
     else:
         recipe = asked(what, data, set_, find)
 

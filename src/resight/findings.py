@@ -63,19 +63,26 @@ class LeftOut(Exception):
 def examine(
     subject: Subject, checks: Mapping[str, Callable[[Subject], Iterable[Finding]]]
 ) -> Diagnosis:
-    """Every check of the subject, in order. A check yields findings, or raises LeftOut."""
+    """Every check of the subject, in order. A check yields findings, and may raise LeftOut.
+
+    What it found before that counts. Checks run code that is not ours (losses, transforms,
+    modules), which may raise anything at what it was not made for: that leaves the check out.
+    """
     findings: list[Finding] = []
     well: list[str] = []
     left_out = {}
     for name, check in checks.items():
+        before = len(findings)
         try:
-            found = list(check(subject))
+            for finding in check(subject):
+                findings.append(finding)  # noqa: PERF402 - kept where the next one raises
         except LeftOut as why:
             left_out[name] = str(why)
-            continue
-        findings += found
-        if not found:
-            well.append(name)
+        except Exception as error:
+            left_out[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        else:
+            if len(findings) == before:
+                well.append(name)
     return _sorted(tuple(findings), tuple(well), left_out)
 
 

@@ -73,7 +73,8 @@ def overfitted(run: Found) -> Iterator[Finding]:
             "doubt",
             f"validation loss climbs from {losses[best]:.3g} after epoch {rows[best].epoch} to "
             f"{losses[-1]:.3g} at the end: answers get surer without getting better",
-            "more augmentation, weight decay or label smoothing; or training.select=val_loss",
+            "more augmentation, weight decay or label smoothing; training.select=val_loss keeps "
+            "the weights of the lowest",
         )
     last = rows[-1]
     gap = last.train_accuracy - (last.val_accuracy or 0.0)
@@ -126,7 +127,8 @@ def held_out_alike(run: Found) -> Iterator[Finding]:
     if not test or not held_out:
         raise LeftOut("needs a validation and a test accuracy")
     a, b = held_out["accuracy"], test["accuracy"]
-    deviation = math.sqrt(sum(x["value"] * (1 - x["value"]) / x["n"] for x in (a, b)))
+    right = sum(x["value"] * x["n"] for x in (a, b)) / (a["n"] + b["n"])  # if both are alike
+    deviation = math.sqrt(right * (1 - right) * (1 / a["n"] + 1 / b["n"]))
     if abs(a["value"] - b["value"]) > 4 * deviation + 0.005:
         yield Finding(
             "held-out alike",

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from ..findings import Diagnosis, Finding, LeftOut, examine
 from ..give_back import given_back, places_kept
-from ..lr_range import LossFunction, seed_all
+from ..lr_range import LossFunction
 from . import network, seen, wiring
 from .augmentation import Transform, named_transforms, transform
 from .patient import Patient, measure
@@ -54,7 +54,8 @@ def diagnose(
     """Look for faults that train without complaint, just before the first step.
 
     One batch goes forward and backward in training mode and forward in evaluation mode; nothing
-    is stepped. Everything is given back: weights, buffers, gradients, random numbers.
+    is stepped. Everything is given back: weights, buffers, gradients, random numbers. What cannot
+    be is the place in an iterator that is already under way, and a generator of augment's own.
 
     Args:
         model, optimizer, loss_fn: as for `lr_range_test`.
@@ -62,15 +63,14 @@ def diagnose(
         scheduler: what sets the rate.
         steps: how often scheduler.step() will be called.
         val_batches: what validation reads.
-        augment: images (N, C, H, W) -> the same, augmented; or several by name, each looked at
-            by itself.
+        augment: images (N, C, H, W) -> the same, augmented, where the batches lie; or several by
+            name, each looked at by itself.
 
     Raises:
         UsageError: batches, outputs or a loss that are not as above.
     """
     modules = [m for m in (model, loss_fn) if isinstance(m, nn.Module)]
     with given_back(optimizer, *modules), places_kept(batches, val_batches):
-        seed_all(0, next((p.device for p in model.parameters()), torch.device("cpu")))
         patient = measure(
             model,
             optimizer,
@@ -83,19 +83,12 @@ def diagnose(
         found = examine(patient, CHECKS)
         if augment is None:
             return found + Diagnosis((), (), {"augment": "needs augment="})
-        images = patient.batches[0][0][:64].clone()
+        changes = named_transforms(augment).items()
         with torch.no_grad():
             return found + examine(
-                images,
-                {
-                    name: partial(_transform, change, name)
-                    for name, change in named_transforms(augment).items()
-                },
+                patient.batches[0][0][:64].clone(),
+                {name: partial(transform, change, name) for name, change in changes},
             )
-
-
-def _transform(change: Transform, name: str, images: torch.Tensor) -> Iterator[Finding]:
-    return transform(change, images, name)
 
 
 __all__ = ["CHECKS", "Diagnosis", "Finding", "LeftOut", "Patient", "diagnose", "measure"]

@@ -101,15 +101,16 @@ def classes(of: DataPatient) -> Iterator[Finding]:
 
 
 def blank(of: DataPatient) -> Iterator[Finding]:
-    """No image is of one value throughout."""
+    """No image is of one colour throughout."""
     for what, split in (("training", of.dataset.train), ("test", of.dataset.test)):
-        flat = split.images.flatten(1)
-        rows = (flat.amax(dim=1) == flat.amin(dim=1)).nonzero().flatten().tolist()
+        flat = split.images.flatten(2)  # (N, C, pixels)
+        plain = (flat.amax(dim=2) == flat.amin(dim=2)).all(dim=1)
+        rows = plain.nonzero().flatten().tolist()
         if rows:
             yield Finding(
                 "blank",
                 "doubt",
-                f"{len(rows):,} {what} images are of one value throughout, such as "
+                f"{len(rows):,} {what} images are of one colour throughout, such as "
                 f"{split.ids[rows[0]]}",
                 "look at the files",
             )

@@ -1,10 +1,13 @@
 """What the network makes of a batch, and what the loss makes of that."""
 
+import math
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 
 from ..findings import Finding, LeftOut
+from ..networks.modes import evaluating
 from .patient import Patient
 from .wiring import named
 
@@ -12,14 +15,9 @@ from .wiring import named
 def outputs(of: Patient) -> Iterator[Finding]:
     """One row of finite numbers an image, which depend on the image."""
     found = of.outputs
-    if found.ndim != 2 or len(found) != len(of.evaluated[0]) or found.shape[1] < 2:
-        yield Finding(
-            "outputs",
-            "fault",
-            f"the model gives {tuple(found.shape)} of a batch",
-            "a classifier gives (N, K): a logit a class, for each image",
-        )
-    elif not bool(found.isfinite().all()):
+    if found.ndim != 2 or found.shape[1] < 2:
+        raise LeftOut(f"needs outputs (N, K), a logit a class; these are {tuple(found.shape)}")
+    if not bool(found.isfinite().all()):
         yield Finding(
             "outputs",
             "fault",
@@ -39,17 +37,13 @@ def logits(of: Patient) -> Iterator[Finding]:
     """The loss takes what the model gives: logits, log-probabilities or probabilities.
 
     Cross entropy of logits does not change when a number is added to all of them, as its softmax
-    takes it out; the negative log likelihood falls by that number.
+    takes it out; the negative log likelihood falls in proportion to that number.
     """
     labels, found = of.labels, of.outputs.float()
-    before, after = of.loss_of(found, labels), of.loss_of(found + 3, labels)
-    unmoved = abs(after - before) <= 1e-3 * max(1.0, abs(before))
-    falls = abs(before - after - 3) <= 1e-3 * max(1.0, abs(before))
-    sums = found.exp().sum(dim=1)
-    log_probs = bool((found <= 1e-6).all()) and torch.allclose(sums, torch.ones_like(sums), 1e-3)
-    sums = found.sum(dim=1)
-    probs = bool((found >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), 1e-3)
-    if probs and unmoved:
+    zero, three, six = (of.loss_of(found + added, labels) for added in (0, 3, 6))
+    unmoved = abs(six - zero) <= 1e-3 * max(1.0, abs(zero))
+    falls = zero - three > 0.5 and abs((zero - six) - 2 * (zero - three)) < 0.01 * (zero - six)
+    if of.kind == "probabilities" and unmoved:
         yield Finding(
             "logits",
             "fault",
@@ -57,31 +51,38 @@ def logits(of: Patient) -> Iterator[Finding]:
             f"then not fall below {_floor(found.shape[1]):.2f}",
             "leave out the softmax at the end of the model",
         )
-    elif log_probs and unmoved:
+    elif of.kind == "log-probabilities" and unmoved:
         yield Finding(
             "logits",
             "doubt",
             "the model ends in a log-softmax, and the loss takes another, which changes nothing",
             "leave one of the two out",
         )
-    elif falls and not log_probs:
+    elif falls and of.kind != "log-probabilities":
         yield Finding(
             "logits",
             "fault",
-            "the loss expects log-probabilities, and the model gives "
-            f"{'probabilities' if probs else 'logits'}: it falls without bound",
+            f"the loss expects log-probabilities, and the model gives {of.kind}: it falls without "
+            "bound",
             "use cross entropy, or end the model in a log-softmax",
         )
 
 
 def mean_loss(of: Patient) -> Iterator[Finding]:
-    """The loss is a mean over images, and depends on the labels."""
-    labels, found = of.labels, of.outputs
-    if len(labels) < 2 or of.loss == 0:
+    """The loss is a mean over images, and depends on the labels.
+
+    Asked of made-up outputs of the same kind, as those of a fresh network may all be equal.
+    """
+    labels = of.labels[of.labels != of.ignored]
+    if len(labels) < 2:
         raise LeftOut("needs two images in a batch")
-    once = of.loss_of(found, labels)
-    twice = of.loss_of(torch.cat([found, found]), torch.cat([labels, labels]))
-    if abs(twice / once - 0.5) < 0.05:
+    made_up = torch.randn(len(labels), of.outputs.shape[1]).to(labels.device)
+    if of.kind != "logits":
+        made_up = made_up.log_softmax(dim=1)
+        made_up = made_up.exp() if of.kind == "probabilities" else made_up
+    once = of.loss_of(made_up, labels)
+    twice = of.loss_of(made_up.repeat(2, 1), labels.repeat(2))
+    if once and abs(twice / once - 0.5) < 0.05:
         yield Finding(
             "mean loss",
             "fault",
@@ -89,15 +90,14 @@ def mean_loss(of: Patient) -> Iterator[Finding]:
             "images again, and steps are that much too short",
             "divide once",
         )
-    elif abs(twice / once - 2) < 0.2:
+    elif once and abs(twice / once - 2) < 0.2:
         yield Finding(
             "mean loss",
             "doubt",
             "the loss is a sum over images, so the best rate depends on the size of a batch",
             "take the mean",
         )
-    others = (labels + 1) % found.shape[1]
-    if once == of.loss_of(found, others):
+    if once == of.loss_of(made_up, (labels + 1) % made_up.shape[1]):
         yield Finding(
             "mean loss",
             "fault",
@@ -107,14 +107,20 @@ def mean_loss(of: Patient) -> Iterator[Finding]:
 
 
 def start(of: Patient) -> Iterator[Finding]:
-    """Before the first step, the loss is that of guessing: log K."""
-    labels, chance = of.labels, of.chance
-    found = float(torch.nn.functional.cross_entropy(of.outputs.float(), labels.long()))
-    if found < 0.5 * chance:
+    """Before the first step, the loss is that of guessing: log K.
+
+    Who knows how frequent each class is guesses better, at the entropy of the labels.
+    """
+    rows = of.labels != of.ignored
+    labels, classes = of.labels[rows].long(), of.outputs.shape[1]
+    found = float(F.cross_entropy(of.outputs[rows].float(), labels))
+    share = torch.bincount(labels, minlength=classes) / len(labels)
+    entropy, chance = float(torch.special.entr(share).sum()), math.log(classes)
+    if found < 0.5 * entropy:
         yield Finding(
             "start",
             "doubt",
-            f"cross entropy is {found:.2f}, where guessing has {chance:.2f}: already trained, or "
+            f"cross entropy is {found:.2f}, where guessing has {entropy:.2f}: already trained, or "
             "images tell their labels",
             "start from a freshly built model",
         )
@@ -123,13 +129,15 @@ def start(of: Patient) -> Iterator[Finding]:
             "start",
             "doubt",
             f"cross entropy is {found:.2f}, where guessing has {chance:.2f}: the network is wrong "
-            f"and sure, with logits up to {float(of.outputs.abs().max()):.0f}",
+            f"and sure, with outputs up to {float(of.outputs.abs().max()):.0f}",
             "begin the last layer smaller, or warm the rate up for longer",
         )
 
 
 def gradients(of: Patient) -> Iterator[Finding]:
     """The loss reaches every parameter."""
+    if not of.gradients:
+        raise LeftOut("every parameter is frozen")
     idle = [name for name, gradient in of.gradients.items() if gradient is None]
     if len(idle) == len(of.gradients):
         yield Finding(
@@ -141,9 +149,10 @@ def gradients(of: Patient) -> Iterator[Finding]:
     elif idle:
         yield Finding(
             "gradients",
-            "fault",
-            f"{len(idle)} tensors have no gradient, so forward does not use them: {named(idle)}",
-            "call those layers, or take them out",
+            "doubt",
+            f"{len(idle)} tensors have no gradient in the loss of this batch: {named(idle)}",
+            "look for layers that forward does not call, and for detach() or no_grad() behind "
+            "them; blocks that are skipped by chance are well",
         )
     bad = [n for n, g in of.gradients.items() if g is not None and not bool(g.isfinite().all())]
     if bad:
@@ -160,26 +169,32 @@ def dropout(of: Patient) -> Iterator[Finding]:
     if of.idle_dropout:
         yield Finding(
             "dropout",
-            "fault",
-            f"{named(of.idle_dropout)} is configured and forward never goes through it",
-            "call it, or take it out",
+            "doubt",
+            f"{named(of.idle_dropout)}: forward did not go through it",
+            "call it, or take it out; well where only its p is used, or blocks are skipped",
         )
 
 
 def evaluation(of: Patient) -> Iterator[Finding]:
     """In evaluation mode an image has one answer, whatever is beside it in the batch."""
-    one, two = of.evaluated
-    if one.ndim != 2:
-        raise LeftOut("needs outputs (N, K)")
+    with evaluating(of.model):
+        one, two, alone = (of.model(x) for x in (of.images, of.images, of.images[:1]))
     close = 0.02 * _size(one)
-    if float((one - two).abs().max()) > close:
+    if not bool(one.isfinite().all()):
+        yield Finding(
+            "evaluation",
+            "fault",
+            "outputs are NaN or infinite in evaluation mode",
+            "look at the running statistics of the norms",
+        )
+    elif float((one - two).abs().max()) > close:
         yield Finding(
             "evaluation",
             "fault",
             "in evaluation mode the same images get other answers each time",
             "pass training=self.training to F.dropout, or use nn.Dropout",
         )
-    elif len(one) > 1 and float((of.alone - one[:1]).abs().max()) > close:
+    elif float((alone - one[:1]).abs().max()) > close:
         yield Finding(
             "evaluation",
             "fault",
@@ -195,4 +210,4 @@ def _size(found: torch.Tensor) -> float:
 
 def _floor(classes: int) -> float:
     """Cross entropy of a softmax over probabilities, at its lowest: one is 1, the others 0."""
-    return float(torch.log(torch.e + torch.tensor(classes - 1.0))) - 1
+    return math.log(math.e + classes - 1) - 1

@@ -1,22 +1,22 @@
 """Anyone's model, optimizer, loss and batches, and what one forward and backward pass showed."""
 
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..cam.capture import bare
 from ..errors import UsageError
 from ..findings import LeftOut
-from ..lr_range import LossFunction
-from ..networks.modes import evaluating
+from ..lr_range import LossFunction, seed_all
 
 BATCHES, IMAGES = 4, 256  # batches that are looked at, and images of each that are passed through
+IGNORED = -100  # torch's label for images that a loss is to pass over
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
 
@@ -24,21 +24,19 @@ DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout
 class Patient:
     """What the checks look at. Outputs are (B, K), detached."""
 
-    model: nn.Module
+    model: nn.Module  # without the wrappers of DDP and torch.compile
     optimizer: Optimizer
     loss_fn: LossFunction
     scheduler: Any
     steps: int | None
     source: Any  # of the batches, as given
     val_batches: Any
+    batches: tuple[tuple[Tensor, Tensor], ...]  # images (B, C, H, W) and labels, where they lay
     tracked: int  # batches that batch norm had seen before
-    batches: tuple[tuple[Tensor, Tensor], ...]  # images (B, C, H, W), labels (B,)
-    outputs: Tensor  # in training mode, of the first batch
-    loss: float  # of these
+    images: Tensor  # those that were passed through, on the model's device
+    outputs: Tensor  # of them, in training mode
     gradients: dict[str, Tensor | None]  # name of each trainable parameter -> its gradient
     idle_dropout: tuple[str, ...]  # dropout layers that the pass did not go through
-    evaluated: tuple[Tensor, Tensor]  # in evaluation mode, of the same images, twice
-    alone: Tensor  # (1, K) likewise, of the first image by itself
 
     @property
     def labels(self) -> Tensor:
@@ -47,15 +45,26 @@ class Patient:
         Raises:
             LeftOut: labels are no class numbers, or outputs not a row of classes an image.
         """
-        labels = self.batches[0][1][: len(self.outputs)]
-        if self.outputs.ndim != 2 or labels.ndim != 1 or labels.is_floating_point():
+        labels = self.batches[0][1][: len(self.outputs)].to(self.outputs.device)
+        hard = labels.ndim == 1 and not labels.is_floating_point()
+        if self.outputs.ndim != 2 or self.outputs.shape[1] < 2 or not hard:
             raise LeftOut("needs outputs (N, K) and a class number an image")
         return labels
 
     @property
-    def chance(self) -> float:
-        """The cross entropy of guessing among K classes."""
-        return math.log(self.outputs.shape[1])
+    def ignored(self) -> int:
+        """The label that the loss passes over."""
+        return int(getattr(self.loss_fn, "ignore_index", IGNORED))
+
+    @property
+    def kind(self) -> Literal["logits", "log-probabilities", "probabilities"]:
+        """What the outputs look like: the probabilities of a row, or their exp, add up to 1."""
+        found = self.outputs.float()
+        for name, probs in (("log-probabilities", found.exp()), ("probabilities", found)):
+            sums = probs.sum(dim=1)
+            if bool((probs >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), rtol=1e-2):
+                return name  # type: ignore[return-value]
+        return "logits"
 
     def loss_of(self, outputs: Tensor, labels: Tensor) -> float:
         """Of outputs that need not be the model's."""
@@ -69,35 +78,40 @@ def measure(
     loss_fn: LossFunction,
     batches: Iterable[Any],
     *,
-    scheduler: Any,
-    steps: int | None,
-    val_batches: Iterable[Any] | None,
+    scheduler: Any = None,
+    steps: int | None = None,
+    val_batches: Iterable[Any] | None = None,
 ) -> Patient:
     """Pass the first batch through, forward and backward; the caller gives everything back.
 
     Raises:
         UsageError: batches that are not (images, labels), or a loss that is not one number.
     """
+    model = bare(model)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    pairs = tuple(pair(batch, device) for batch in islice(batches, BATCHES))
+    seed_all(0, device)
+    pairs = tuple(map(pair, islice(batches, BATCHES)))
     if not pairs:
         raise UsageError("batches is empty; diagnosing needs at least one batch")
-    images, labels = (part[:IMAGES] for part in pairs[0])
+    images, labels = (part[:IMAGES].to(device) for part in pairs[0])
     counts = (int(b) for n, b in model.named_buffers() if n.endswith("num_batches_tracked"))
     tracked = max(counts, default=0)
     if not model.training:  # otherwise, a part that is frozen in evaluation mode stays so
         model.train()
     with torch.enable_grad(), _idle_dropout(model) as idle:
         outputs = model(images)
-        _check_labels(outputs, pairs)
+        if not isinstance(outputs, Tensor):
+            raise UsageError(
+                f"the model gives a {type(outputs).__name__}, not a tensor; wrap it in a module "
+                "that gives its logits"
+            )
+        for _, found in pairs:
+            _check_labels(outputs, found, int(getattr(loss_fn, "ignore_index", IGNORED)))
         loss = loss_fn(outputs, labels)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             raise UsageError("loss_fn must give one number, the mean of a batch")
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
-    gradients = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
-    with evaluating(model):
-        evaluated, alone = (model(images), model(images)), model(images[:1])
     return Patient(
         model=model,
         optimizer=optimizer,
@@ -106,19 +120,17 @@ def measure(
         steps=steps,
         source=batches,
         val_batches=val_batches,
-        tracked=tracked,
         batches=pairs,
+        tracked=tracked,
+        images=images,
         outputs=outputs.detach(),
-        loss=float(loss.detach()),
-        gradients=gradients,
+        gradients={n: p.grad for n, p in model.named_parameters() if p.requires_grad},
         idle_dropout=tuple(idle),
-        evaluated=evaluated,
-        alone=alone,
     )
 
 
-def pair(batch: Any, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Images and labels of a batch, on `device`; UsageError if it is no such pair."""
+def pair(batch: Any) -> tuple[Tensor, Tensor]:
+    """Images and labels of a batch; UsageError if it is no such pair."""
     if (
         not isinstance(batch, tuple | list)
         or len(batch) < 2
@@ -128,25 +140,20 @@ def pair(batch: Any, device: torch.device) -> tuple[Tensor, Tensor]:
             f"a batch is a {type(batch).__name__}, not two tensors (images, labels); wrap the "
             "batches in a generator that gives pairs"
         )
-    return batch[0].to(device), batch[1].to(device)
+    return batch[0], batch[1]
 
 
-def _check_labels(outputs: Any, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+def _check_labels(outputs: Tensor, labels: Tensor, ignored: int) -> None:
     """Refuse what a loss answers with an error of its own, on a GPU one that ends the process."""
-    if not isinstance(outputs, Tensor):
+    if outputs.ndim != 2 or outputs.shape[1] < 2 or labels.ndim != 1 or labels.is_floating_point():
+        return
+    classes = outputs.shape[1]
+    outside = labels[((labels < 0) | (labels >= classes)) & (labels != ignored)]
+    if len(outside):
         raise UsageError(
-            f"the model gives a {type(outputs).__name__}, not a tensor; wrap it in a module "
-            "that gives its logits"
+            f"label {int(outside[0])} is none of the model's {classes} classes, 0 to "
+            f"{classes - 1}; number classes from 0 and give the model an output for each"
         )
-    for _, labels in pairs:
-        if outputs.ndim == 2 and labels.ndim == 1 and not labels.is_floating_point():
-            classes = outputs.shape[1]
-            outside = labels[(labels < 0) | (labels >= classes)]
-            if len(outside):
-                raise UsageError(
-                    f"label {int(outside[0])} is none of the model's {classes} classes, 0 to "
-                    f"{classes - 1}; number classes from 0 and give the model an output for each"
-                )
 
 
 @contextmanager

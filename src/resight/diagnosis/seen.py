@@ -1,32 +1,48 @@
-"""What the model is given: labels, order, pixels, and what validation is made of."""
+"""What the model is given: its order, its pixels, and what validation is made of."""
 
-from collections.abc import Iterator, Sized
+import math
+from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, SequentialSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+)
 
 from ..findings import Finding, LeftOut
-from .patient import Patient, pair
+from .patient import IMAGES, Patient, pair
 
-FEW = 16  # images; of fewer, chance alone may look like a fault
+FEWEST = 8  # images; of fewer, a coincidence may look like a fault
 
 
 def order(of: Patient) -> Iterator[Finding]:
     """Training images of several classes come in random order."""
-    each = [b.tolist() for _, b in of.batches if len(b) >= FEW and b.ndim == 1]
-    few = max(1, (of.outputs.shape[-1] - 1) // 2)  # classes that a sorted batch may reach into
-    if each and all(found == sorted(found) and len(set(found)) <= few for found in each):
+    unshuffled = isinstance(_sampler(of.source), SequentialSampler)
+    classes = [label for _, labels in of.batches if _hard(labels) for label in labels.tolist()]
+    counts = [classes.count(k) for k in set(classes)]
+    # ln of the number of orders that these labels could be in
+    orders = math.lgamma(len(classes) + 1) - sum(math.lgamma(count + 1) for count in counts)
+    if classes and classes == sorted(classes) and orders > math.log(10_000):
         yield Finding(
             "order",
             "fault",
-            f"the first {len(each)} batches hold the classes "
-            f"{'; '.join(', '.join(map(str, sorted(set(found)))) for found in each)}, in order",
-            "data that is sorted by class needs shuffle=True; if all labels are the same, look at "
-            "how they are read",
+            f"the first {len(classes):,} images come sorted by class",
+            "shuffle, as by shuffle=True of a DataLoader: else every batch is of one class or two",
         )
-    elif isinstance(of.source, DataLoader) and isinstance(of.source.sampler, SequentialSampler):
+    elif len(classes) >= 32 and len(counts) == 1:
+        yield Finding(
+            "order",
+            "fault" if unshuffled else "doubt",
+            f"the first {len(classes):,} images are all of class {classes[0]}",
+            "shuffle data that is sorted by class; else look at how labels are read",
+        )
+    elif unshuffled:
         yield Finding(
             "order",
             "doubt",
@@ -37,116 +53,130 @@ def order(of: Patient) -> Iterator[Finding]:
 
 def pixels(of: Patient) -> Iterator[Finding]:
     """Images are normalised: mean 0 and deviation 1 in each channel, and nothing far outside."""
-    images = torch.cat([images.float() for images, _ in of.batches])
+    shape = of.batches[0][0].shape[1:]
+    parts = [b[: IMAGES // 4].float() for b, _ in of.batches if b.shape[1:] == shape]
+    images = torch.cat(parts)
     if images.ndim != 4:
         raise LeftOut("needs images of shape (N, C, H, W)")
-    if not bool(images.isfinite().all()):
+    if bad := int((~images.isfinite()).sum()):
         yield Finding(
             "pixels",
             "fault",
-            f"{int((~images.isfinite()).sum()):,} values are NaN or infinite",
-            "a channel that never varies has deviation 0; divide it by 1",
+            f"{bad:,} values are NaN or infinite",
+            "look at the pictures; a channel that never varies is not to be divided by its "
+            "deviation, 0",
         )
         return
     mean, std = images.mean(dim=(0, 2, 3)), images.std(dim=(0, 2, 3))  # (C,)
+    mixed = of.batches[0][1].is_floating_point()  # pictures laid over each other have less contrast
+    fits = (mean.abs() < 0.3) & (std < 1.15) & ((std > 0.8) | mixed)
+    if bool(fits.all()):
+        return
     low, high = float(images.min()), float(images.max())
-    far = (images.abs() > 10).any(dim=1).float().mean()  # share of the pixels
-    as_stored = low >= 0 and high > 10 and bool((images == images.round()).all())
-    if as_stored:
-        yield Finding(
-            "pixels",
-            "fault",
-            f"pixels are as they are stored, from {low:.0f} to {high:.0f}",
-            "divide by 255, take off the mean and divide by the deviation of the training images",
+    far = float((images.abs() > 10).any(dim=1).float().mean())  # share of the pixels
+    mend = "measure mean and deviation of the training images, channel by channel"
+    if low >= 0 and high > 10 and bool((images == images.round()).all()):
+        what = f"pixels are as they are stored, from {low:.0f} to {high:.0f}"
+    elif far:
+        what = (
+            f"{far:.2%} of the pixels lie more than 10 deviations out, from {low:.0f} to "
+            f"{high:.0f}: filled in after normalising, in units of stored pixels, or not scaled"
         )
-    elif far > 0:
-        yield Finding(
-            "pixels",
-            "fault",
-            f"{float(far):.1%} of the pixels lie more than 10 deviations out, from {low:.0f} to "
-            f"{high:.0f}: filled in after normalising, in units of stored pixels, or not scaled",
-            "pad, rotate and cut out first and normalise last, or fill with 0",
-        )
+        mend = "pad, rotate and cut out first and normalise last, or fill with 0"
     elif bool((std == 0).any()):
-        yield Finding(
-            "pixels",
-            "fault",
-            f"channel {int(std.argmin())} never varies",
-            "look at the pictures; grey ones need one channel",
-        )
-    elif bool((mean.abs() > 0.3).any()) or bool(((std < 0.8) | (std > 1.15)).any()):
-        yield Finding(
-            "pixels",
-            "doubt",
+        what, mend = f"channel {int(std.argmin())} never varies", "look at the pictures"
+    else:
+        what = (
             f"channels have means {_each(mean)} and deviations {_each(std)}, not 0 and 1: not "
-            "normalised, or by the statistics of other images",
-            "measure mean and deviation of the training images, channel by channel",
+            "normalised, or by the statistics of other images"
         )
+    yield Finding(
+        "pixels",
+        "doubt",
+        what,
+        f"{mend}; well where the model normalises, or was pretrained with these statistics",
+    )
 
 
 def copies(of: Patient) -> Iterator[Finding]:
     """The images of a batch are not each other's copies, and none is blank."""
-    images = of.batches[0][0][: len(of.outputs)].flatten(1)  # (B, pixels)
-    if len(images) < 2:
-        raise LeftOut("needs two images in a batch")
-    copies = len(images) - len({image.cpu().numpy().tobytes() for image in images})
-    if copies >= max(1, len(images) // 4):
+    images = of.images
+    if len(images) < FEWEST or getattr(_sampler(of.source), "replacement", False):
+        raise LeftOut(f"needs {FEWEST} images in a batch, drawn without replacement")
+    stored = images.cpu().contiguous().view(torch.uint8).numpy()
+    spare = len(images) - len({image.tobytes() for image in stored})
+    if spare >= len(images) / 4:
         yield Finding(
             "copies",
             "fault",
-            f"{copies} of the {len(images)} images of a batch are copies of others in it",
+            f"{spare} of the {len(images)} images of a batch are copies of others in it",
             "look at how the data set uses its index",
         )
-    elif blank := int((images.amax(dim=1) == images.amin(dim=1)).sum()):
+        return
+    flat = images.flatten(2)  # (B, C, pixels)
+    if blank := int((flat.amax(dim=2) == flat.amin(dim=2)).all(dim=1).sum()):
         yield Finding(
             "copies",
             "doubt",
-            f"{blank} of the {len(images)} images of a batch are of one value throughout",
+            f"{blank} of the {len(images)} images of a batch are of one colour throughout",
             "look at them; a transform may leave nothing",
         )
 
 
 def validation(of: Patient) -> Iterator[Finding]:
     """All of it, unchanged, and other images than in training."""
-    if of.val_batches is None:
+    loader, source = of.val_batches, of.source
+    if loader is None:
         raise LeftOut("needs val_batches=")
-    loader = of.val_batches
-    if isinstance(loader, DataLoader):
-        if isinstance(of.source, DataLoader) and loader.dataset is of.source.dataset:
+    if not isinstance(loader, DataLoader) or _sampler(loader) is None:
+        raise LeftOut("needs a DataLoader that makes its own batches")
+    sampler = _sampler(loader)
+    n = len(sampler)
+    if isinstance(source, DataLoader) and source.dataset is loader.dataset:
+        both = len(_rows(sampler) & _rows(_sampler(source)))
+        if both:
             yield Finding(
                 "validation",
                 "fault",
-                "it is the data set that is trained on",
+                f"{both:,} of its {n:,} images are trained on",
                 "hold images out, for instance by torch.utils.data.random_split",
             )
-        size, n = loader.batch_size or 1, _count(loader.dataset)
-        if loader.drop_last and n % size:
-            yield Finding(
-                "validation",
-                "fault",
-                f"drop_last leaves out {n % size} of its {n:,} images",
-                "pass drop_last=False",
-            )
-    one, two = _first(of), _first(of)
-    same = one[0].shape == two[0].shape and torch.equal(one[1], two[1])
-    if same and not torch.equal(one[0], two[0]):
+    left_over = n % (loader.batch_size or 1)
+    if loader.drop_last and left_over:
         yield Finding(
             "validation",
-            "doubt",
-            "its images differ from pass to pass: they are augmented",
-            "give the validation set transforms of its own, without chance",
+            "fault",
+            f"drop_last leaves out {left_over} of its {n:,} images",
+            "pass drop_last=False",
         )
+    if isinstance(sampler, SequentialSampler):
+        one, two = (next(iter(islice(loader, 1)), None) for _ in range(2))
+        if one is not None and not torch.equal(*(pair(b)[0].nan_to_num() for b in (one, two))):
+            yield Finding(
+                "validation",
+                "doubt",
+                "its images differ from pass to pass: they are augmented",
+                "give the validation set transforms of its own, without chance",
+            )
 
 
-def _count(dataset: object) -> int:
-    return len(dataset) if isinstance(dataset, Sized) else 0  # a stream has no length
+def _sampler(source: Any) -> Any:
+    """What a DataLoader that makes its own batches draws rows by; else, and of a stream, None."""
+    if not isinstance(source, DataLoader) or isinstance(source.dataset, IterableDataset):
+        return None
+    batches = source.batch_sampler
+    return batches.sampler if type(batches) is BatchSampler else None
 
 
-def _first(of: Patient) -> tuple[Tensor, Tensor]:
-    batch = next(islice(of.val_batches, 1), None)
-    if batch is None:
-        raise LeftOut("val_batches is empty")
-    return pair(batch, of.outputs.device)
+def _rows(sampler: Any) -> set[int]:
+    """The rows that a sampler may draw, as far as they can be known."""
+    if isinstance(sampler, SequentialSampler | RandomSampler):
+        return set(range(len(sampler.data_source)))
+    return set(map(int, getattr(sampler, "indices", ())))
+
+
+def _hard(labels: Tensor) -> bool:
+    return labels.ndim == 1 and not labels.is_floating_point()
 
 
 def _each(values: Tensor) -> str:

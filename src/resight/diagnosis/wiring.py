@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 
-import torch
 from torch import nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
@@ -13,27 +12,37 @@ from .patient import Patient
 
 def parameters(of: Patient) -> Iterator[Finding]:
     """The optimizer holds every parameter that can learn, and no other model's."""
-    held = {id(p) for p in _held(of.optimizer)}
+    held = {id(p) for group in of.optimizer.param_groups for p in group["params"]}
     own = dict(of.model.named_parameters())
     known = {id(p) for p in own.values()}
     if isinstance(of.loss_fn, nn.Module):
         known |= {id(p) for p in of.loss_fn.parameters()}
     missing = [name for name, p in own.items() if p.requires_grad and id(p) not in held]
-    if strangers := len(held - known):
+    mend = "build the optimizer from model.parameters() after the last change to the model"
+    if not held & known:
         yield Finding(
             "parameters",
             "fault",
-            f"{strangers} of the {len(held)} tensors in the optimizer are not of this model, so "
-            "stepping does not train it",
-            "build the optimizer from model.parameters() after the last change to the model",
+            f"none of the {len(held)} tensors in the optimizer is this model's, so stepping does "
+            "not train it",
+            mend,
+        )
+        return
+    if strangers := len(held - known):
+        yield Finding(
+            "parameters",
+            "doubt",
+            f"{strangers} of the {len(held)} tensors in the optimizer are not this model's",
+            mend,
         )
     if missing:
         yield Finding(
             "parameters",
-            "fault",
-            f"{len(missing)} trainable tensors are in no group of the optimizer and never learn: "
+            "doubt",
+            f"{len(missing)} tensors that could learn are in no group of this optimizer: "
             f"{named(missing)}",
-            "add them, or set requires_grad = False if that is meant",
+            "add them, unless another optimizer has them; of those that are not to learn say "
+            "requires_grad = False",
         )
 
 
@@ -41,7 +50,11 @@ def scheduler(of: Patient) -> Iterator[Finding]:
     """The scheduler sets the rate of the optimizer that steps."""
     if of.scheduler is None:
         raise LeftOut("needs scheduler=")
-    if getattr(of.scheduler, "optimizer", None) is not of.optimizer:
+    other = getattr(of.scheduler, "optimizer", None)
+    if other is None:
+        raise LeftOut(f"a {type(of.scheduler).__name__} has no .optimizer to look at")
+    groups = {id(group) for group in of.optimizer.param_groups}
+    if not groups & {id(group) for group in other.param_groups}:  # a wrapper shares its groups
         yield Finding(
             "scheduler",
             "fault",
@@ -55,13 +68,15 @@ def schedule_length(of: Patient) -> Iterator[Finding]:
     """The schedule is as long as the training."""
     if of.scheduler is None or of.steps is None:
         raise LeftOut("needs scheduler= and steps=, how often scheduler.step() will be called")
-    length, after = None, ""
     if isinstance(of.scheduler, OneCycleLR):
-        length, after = of.scheduler.total_steps, "it raises an error after that"
+        length, most, after = of.scheduler.total_steps, 0, "it raises an error after that"
     elif isinstance(of.scheduler, CosineAnnealingLR):
-        length, after = of.scheduler.T_max, "its rate climbs again after that"
-    if length is not None and not 0.95 * length <= of.steps <= length:
-        early = f"at {of.steps / length:.0%} of it training ends, with the rate not yet down"
+        # The last of the steps comes after the last of the training.
+        length, most, after = of.scheduler.T_max, 1, "its rate climbs again after that"
+    else:
+        raise LeftOut(f"a {type(of.scheduler).__name__} does not say how long it is")
+    if not 0.95 * length <= of.steps <= length + most:
+        early = "training ends with the rate not yet down"
         yield Finding(
             "schedule length",
             "fault",
@@ -73,12 +88,11 @@ def schedule_length(of: Patient) -> Iterator[Finding]:
 
 def rate(of: Patient) -> Iterator[Finding]:
     """The rate is not 0."""
-    rates = [float(group["lr"]) for group in of.optimizer.param_groups]
-    if of.scheduler is None and 0.0 in rates:
+    if of.scheduler is None and not any(group["lr"] for group in of.optimizer.param_groups):
         yield Finding(
             "rate",
             "fault",
-            f"a group of the optimizer has lr = 0 and no scheduler raises it: {rates}",
+            "the optimizer has lr = 0 and no scheduler raises it",
             "give it a rate; resight.lr_range_test finds one",
         )
 
@@ -86,18 +100,20 @@ def rate(of: Patient) -> Iterator[Finding]:
 def fresh(of: Patient) -> Iterator[Finding]:
     """Nothing was trained before the first epoch."""
     signs = []
-    if stepped := sum(1 for state in of.optimizer.state.values() if state):
+    states = of.optimizer.state.values()  # some optimizers have one from the start, of no steps
+    if stepped := sum(1 for state in states if state and state.get("step", 1)):
         signs.append(f"the optimizer has stepped ({stepped} tensors have a state)")
     if of.tracked:
         signs.append(f"batch norm has seen {of.tracked} batches")
-    if (done := getattr(of.scheduler, "last_epoch", 0)) > 0:
+    if (done := getattr(of.scheduler, "last_epoch", 0) or 0) > 0:
         signs.append(f"the scheduler is at step {done}")
     if signs:
         yield Finding(
             "fresh",
             "doubt",
             f"this is not the beginning: {'; '.join(signs)}",
-            "build model, optimizer and scheduler anew, unless it goes on from a checkpoint",
+            "build model, optimizer and scheduler anew, unless it goes on from a checkpoint or "
+            "from pretrained weights",
         )
 
 
@@ -128,11 +144,6 @@ def named(names: Sequence[str], most: int = 3) -> str:
     """The first few, and how many more."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
-
-
-def _held(optimizer: Optimizer) -> Iterator[torch.Tensor]:
-    for group in optimizer.param_groups:
-        yield from group["params"]
 
 
 def _rates(optimizer: Optimizer) -> str:
