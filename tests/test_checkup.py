@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import resight
-from resight import run_checks
 from resight.cli import main
 from resight.datasets import Dataset, Split
 from resight.diagnosis.data import CHECKS as DATA_CHECKS
 from resight.diagnosis.data import DataPatient
 from resight.findings import examine
+from resight.html_report import checks
 from resight.html_report.reading import Found
 from resight.lr_rules import analyse
 from resight.metrics import summarise
@@ -179,7 +179,7 @@ def of_run(
         },
         history=history,
     )
-    seen = examine(found, run_checks.CHECKS)
+    seen = examine(found, checks.CHECKS)
     return {f"{of.grade} {of.check}": of.what for of in seen.findings}
 
 
@@ -228,7 +228,7 @@ def test_a_rate_far_from_what_the_range_test_says() -> None:
             resight.with_overrides(Recipe(), [f"optimizer.lr={lr}"]),
             lr_curve=curve,
         )
-        said = examine(found, {"rate": run_checks.rate}).findings
+        said = examine(found, {"rate": checks.rate}).findings
         assert bool(said) is far
 
 

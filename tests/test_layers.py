@@ -33,7 +33,7 @@ LAYERS = [
     | {"gallery", "html_report"},
     {"experiment", "explanation", "trained", "look", "listings", "progress", "costs"}
     | {"schedule_view", "sketch", "rate_finder", "rate_view", "notebook", "reproduction"}
-    | {"comparison", "flipped", "checkup", "run_checks"},
+    | {"comparison", "flipped", "checkup"},
     {"cli_explain", "cli_lr", "cli_report", "cli_options", "cli_runs", "cli_lists"}
     | {"cli", "cli_doctor", "cli_reproduce", "__main__", "__init__"},
 ]

@@ -217,6 +217,16 @@ def test_the_rate_that_is_recommended_for_the_schedule(tmp_path: Path) -> None:
         assert expected in text_of(build(run).read_text())
 
 
+def test_it_has_what_the_doctor_says(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", RECIPE, None)
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    climbing = [json.loads(line) | {"val_loss": 0.5 + k} for k, line in enumerate(lines)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in climbing))
+    page = build(run).read_text()
+    assert "What the doctor says" in page
+    assert "Validation loss climbs from 0.5 after epoch 1 to" in page
+
+
 def test_a_recipe_of_ones_own_is_given_no_reasons(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('base = "swift"\n[schedule]\nepochs = 3\npeak_epoch = 1\n')

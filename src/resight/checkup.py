@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import run_checks
 from .augment import augment, normalise
 from .batches import step_generator
 from .datasets import Dataset, Split
@@ -22,6 +21,7 @@ from .evaluation import in_layout
 from .evidence import usual_layers
 from .findings import Diagnosis, Finding, LeftOut, examine
 from .give_back import given_back
+from .html_report.checks import CHECKS as RUN_CHECKS
 from .html_report.reading import read_run
 from .metrics import wilson
 from .networks import layer_table
@@ -58,7 +58,7 @@ def doctor(
             raise UsageError(
                 f"{what} is a run, which is judged by its folder: leave data out, or name a recipe"
             )
-        return examine(read_run(Path(what)), run_checks.CHECKS)
+        return examine(read_run(Path(what)), RUN_CHECKS)
     recipe = what if isinstance(what, Recipe) else find_recipe(str(what))
     watch = watch or (lambda event: None)
     begun = begin(recipe, data=data, model=None, device=device, offline=offline, watch=watch)

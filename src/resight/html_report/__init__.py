@@ -1,7 +1,8 @@
 """A run as one page that needs nothing else: no server, no network, no other file.
 
-`reading` makes values of the files of a run folder, `charts` draws them, `view` puts them into
-words and numbers, and `page.html`, `page.css` and `page.js` show them.
+`reading` makes values of the files of a run folder, `checks` looks for what went wrong in them,
+`charts` draws them, `view` puts them into words and numbers, and `page.html`, `page.css` and
+`page.js` show them.
 
 Names, ids and recipes come from outside. jinja2 escapes all that is written into the page; the
 data for the script is JSON in which no character can end a script; the script writes text, never

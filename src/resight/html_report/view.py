@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..figures.heat import COARSE
+from ..findings import examine
 from ..gallery import shared_start
 from ..presets import PRESETS, find_recipe
 from ..recipe import Constant, MultiStep, Plateau, Recipe
 from ..recipe_text import differences, to_toml
 from .charts import charts, palette
+from .checks import CHECKS
 from .reading import Answers, Found
 
 
@@ -30,6 +32,7 @@ def view(found: Found) -> tuple[dict[str, Any], dict[str, Any] | None]:
         "headline": _headline(found),
         "facts": _facts(found),
         "missing": found.missing,
+        "doctor": _doctor(found),
         "charts": charts(found),
         "lr_range": _lr_range(found),
         "changes": _changes(recipe),
@@ -119,8 +122,15 @@ def _facts(found: Found) -> list[tuple[str, str, str]]:
     return facts
 
 
-def _lr_range(found: Found) -> dict[str, Any] | None:
-    """The range test in a line: what it recommends for this schedule and whether to trust it."""
+def _doctor(found: Found) -> list[tuple[str, str]]:
+    """What may have gone wrong, and what to do about it, as sentences."""
+    of_training = {name: check for name, check in CHECKS.items() if name != "finished"}
+    lines = ((of.what, of.mend) for of in examine(found, of_training).findings)
+    return [(f"{a[0].upper()}{a[1:]}.", f"{b[0].upper()}{b[1:]}.") for a, b in lines]
+
+
+def _lr_range(found: Found) -> str | None:
+    """The range test in a line: what it recommends for this schedule, and what was used."""
     curve = found.lr_curve
     if curve is None:
         return None
@@ -129,12 +139,8 @@ def _lr_range(found: Found) -> dict[str, Any] | None:
         what, rate = "rate to hold", curve.constant
     used = getattr(found.recipe.optimizer, "lr", None)
     recommended = "none" if rate is None else f"{rate:.3g}"
-    return {
-        "ok": curve.verdict.ok,
-        "reasons": curve.verdict.reasons,
-        "note": f"Recommended {what}: {recommended}."
-        + ("" if used is None else f" This run used {used:.3g}."),
-    }
+    note = f"Recommended {what}: {recommended}."
+    return note if used is None else f"{note} This run used {used:.3g}."
 
 
 def _changes(recipe: Recipe) -> dict[str, Any]:

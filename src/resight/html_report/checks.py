@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from .findings import Finding, LeftOut
-from .html_report.reading import Answers, Found
-from .recipe import Constant, MultiStep, Plateau
-from .records import EpochRow
+from ..findings import Finding, LeftOut
+from ..recipe import Constant, MultiStep, Plateau
+from ..records import EpochRow
+from .reading import Answers, Found
 
 
 def finished(run: Found) -> Iterator[Finding]:
@@ -96,7 +96,9 @@ def rate(run: Found) -> Iterator[Finding]:
     holds = isinstance(run.recipe.schedule, Plateau | Constant | MultiStep)
     said, used = curve.constant if holds else curve.peak, run.recipe.optimizer.lr
     for reason in curve.verdict.reasons:
-        yield Finding("rate", "doubt", f"of its range test: {reason}", "test again")
+        yield Finding(
+            "rate", "doubt", f"the range test is not to be trusted: {reason}", "test again"
+        )
     if curve.verdict.ok and said and not said / 5 <= used <= said * 5:
         yield Finding(
             "rate",
