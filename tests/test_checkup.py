@@ -16,7 +16,7 @@ from resight.diagnosis.data import CHECKS as DATA_CHECKS
 from resight.diagnosis.data import DataPatient
 from resight.findings import examine
 from resight.html_report import checks
-from resight.html_report.reading import Found
+from resight.html_report.reading import Answers, Found
 from resight.lr_rules import analyse
 from resight.metrics import summarise
 from resight.recipe import Recipe
@@ -126,6 +126,16 @@ def test_few_steps_and_few_images_for_batch_norm(tiny: Dataset) -> None:
     assert "4 images at a time" in found["doubt steps"]
 
 
+def test_the_network_of_a_recipe_is_looked_at(tiny: Dataset) -> None:
+    coupled = ("optimizer.name=adam", "optimizer.weight_decay=0.01")
+    assert "doubt decay" not in of_recipe(tiny, *SETTLED)
+    assert "Adam adds weight decay" in of_recipe(tiny, *SETTLED, *coupled)["doubt decay"]
+
+
+def test_nothing_is_chosen_by_validation_where_the_last_epoch_is_taken(tiny: Dataset) -> None:
+    assert "doubt validation images" not in of_recipe(tiny, *SETTLED, "training.select=last")
+
+
 def test_a_recipe_leaves_everything_as_it_was(tiny: Dataset) -> None:
     before, state = tiny.train.images.clone(), torch.get_rng_state()
     of_recipe(tiny, *SETTLED)
@@ -165,55 +175,77 @@ def of_run(
     *settings: str,
     val: float = 0.8,
     test: float = 0.8,
-    n: int = 1000,
-) -> dict[str, str]:
-    def interval(value: float) -> dict[str, float]:
-        return {"value": value, "low": value, "high": value, "n": n}
+    labels: Sequence[int] = range(10),
+) -> list[str]:
+    """What is said of a run of as many epochs, tested on 1,000 images of these labels in turn."""
 
+    def interval(value: float) -> dict[str, float]:
+        return {"value": value, "low": value, "high": value, "n": 1000}
+
+    truth = np.resize(np.array(labels), 1000)
+    ids = tuple(map(str, range(1000)))
+    sure = np.ones(1000, np.float32)
     found = Found(
         Path("runs/x"),
-        resight.with_overrides(Recipe(), list(settings)),
+        resight.with_overrides(Recipe(), [f"schedule.epochs={len(history)}", *settings]),
         summary={
-            "test": {"accuracy": interval(test), "per_class": dict.fromkeys("abcdefghij")},
+            "test": {"accuracy": interval(test)},
             "validation": {"accuracy": interval(val)},
         },
         history=history,
+        answers=Answers(ids, tuple("abcdefghij"), truth, truth, sure, sure),
     )
     seen = examine(found, checks.CHECKS)
-    return {f"{of.grade} {of.check}": of.what for of in seen.findings}
+    return [f"{of.grade} {of.check}: {of.what}" for of in seen.findings]
 
 
 FALLING = (2.0, 1.0, 0.6, 0.4)
 
 
 def test_a_run_that_is_well() -> None:
-    assert of_run(rows(FALLING, (2.1, 1.2, 0.9, 0.8))) == {}
+    assert of_run(rows(FALLING, (2.1, 1.2, 0.9, 0.8))) == []
 
 
 def test_a_run_that_learned_nothing() -> None:
-    assert list(of_run(rows((2.31, 2.30, 2.30, 2.30), (2.3, 2.3, 2.3, 2.3)))) == ["fault learned"]
+    flat = rows((2.31, 2.30, 2.30, 2.30), (2.3, 2.3, 2.3, 2.3))
+    (said,) = of_run(flat)
+    assert said.startswith("fault learned: in 4 epochs the training loss came to 2.3, where")
+    # Of 90 images in a hundred of one class, to know that much is nothing learned either.
+    frequent = rows((0.4, 0.33, 0.33), (0.3, 0.3, 0.3), accuracy=0.9, val_accuracy=0.9)
+    (said,) = of_run(frequent, labels=[0] * 9 + [1])
+    assert said.startswith("fault learned")
+    assert of_run(rows((0.69, 0.66), (0.7, 0.66)), labels=[0, 1]) == []  # hard, and learned
 
 
 def test_a_plateau_that_never_came_and_one_that_did() -> None:
-    plateau = ("schedule.name=plateau", "schedule.epochs=40")
-    still = of_run(rows(FALLING, (2.1, 1.2, 0.9, 0.8)), *plateau)
-    assert list(still) == ["doubt long enough"]
-    assert "still learning" in still["doubt long enough"]
+    plateau = ("schedule.name=plateau",)
+    (said,) = of_run(rows(FALLING, (2.1, 0.8, 0.79, 0.81)), *plateau)
+    assert said.startswith("doubt long enough: the plateau never came: the rate was 0.1")
+    still = rows(FALLING, (2.1, 0.9, 0.8, 0.7), lrs=(0.1, 0.1, 0.1, 0.01))
+    (said,) = of_run(still, *plateau)
+    assert said.startswith("doubt long enough: validation loss was lowest in the last of 4")
     stands = rows(FALLING, (2.1, 0.8, 0.8, 0.81), lrs=(0.1, 0.1, 0.1, 0.01))
-    assert of_run(stands, *plateau) == {}
+    assert of_run(stands, *plateau) == []
+
+
+def test_a_run_that_was_stopped_is_not_said_to_be_short() -> None:
+    history = rows(FALLING, (2.1, 1.2, 0.9, 0.8))
+    assert of_run(history, "schedule.name=plateau", "schedule.epochs=40") == []
 
 
 def test_validation_that_falls_behind() -> None:
-    climbs = of_run(rows(FALLING, (1.0, 0.8, 0.9, 1.1)))
-    assert climbs["doubt overfitted"].startswith("validation loss climbs from 0.8 after epoch 2")
-    behind = of_run(rows(FALLING, (2.1, 1.2, 0.9, 0.8), accuracy=0.95))
-    assert "95.0% of its augmented" in behind["doubt overfitted"]
+    (climbs,) = of_run(rows(FALLING, (1.0, 0.8, 0.9, 1.1)))
+    assert climbs.startswith("doubt overfitted: validation loss climbs from 0.8 after epoch 2")
+    assert of_run(rows(FALLING, (0.02, 0.010, 0.011, 0.0112))) == []  # too little to speak of
+    (behind,) = of_run(rows(FALLING, (2.1, 1.2, 0.9, 0.8), accuracy=0.95))
+    assert "95.0% of its augmented" in behind
 
 
 def test_a_test_set_that_disagrees() -> None:
     history = rows(FALLING, (2.1, 1.2, 0.9, 0.8))
-    assert list(of_run(history, val=0.9, test=0.8)) == ["doubt held-out alike"]
-    assert of_run(history, val=0.82, test=0.8) == {}  # as chance would have it, of 1,000 images
+    (said,) = of_run(history, val=0.9, test=0.8)
+    assert said.startswith("doubt held-out alike")
+    assert of_run(history, val=0.82, test=0.8) == []  # as chance would have it, of 1,000 images
 
 
 def test_a_rate_far_from_what_the_range_test_says() -> None:
@@ -257,7 +289,7 @@ def test_a_class_that_is_never_predicted(tmp_path: Path) -> None:
     folder.write_predictions(said)
     found = resight.doctor(tmp_path)
     assert [(of.check, of.grade) for of in found.findings] == [("every class", "fault")]
-    assert "1 of 3 classes are never predicted: frame" in found.findings[0].what
+    assert "1 of 3 classes are never predicted: frame (10 images)" in found.findings[0].what
     (tmp_path / "predictions.csv").write_text("no, table\n")
     damaged = resight.doctor(tmp_path)
     assert [(of.check, of.grade) for of in damaged.findings] == [("finished", "fault")]

@@ -14,6 +14,7 @@ from torch.utils.data import (
     BatchSampler,
     DataLoader,
     RandomSampler,
+    Subset,
     SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
@@ -160,7 +161,7 @@ def scheduler_under_way() -> Case:
     scheduler = one_cycle(optimizer)
     optimizer.step()  # of no gradient: it has no state
     scheduler.step()
-    return Case(model, optimizer, scheduler=scheduler)
+    return Case(model, optimizer, scheduler=scheduler, steps=99)
 
 
 def decay_of_norms() -> Case:
@@ -245,6 +246,13 @@ def validation_shares_rows() -> Case:
         for rows in (range(200), range(190, 256))
     ]
     return Case(batches=loaders[0], val_batches=loaders[1])
+
+
+def validation_is_a_subset() -> Case:
+    data = pictures()
+    part = Subset(Subset(data, range(100, 256)), range(70))
+    shuffled = DataLoader(data, batch_size=64, shuffle=True)
+    return Case(batches=shuffled, val_batches=DataLoader(part, batch_size=32))
 
 
 def validation_smaller_than_a_batch() -> Case:
@@ -392,6 +400,11 @@ def the_same_each_time() -> Case:
     return Case(augment=lambda images: images.flip(-1))
 
 
+def mirrored_in_place() -> Case:
+    """Done twice, it has changed nothing."""
+    return Case(augment=lambda images: images.copy_(images.flip(-1)))
+
+
 def in_place() -> Case:
     def cutout(images: Tensor) -> Tensor:
         images[:, :, 2:6, 2:6] = 0
@@ -422,6 +435,7 @@ FAULTS: list[tuple[Callable[[], Case], str, str]] = [
     (a_blank_image, "copies", "doubt"),
     (validation_is_training, "validation", "fault"),
     (validation_shares_rows, "validation", "fault"),
+    (validation_is_a_subset, "validation", "fault"),
     (validation_smaller_than_a_batch, "validation", "fault"),
     (validation_without_its_end, "validation", "fault"),
     (validation_augmented, "validation", "doubt"),
@@ -446,6 +460,7 @@ FAULTS: list[tuple[Callable[[], Case], str, str]] = [
     (one_coin_for_all, "augment", "fault"),
     (the_same_each_time, "augment", "doubt"),
     (in_place, "augment", "fault"),
+    (mirrored_in_place, "augment", "fault"),
 ]
 # What shows the same fault from another side.
 ALSO = {blind: {"evaluation"}, after_a_step: {"start"}}
@@ -486,6 +501,22 @@ def rows_of_one_data_set() -> Case:
         for rows in (range(200), range(200, 256))
     ]
     return Case(batches=loaders[0], val_batches=loaders[1])
+
+
+def a_random_split() -> Case:
+    train, held_out = torch.utils.data.random_split(pictures(), [200, 56])
+    shuffled = DataLoader(train, batch_size=64, shuffle=True)
+    return Case(batches=shuffled, val_batches=DataLoader(held_out, batch_size=32))
+
+
+def resumed() -> Case:
+    model = Net()
+    optimizer = sgd(model)
+    scheduler = one_cycle(optimizer)
+    for _ in range(40):
+        optimizer.step()  # of no gradient: it has no state
+        scheduler.step()
+    return Case(model, optimizer, scheduler=scheduler, steps=60)
 
 
 def drawn_again_and_again() -> Case:
@@ -567,6 +598,8 @@ def mixed_up() -> Case:
         head_begins_at_zero,
         labels_to_pass_over,
         rows_of_one_data_set,
+        a_random_split,
+        resumed,
         drawn_again_and_again,
         own_batches,
         a_rare_class,
@@ -582,7 +615,7 @@ def mixed_up() -> Case:
 def test_what_is_usual_is_no_fault(usual: Callable[[], Case]) -> None:
     torch.manual_seed(0)
     found = usual().diagnose()
-    allowed = {"outputs"} if usual is head_begins_at_zero else set()
+    allowed = {head_begins_at_zero: {"outputs"}, resumed: {"fresh"}}.get(usual, set())
     assert {of.check for of in found.findings} <= allowed
     assert not found.faults
 
@@ -609,6 +642,7 @@ def test_a_pixel_that_is_no_number_is_named_before_what_it_does_to_the_network()
     images[0, 0, 0, 0] = torch.nan
     found = _of(images).diagnose()
     assert found.faults[0].check == "pixels"
+    assert "augment" in found.well
     assert "1 values are NaN or infinite" in found.faults[0].what
 
 
@@ -654,9 +688,23 @@ def test_everything_is_given_back() -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_it_says_the_same_twice() -> None:
-    case = Case(augment=one_coin_for_all().augment)
-    assert repr(case.diagnose()) == repr(case.diagnose())
+def test_what_it_says_is_not_left_to_chance() -> None:
+    """A coin for the whole batch that mostly lands on one side."""
+
+    def rarely(images: Tensor) -> Tensor:
+        return images.flip(-1) if torch.rand(1) < 0.1 else images
+
+    model = Net()
+    loader = DataLoader(pictures(), 64, shuffle=True, generator=torch.Generator().manual_seed(1))
+    said = set()
+    for seed in range(8):
+        torch.manual_seed(seed)
+        found = resight.diagnose(model, sgd(model), F.cross_entropy, loader, augment=rarely)
+        said.add(repr(found))
+    assert len(said) == 1
+    assert loader.generator is not None
+    before = torch.Generator().manual_seed(1).get_state()
+    assert torch.equal(loader.generator.get_state(), before)
 
 
 TWO = torch.zeros(2, 3, 8, 8)

@@ -104,6 +104,9 @@ def validation(begun: Beginning) -> Iterator[Finding]:
     val = begun.splits.val
     if val is None:
         raise LeftOut("nothing is held out")
+    recipe = begun.recipe
+    if recipe.training.select == "last" and not isinstance(recipe.schedule, Plateau):
+        raise LeftOut("no epoch and no rate is chosen by it")
     width = wilson(round(0.9 * len(val)), len(val))
     half = (width.high - width.low) / 2
     if half > 0.03:

@@ -29,18 +29,19 @@ def doctor(
     """
     from .sources import is_run
 
-    if is_run(what):
-        if set_:
-            raise UsageError(f"{what} is a run, whose recipe stands: leave out --set")
-        from .checkup import doctor as examined
+    if is_run(what) and set_:
+        raise UsageError(f"{what} is a run, whose recipe stands: leave out --set")
+    subject = what if is_run(what) else asked(what, data, set_, find)
 
-        found = examined(what, data=data)
-    else:
-        recipe = asked(what, data, set_, find)
+    from .checkup import doctor as examined  # torch: only now that the request makes sense
 
-        from .checkup import doctor as examined  # torch: only now that the request makes sense
-
-        with progress(show) as watch:
-            found = examined(recipe, device=device, offline=find.offline, watch=watch)
+    with progress(show) as watch:
+        found = examined(
+            subject,
+            data=data if is_run(what) else None,  # the recipe has it by now
+            device=device,
+            offline=find.offline,
+            watch=watch,
+        )
     print(json.dumps(found.to_dict()) if show.json else found)
     return 1 if found.faults else 0

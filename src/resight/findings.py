@@ -61,12 +61,16 @@ class LeftOut(Exception):
 
 
 def examine(
-    subject: Subject, checks: Mapping[str, Callable[[Subject], Iterable[Finding]]]
+    subject: Subject,
+    checks: Mapping[str, Callable[[Subject], Iterable[Finding]]],
+    *,
+    of_others: bool = False,
 ) -> Diagnosis:
     """Every check of the subject, in order. A check yields findings, and may raise LeftOut.
 
-    What it found before that counts. Checks run code that is not ours (losses, transforms,
-    modules), which may raise anything at what it was not made for: that leaves the check out.
+    What it found before that counts. `of_others`: the checks run code that is not ours (losses,
+    transforms, modules), which may raise anything at what it was not made for; that leaves the
+    check out.
     """
     findings: list[Finding] = []
     well: list[str] = []
@@ -79,6 +83,8 @@ def examine(
         except LeftOut as why:
             left_out[name] = str(why)
         except Exception as error:
+            if not of_others:
+                raise
             left_out[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         else:
             if len(findings) == before:

@@ -80,14 +80,15 @@ def diagnose(
             steps=steps,
             val_batches=val_batches,
         )
-        found = examine(patient, CHECKS)
+        found = examine(patient, CHECKS, of_others=True)
         if augment is None:
             return found + Diagnosis((), (), {"augment": "needs augment="})
         changes = named_transforms(augment).items()
         with torch.no_grad():
             return found + examine(
-                patient.batches[0][0][:64].clone(),
+                patient.batches[0][0][:64].nan_to_num(),
                 {name: partial(transform, change, name) for name, change in changes},
+                of_others=True,
             )
 
 

@@ -8,12 +8,12 @@ import torch.nn.functional as F
 
 from ..findings import Finding, LeftOut
 from ..networks.modes import evaluating
-from .patient import Patient
+from .patient import Patient, ignored
 from .wiring import named
 
 
 def outputs(of: Patient) -> Iterator[Finding]:
-    """One row of finite numbers an image, which depend on the image."""
+    """Finite numbers, which depend on the image."""
     found = of.outputs
     if found.ndim != 2 or found.shape[1] < 2:
         raise LeftOut(f"needs outputs (N, K), a logit a class; these are {tuple(found.shape)}")
@@ -73,7 +73,7 @@ def mean_loss(of: Patient) -> Iterator[Finding]:
 
     Asked of made-up outputs of the same kind, as those of a fresh network may all be equal.
     """
-    labels = of.labels[of.labels != of.ignored]
+    labels = of.labels[of.labels != ignored(of.loss_fn)]
     if len(labels) < 2:
         raise LeftOut("needs two images in a batch")
     made_up = torch.randn(len(labels), of.outputs.shape[1]).to(labels.device)
@@ -111,7 +111,7 @@ def start(of: Patient) -> Iterator[Finding]:
 
     Who knows how frequent each class is guesses better, at the entropy of the labels.
     """
-    rows = of.labels != of.ignored
+    rows = of.labels != ignored(of.loss_fn)
     labels, classes = of.labels[rows].long(), of.outputs.shape[1]
     found = float(F.cross_entropy(of.outputs[rows].float(), labels))
     share = torch.bincount(labels, minlength=classes) / len(labels)

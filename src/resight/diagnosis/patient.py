@@ -16,7 +16,6 @@ from ..findings import LeftOut
 from ..lr_range import LossFunction, seed_all
 
 BATCHES, IMAGES = 4, 256  # batches that are looked at, and images of each that are passed through
-IGNORED = -100  # torch's label for images that a loss is to pass over
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
 
@@ -52,19 +51,12 @@ class Patient:
         return labels
 
     @property
-    def ignored(self) -> int:
-        """The label that the loss passes over."""
-        return int(getattr(self.loss_fn, "ignore_index", IGNORED))
-
-    @property
     def kind(self) -> Literal["logits", "log-probabilities", "probabilities"]:
-        """What the outputs look like: the probabilities of a row, or their exp, add up to 1."""
+        """What the outputs look like: probabilities are not negative and add up to 1."""
         found = self.outputs.float()
-        for name, probs in (("log-probabilities", found.exp()), ("probabilities", found)):
-            sums = probs.sum(dim=1)
-            if bool((probs >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), rtol=1e-2):
-                return name  # type: ignore[return-value]
-        return "logits"
+        if bool((found >= 0).all()) and _add_up(found):
+            return "probabilities"
+        return "log-probabilities" if _add_up(found.exp()) else "logits"
 
     def loss_of(self, outputs: Tensor, labels: Tensor) -> float:
         """Of outputs that need not be the model's."""
@@ -106,7 +98,7 @@ def measure(
                 "that gives its logits"
             )
         for _, found in pairs:
-            _check_labels(outputs, found, int(getattr(loss_fn, "ignore_index", IGNORED)))
+            _check_labels(outputs, found, ignored(loss_fn))
         loss = loss_fn(outputs, labels)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             raise UsageError("loss_fn must give one number, the mean of a batch")
@@ -143,12 +135,22 @@ def pair(batch: Any) -> tuple[Tensor, Tensor]:
     return batch[0], batch[1]
 
 
-def _check_labels(outputs: Tensor, labels: Tensor, ignored: int) -> None:
+def ignored(loss_fn: LossFunction) -> int:
+    """The label that a loss passes over; torch's is -100."""
+    return int(getattr(loss_fn, "ignore_index", -100))
+
+
+def _add_up(probs: Tensor) -> bool:
+    sums = probs.sum(dim=1)
+    return torch.allclose(sums, torch.ones_like(sums), rtol=1e-2)
+
+
+def _check_labels(outputs: Tensor, labels: Tensor, passed_over: int) -> None:
     """Refuse what a loss answers with an error of its own, on a GPU one that ends the process."""
     if outputs.ndim != 2 or outputs.shape[1] < 2 or labels.ndim != 1 or labels.is_floating_point():
         return
     classes = outputs.shape[1]
-    outside = labels[((labels < 0) | (labels >= classes)) & (labels != ignored)]
+    outside = labels[((labels < 0) | (labels >= classes)) & (labels != passed_over)]
     if len(outside):
         raise UsageError(
             f"label {int(outside[0])} is none of the model's {classes} classes, 0 to "

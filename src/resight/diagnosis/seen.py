@@ -13,11 +13,16 @@ from torch.utils.data import (
     IterableDataset,
     RandomSampler,
     SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
 )
+from torch.utils.data.distributed import DistributedSampler
 
 from ..findings import Finding, LeftOut
-from .patient import IMAGES, Patient, pair
+from .patient import BATCHES, IMAGES, Patient, pair
 
+_OF_ALL = (SequentialSampler, RandomSampler, WeightedRandomSampler, DistributedSampler)
 FEWEST = 8  # images; of fewer, a coincidence may look like a fault
 
 
@@ -67,6 +72,8 @@ def pixels(of: Patient) -> Iterator[Finding]:
             "deviation, 0",
         )
         return
+    if len(images) < 4 * FEWEST:
+        raise LeftOut(f"needs {4 * FEWEST} images in the first {BATCHES} batches")
     mean, std = images.mean(dim=(0, 2, 3)), images.std(dim=(0, 2, 3))  # (C,)
     mixed = of.batches[0][1].is_floating_point()  # pictures laid over each other have less contrast
     fits = (mean.abs() < 0.3) & (std < 1.15) & ((std > 0.8) | mixed)
@@ -113,6 +120,8 @@ def copies(of: Patient) -> Iterator[Finding]:
             "look at how the data set uses its index",
         )
         return
+    if images.ndim < 3:
+        return
     flat = images.flatten(2)  # (B, C, pixels)
     if blank := int((flat.amax(dim=2) == flat.amin(dim=2)).all(dim=1).sum()):
         yield Finding(
@@ -128,21 +137,21 @@ def validation(of: Patient) -> Iterator[Finding]:
     loader, source = of.val_batches, of.source
     if loader is None:
         raise LeftOut("needs val_batches=")
-    if not isinstance(loader, DataLoader) or _sampler(loader) is None:
-        raise LeftOut("needs a DataLoader that makes its own batches")
+    batches = _batches(loader)
+    if batches is None:
+        raise LeftOut("needs a DataLoader of data with a length, with torch's own BatchSampler")
     sampler = _sampler(loader)
     n = len(sampler)
-    if isinstance(source, DataLoader) and source.dataset is loader.dataset:
-        both = len(_rows(sampler) & _rows(_sampler(source)))
-        if both:
-            yield Finding(
-                "validation",
-                "fault",
-                f"{both:,} of its {n:,} images are trained on",
-                "hold images out, for instance by torch.utils.data.random_split",
-            )
-    left_over = n % (loader.batch_size or 1)
-    if loader.drop_last and left_over:
+    (of_one, held_out), (of_other, trained_on) = _rows(loader), _rows(source)
+    if of_one is of_other and (both := len(held_out & trained_on)):
+        yield Finding(
+            "validation",
+            "fault",
+            f"{both:,} of its {n:,} images are trained on",
+            "hold images out, for instance by torch.utils.data.random_split",
+        )
+    left_over = n % batches.batch_size
+    if batches.drop_last and left_over:
         yield Finding(
             "validation",
             "fault",
@@ -160,19 +169,34 @@ def validation(of: Patient) -> Iterator[Finding]:
             )
 
 
-def _sampler(source: Any) -> Any:
-    """What a DataLoader that makes its own batches draws rows by; else, and of a stream, None."""
+def _batches(source: Any) -> BatchSampler | None:
+    """How a DataLoader puts rows together, if it is torch's way; of a stream, None."""
     if not isinstance(source, DataLoader) or isinstance(source.dataset, IterableDataset):
         return None
-    batches = source.batch_sampler
-    return batches.sampler if type(batches) is BatchSampler else None
+    return source.batch_sampler if type(source.batch_sampler) is BatchSampler else None
 
 
-def _rows(sampler: Any) -> set[int]:
-    """The rows that a sampler may draw, as far as they can be known."""
-    if isinstance(sampler, SequentialSampler | RandomSampler):
-        return set(range(len(sampler.data_source)))
-    return set(map(int, getattr(sampler, "indices", ())))
+def _sampler(source: Any) -> Any:
+    """What rows are drawn by; None where that is not known."""
+    batches = _batches(source)
+    return None if batches is None else batches.sampler
+
+
+def _rows(source: Any) -> tuple[object, set[int]]:
+    """The data set below all subsets, and the rows of it that are drawn, as far as is known."""
+    sampler = _sampler(source)
+    rows: set[int] = set()
+    if sampler is None:
+        return None, rows
+    dataset = source.dataset
+    if isinstance(sampler, SubsetRandomSampler):
+        rows = set(map(int, sampler.indices))
+    elif isinstance(sampler, _OF_ALL):
+        rows = set(range(len(dataset)))
+    while isinstance(dataset, Subset):
+        rows = {int(dataset.indices[row]) for row in rows}
+        dataset = dataset.dataset
+    return dataset, rows
 
 
 def _hard(labels: Tensor) -> bool:

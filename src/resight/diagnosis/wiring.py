@@ -75,13 +75,14 @@ def schedule_length(of: Patient) -> Iterator[Finding]:
         length, most, after = of.scheduler.T_max, 1, "its rate climbs again after that"
     else:
         raise LeftOut(f"a {type(of.scheduler).__name__} does not say how long it is")
-    if not 0.95 * length <= of.steps <= length + most:
+    steps = _done(of) + of.steps
+    if not 0.95 * length <= steps <= length + most:
         early = "training ends with the rate not yet down"
         yield Finding(
             "schedule length",
             "fault",
-            f"{type(of.scheduler).__name__} is {length} steps long but is stepped {of.steps} "
-            f"times: {early if of.steps < length else after}",
+            f"{type(of.scheduler).__name__} is {length} steps long but is stepped {steps} "
+            f"times: {early if steps < length else after}",
             "give it the epochs if it is stepped once an epoch, else the epochs times the batches",
         )
 
@@ -105,8 +106,8 @@ def fresh(of: Patient) -> Iterator[Finding]:
         signs.append(f"the optimizer has stepped ({stepped} tensors have a state)")
     if of.tracked:
         signs.append(f"batch norm has seen {of.tracked} batches")
-    if (done := getattr(of.scheduler, "last_epoch", 0) or 0) > 0:
-        signs.append(f"the scheduler is at step {done}")
+    if _done(of):
+        signs.append(f"the scheduler is at step {_done(of)}")
     if signs:
         yield Finding(
             "fresh",
@@ -120,7 +121,7 @@ def fresh(of: Patient) -> Iterator[Finding]:
 def decay(of: Patient) -> Iterator[Finding]:
     """Weight decay acts on weights, and as a decay."""
     groups = [group for group in of.optimizer.param_groups if group.get("weight_decay")]
-    flat = [p for group in groups for p in group["params"] if p.ndim <= 1]
+    flat = [p for group in groups for p in group["params"] if p.ndim <= 1 and p.requires_grad]
     if flat:
         yield Finding(
             "decay",
@@ -144,6 +145,11 @@ def named(names: Sequence[str], most: int = 3) -> str:
     """The first few, and how many more."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def _done(of: Patient) -> int:
+    """Steps of the scheduler so far."""
+    return max(0, getattr(of.scheduler, "last_epoch", 0) or 0)
 
 
 def _rates(optimizer: Optimizer) -> str:

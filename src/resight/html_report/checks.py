@@ -13,7 +13,7 @@ from .reading import Answers, Found
 
 def finished(run: Found) -> Iterator[Finding]:
     """It came to its end, and its files can be read."""
-    if run.summary is None or not run.summary["test"]:
+    if not _ended(run) and not (run.summary and run.summary["test"]):
         yield Finding(
             "finished",
             "doubt",
@@ -21,20 +21,31 @@ def finished(run: Found) -> Iterator[Finding]:
             f"go on with resight resume {run.run}",
         )
     for line in run.missing:
-        if "damaged" in line:
-            yield Finding("finished", "fault", line, "take the file from a copy of the run")
+        if " is damaged and was passed over" in line:
+            pictures = line.startswith("gallery")
+            yield Finding(
+                "finished",
+                "doubt" if pictures else "fault",
+                line,
+                f"resight explain {run.run} makes it anew"
+                if pictures
+                else "take the file from a copy of the run",
+            )
 
 
 def learned(run: Found) -> Iterator[Finding]:
-    """The training loss fell below that of guessing."""
-    rows, chance = _rows(run), _chance(run)
+    """The training loss fell below that of guessing by how frequent each class is."""
+    rows = _rows(run)
+    counts = np.bincount(_answers(run).labels)
+    share = counts[counts > 0] / counts.sum()
+    guessing = float(-(share * np.log(share)).sum())
     lowest = min(row.train_loss for row in rows)
-    if lowest > 0.95 * chance:
+    if lowest > 0.98 * guessing:
         yield Finding(
             "learned",
             "fault",
             f"in {len(rows)} epochs the training loss came to {lowest:.3g}, where guessing has "
-            f"{chance:.3g}",
+            f"{guessing:.3g}",
             "look for a lower rate or a longer warm-up with resight lr-find, and at the data with "
             "resight doctor RECIPE --data",
         )
@@ -45,6 +56,8 @@ def long_enough(run: Found) -> Iterator[Finding]:
     rows, schedule = _rows(run), run.recipe.schedule
     if not isinstance(schedule, Plateau | Constant | MultiStep):
         raise LeftOut("a cycle is as long as it is")
+    if not _ended(run):
+        raise LeftOut("it has not come to its end")
     if isinstance(schedule, Plateau) and rows[-1].lr == rows[0].lr:
         yield Finding(
             "long enough",
@@ -67,12 +80,13 @@ def overfitted(run: Found) -> Iterator[Finding]:
     rows = _rows(run)
     losses = _validation(rows)
     best = int(losses.argmin())
-    if losses[-1] > 1.1 * losses[best]:
+    if losses[-1] > max(1.1 * losses[best], losses[best] + 0.02):
         yield Finding(
             "overfitted",
             "doubt",
             f"validation loss climbs from {losses[best]:.3g} after epoch {rows[best].epoch} to "
-            f"{losses[-1]:.3g} at the end: answers get surer without getting better",
+            f"{losses[-1]:.3g} at the end (accuracy from {rows[best].val_accuracy:.1%} to "
+            f"{rows[-1].val_accuracy:.1%})",
             "more augmentation, weight decay or label smoothing; training.select=val_loss keeps "
             "the weights of the lowest",
         )
@@ -111,14 +125,14 @@ def rate(run: Found) -> Iterator[Finding]:
 def every_class(run: Found) -> Iterator[Finding]:
     """No class is passed over."""
     answers = _answers(run)
-    counts = np.bincount(answers.preds, minlength=len(answers.classes))
-    there = np.bincount(answers.labels, minlength=len(answers.classes)) > 0
-    if never := [answers.classes[k] for k in np.flatnonzero((counts == 0) & there)]:
+    k = len(answers.classes)
+    there, said = (np.bincount(of, minlength=k) for of in (answers.labels, answers.preds))
+    if len(never := np.flatnonzero((said == 0) & (there > 0))):
+        names = ", ".join(f"{answers.classes[c]} ({there[c]} images)" for c in never[:5])
         yield Finding(
             "every class",
-            "fault",
-            f"{len(never)} of {len(answers.classes)} classes are never predicted: "
-            f"{', '.join(never[:5])}",
+            "fault" if there[never].max() >= 10 else "doubt",
+            f"{len(never)} of {k} classes are never predicted: {names}",
             "see that they have training images, and train for longer",
         )
 
@@ -161,11 +175,8 @@ def _answers(run: Found) -> Answers:
     return run.answers
 
 
-def _chance(run: Found) -> float:
-    test = (run.summary or {}).get("test")
-    if not test:
-        raise LeftOut("needs a result, for the number of classes")
-    return math.log(len(test["per_class"]))
+def _ended(run: Found) -> bool:
+    return len(run.history) >= run.recipe.schedule.epochs
 
 
 CHECKS: dict[str, Callable[[Found], Iterator[Finding]]] = {
