@@ -19,7 +19,7 @@ from .diagnosis.data import DataPatient
 from .errors import UsageError
 from .evaluation import in_layout
 from .evidence import usual_layers
-from .findings import Diagnosis, Finding, LeftOut, examine
+from .findings import Diagnosis, Finding, LeftOut, doubt, examine, fault
 from .give_back import given_back
 from .html_report.checks import CHECKS as RUN_CHECKS
 from .html_report.reading import read_run
@@ -91,9 +91,7 @@ def augmentation(begun: Beginning) -> Iterator[Finding]:
             )
             changed |= (after != before).flatten(1).any(dim=1)
         if int(changed.sum()) < 0.05 * len(images):
-            yield Finding(
-                "augmentation",
-                "fault",
+            yield fault(
                 f"augment.{kind} changes {int(changed.sum())} of {len(images)} images in 8 draws",
                 f"set augment.{kind}=none, or other limits",
             )
@@ -110,9 +108,7 @@ def validation(begun: Beginning) -> Iterator[Finding]:
     width = wilson(round(0.9 * len(val)), len(val))
     half = (width.high - width.low) / 2
     if half > 0.03:
-        yield Finding(
-            "validation images",
-            "doubt",
+        yield doubt(
             f"{len(val)} images are held out, by which 90 % is known to {100 * half:.0f} points: "
             "the best epoch is partly luck",
             "hold more out by data.val_fraction, or take the last epoch of a cycle: "
@@ -126,17 +122,13 @@ def steps(begun: Beginning) -> Iterator[Finding]:
     schedule, size = recipe.schedule, recipe.training.batch_size
     each = steps_per_epoch(len(train), size)
     if each * schedule.epochs < 100:
-        yield Finding(
-            "steps",
-            "doubt",
+        yield doubt(
             f"{len(train):,} images in batches of {size} for {schedule.epochs} epochs are "
             f"{each * schedule.epochs} steps in all",
             "more epochs, or a smaller training.batch_size",
         )
     if isinstance(schedule, Plateau) and schedule.patience + 2 >= schedule.epochs:
-        yield Finding(
-            "steps",
-            "fault",
+        yield fault(
             f"the rate cannot fall within {schedule.epochs} epochs: patience is "
             f"{schedule.patience}",
             "set schedule.patience lower, or train for longer",
@@ -145,9 +137,7 @@ def steps(begun: Beginning) -> Iterator[Finding]:
     parts = recipe.training.parts(size, train.images.device.type)
     norm = getattr(recipe.model, "norm", "batch")
     if norm == "batch" and size // parts < 8:
-        yield Finding(
-            "steps",
-            "doubt",
+        yield doubt(
             f"batch norm measures {size // parts} images at a time",
             "give it 16 or more: training.batch_size and training.micro_batch",
         )
@@ -163,9 +153,7 @@ def heat_maps(begun: Beginning) -> Iterator[Finding]:
     last = sizes.get(layers[-1]) if layers else None
     if not layers or (last and min(last) < 5):
         found = f"{layers[-1]} has {last[0]} x {last[1]}" if last else "no layer has 3 x 3"
-        yield Finding(
-            "heat maps",
-            "doubt",
+        yield doubt(
             f"for images of {height} px {found} cells, too few to say where",
             "trust earlier layers more, or keep maps larger: model.last_stage_stride=1 for "
             "resnet18, or data.image_size",

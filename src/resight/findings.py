@@ -1,7 +1,7 @@
 """What a check-up found: faults, doubts, and what was looked at and is well."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeVar
 
 Subject = TypeVar("Subject")
@@ -12,9 +12,19 @@ class Finding:
     """One thing that is wrong, or may be; one line each."""
 
     check: str
-    grade: Literal["fault", "doubt"]  # a doubt may be as intended
+    grade: Literal["fault", "doubt"]
     what: str  # what was seen, with its numbers
     mend: str
+
+
+def fault(what: str, mend: str) -> Finding:
+    """What is hardly ever meant; `examine` adds the name of the check."""
+    return Finding("", "fault", what, mend)
+
+
+def doubt(what: str, mend: str) -> Finding:
+    """What may be as intended, and often is not."""
+    return Finding("", "doubt", what, mend)
 
 
 @dataclass(frozen=True, repr=False)
@@ -79,7 +89,7 @@ def examine(
         before = len(findings)
         try:
             for finding in check(subject):
-                findings.append(finding)  # noqa: PERF402 - kept where the next one raises
+                findings.append(replace(finding, check=name))  # noqa: PERF401 - if the next raises
         except LeftOut as why:
             left_out[name] = str(why)
         except Exception as error:

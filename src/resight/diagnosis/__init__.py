@@ -87,7 +87,7 @@ def diagnose(
         with torch.no_grad():
             return found + examine(
                 patient.batches[0][0][:64].nan_to_num(),
-                {name: partial(transform, change, name) for name, change in changes},
+                {name: partial(transform, change) for name, change in changes},
                 of_others=True,
             )
 

@@ -5,23 +5,21 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from ..findings import Finding, LeftOut
+from ..findings import Finding, LeftOut, doubt, fault
 
 Transform = Callable[[Tensor], Tensor]
 DRAWS = 8  # so that a flip by one draw for the whole batch shows, but for once in 128
 ENOUGH = 200  # draws for one image or another, after which even a rare change should have shown
 
 
-def transform(change: Transform, name: str, images: Tensor) -> Iterator[Finding]:
+def transform(change: Transform, images: Tensor) -> Iterator[Finding]:
     """Of one transform, images (N, ...) -> images (N, ...)."""
     before, after = images.clone(), []
     for _ in range(DRAWS):
         after.append(change(images))
         if not torch.equal(images, before):
             images.copy_(before)
-            yield Finding(
-                name,
-                "fault",
+            yield fault(
                 "it changes the images that it is given, so changes add up over epochs",
                 "work on images.clone()",
             )
@@ -29,9 +27,7 @@ def transform(change: Transform, name: str, images: Tensor) -> Iterator[Finding]
     if any(len(out) != len(images) for out in after):
         raise LeftOut("needs as many images back as it is given")
     if all(_same(out.to(images), images) for out in after):
-        yield Finding(
-            name,
-            "fault" if DRAWS * len(images) >= ENOUGH else "doubt",
+        yield (fault if DRAWS * len(images) >= ENOUGH else doubt)(
             f"it changes none of {len(images)} images in {DRAWS} draws",
             "use what it returns; look at its probability and its sizes",
         )
@@ -40,16 +36,12 @@ def transform(change: Transform, name: str, images: Tensor) -> Iterator[Finding]
     drawn = [change(copies) for _ in range(DRAWS)]
     alike = all(bool((out == out[:1]).all()) for out in drawn)
     if len(images) > 1 and alike and not all(_same(out, drawn[0]) for out in drawn):
-        yield Finding(
-            name,
-            "fault",
+        yield fault(
             "all images of a batch are changed alike: one draw for the whole batch",
             "draw for each image, or transform image by image",
         )
     elif all(_same(out, after[0]) for out in after):
-        yield Finding(
-            name,
-            "doubt",
+        yield doubt(
             f"{DRAWS} calls change the images in the same way: it is seeded, or leaves nothing to "
             "chance",
             "draw anew at every call",

@@ -7,7 +7,7 @@ from hashlib import blake2b
 import torch
 
 from ..datasets import Dataset, Split, statistics
-from ..findings import Finding
+from ..findings import Finding, doubt, fault
 
 
 class DataPatient:
@@ -34,9 +34,7 @@ def test_images(of: DataPatient) -> Iterator[Finding]:
     if both:
         n = sum(len(of.test[digest]) for digest in both)
         one, other = test.ids[of.test[both[0]][0]], train.ids[of.train[both[0]][0]]
-        yield Finding(
-            "test images",
-            "fault",
+        yield fault(
             f"{n:,} of {len(test):,} test images are training images, pixel for pixel: {one} is "
             f"{other}",
             f"take them out of one of both; up to {n / len(test):.1%} of the accuracy is theirs",
@@ -53,18 +51,14 @@ def duplicates(of: DataPatient) -> Iterator[Finding]:
         one = against[0][0]
         other = next(row for row in against[0] if labels[row] != labels[one])
         told = (f"{train.ids[row]} is {of.dataset.classes[labels[row]]}" for row in (one, other))
-        yield Finding(
-            "duplicates",
-            "fault",
+        yield fault(
             f"{sum(map(len, against)):,} training images are there again with another label: "
             f"{' and '.join(told)}",
             "correct the labels, or leave the images out",
         )
     spare = sum(len(rows) - 1 for rows in several)
     if spare >= max(1, 0.01 * len(train)):
-        yield Finding(
-            "duplicates",
-            "doubt",
+        yield doubt(
             f"{spare:,} of {len(train):,} training images are copies of others, so images that are "
             "held out may be trained on",
             "leave the copies out",
@@ -80,9 +74,7 @@ def classes(of: DataPatient) -> Iterator[Finding]:
     }
     for what, each in counts.items():
         if empty := [name for name, count in zip(names, each, strict=True) if count == 0]:
-            yield Finding(
-                "classes",
-                "fault" if what == "training" else "doubt",
+            yield (fault if what == "training" else doubt)(
                 f"{len(empty)} of {len(names)} classes have no {what} image: "
                 f"{', '.join(empty[:5])}",
                 "add images, or take the class out",
@@ -91,9 +83,7 @@ def classes(of: DataPatient) -> Iterator[Finding]:
     if least and most > 10 * least:
         small = names[counts["training"].index(least)]
         large = names[counts["training"].index(most)]
-        yield Finding(
-            "classes",
-            "doubt",
+        yield doubt(
             f"{large} has {most:,} training images and {small} {least:,}: accuracy is mostly that "
             "of the large classes",
             "look at the accuracy of each class, in the report",
@@ -107,9 +97,7 @@ def blank(of: DataPatient) -> Iterator[Finding]:
         plain = (flat.amax(dim=2) == flat.amin(dim=2)).all(dim=1)
         rows = plain.nonzero().flatten().tolist()
         if rows:
-            yield Finding(
-                "blank",
-                "doubt",
+            yield doubt(
                 f"{len(rows):,} {what} images are of one colour throughout, such as "
                 f"{split.ids[rows[0]]}",
                 "look at the files",
@@ -121,9 +109,7 @@ def splits_alike(of: DataPatient) -> Iterator[Finding]:
     train, test = statistics(of.dataset.train), statistics(of.dataset.test)
     pairs = zip(train.mean, test.mean, train.std, test.std, strict=True)
     if any(abs(a - b) > 0.25 * s or not 0.75 < t / s < 1.33 for a, b, s, t in pairs):
-        yield Finding(
-            "splits alike",
-            "doubt",
+        yield doubt(
             f"training images have mean {_each(train.mean)} and deviation {_each(train.std)}, test "
             f"images {_each(test.mean)} and {_each(test.std)}: they are of different kinds",
             "see that both were read and resized in the same way",

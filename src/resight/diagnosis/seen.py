@@ -19,7 +19,7 @@ from torch.utils.data import (
 )
 from torch.utils.data.distributed import DistributedSampler
 
-from ..findings import Finding, LeftOut
+from ..findings import Finding, LeftOut, doubt, fault
 from .patient import BATCHES, IMAGES, Patient, pair
 
 _OF_ALL = (SequentialSampler, RandomSampler, WeightedRandomSampler, DistributedSampler)
@@ -34,23 +34,17 @@ def order(of: Patient) -> Iterator[Finding]:
     # ln of the number of orders that these labels could be in
     orders = math.lgamma(len(classes) + 1) - sum(math.lgamma(count + 1) for count in counts)
     if classes and classes == sorted(classes) and orders > math.log(10_000):
-        yield Finding(
-            "order",
-            "fault",
+        yield fault(
             f"the first {len(classes):,} images come sorted by class",
             "shuffle, as by shuffle=True of a DataLoader: else every batch is of one class or two",
         )
     elif len(classes) >= 32 and len(counts) == 1:
-        yield Finding(
-            "order",
-            "fault" if unshuffled else "doubt",
+        yield (fault if unshuffled else doubt)(
             f"the first {len(classes):,} images are all of class {classes[0]}",
             "shuffle data that is sorted by class; else look at how labels are read",
         )
     elif unshuffled:
-        yield Finding(
-            "order",
-            "doubt",
+        yield doubt(
             "the DataLoader does not shuffle, so every epoch has the same batches",
             "pass shuffle=True",
         )
@@ -64,9 +58,7 @@ def pixels(of: Patient) -> Iterator[Finding]:
     if images.ndim != 4:
         raise LeftOut("needs images of shape (N, C, H, W)")
     if bad := int((~images.isfinite()).sum()):
-        yield Finding(
-            "pixels",
-            "fault",
+        yield fault(
             f"{bad:,} values are NaN or infinite",
             "look at the pictures; a channel that never varies is not to be divided by its "
             "deviation, 0",
@@ -97,9 +89,7 @@ def pixels(of: Patient) -> Iterator[Finding]:
             f"channels have means {_each(mean)} and deviations {_each(std)}, not 0 and 1: not "
             "normalised, or by the statistics of other images"
         )
-    yield Finding(
-        "pixels",
-        "doubt",
+    yield doubt(
         what,
         f"{mend}; well where the model normalises, or was pretrained with these statistics",
     )
@@ -113,9 +103,7 @@ def copies(of: Patient) -> Iterator[Finding]:
     stored = images.cpu().contiguous().view(torch.uint8).numpy()
     spare = len(images) - len({image.tobytes() for image in stored})
     if spare >= len(images) / 4:
-        yield Finding(
-            "copies",
-            "fault",
+        yield fault(
             f"{spare} of the {len(images)} images of a batch are copies of others in it",
             "look at how the data set uses its index",
         )
@@ -124,9 +112,7 @@ def copies(of: Patient) -> Iterator[Finding]:
         return
     flat = images.flatten(2)  # (B, C, pixels)
     if blank := int((flat.amax(dim=2) == flat.amin(dim=2)).all(dim=1).sum()):
-        yield Finding(
-            "copies",
-            "doubt",
+        yield doubt(
             f"{blank} of the {len(images)} images of a batch are of one colour throughout",
             "look at them; a transform may leave nothing",
         )
@@ -144,26 +130,20 @@ def validation(of: Patient) -> Iterator[Finding]:
     n = len(sampler)
     (of_one, held_out), (of_other, trained_on) = _rows(loader), _rows(source)
     if of_one is of_other and (both := len(held_out & trained_on)):
-        yield Finding(
-            "validation",
-            "fault",
+        yield fault(
             f"{both:,} of its {n:,} images are trained on",
             "hold images out, for instance by torch.utils.data.random_split",
         )
     left_over = n % batches.batch_size
     if batches.drop_last and left_over:
-        yield Finding(
-            "validation",
-            "fault",
+        yield fault(
             f"drop_last leaves out {left_over} of its {n:,} images",
             "pass drop_last=False",
         )
     if isinstance(sampler, SequentialSampler):
         one, two = (next(iter(islice(loader, 1)), None) for _ in range(2))
         if one is not None and not torch.equal(*(pair(b)[0].nan_to_num() for b in (one, two))):
-            yield Finding(
-                "validation",
-                "doubt",
+            yield doubt(
                 "its images differ from pass to pass: they are augmented",
                 "give the validation set transforms of its own, without chance",
             )

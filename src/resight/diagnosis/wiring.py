@@ -6,7 +6,7 @@ from torch import nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
-from ..findings import Finding, LeftOut
+from ..findings import Finding, LeftOut, doubt, fault
 from .patient import Patient
 
 
@@ -20,25 +20,19 @@ def parameters(of: Patient) -> Iterator[Finding]:
     missing = [name for name, p in own.items() if p.requires_grad and id(p) not in held]
     mend = "build the optimizer from model.parameters() after the last change to the model"
     if not held & known:
-        yield Finding(
-            "parameters",
-            "fault",
+        yield fault(
             f"none of the {len(held)} tensors in the optimizer is this model's, so stepping does "
             "not train it",
             mend,
         )
         return
     if strangers := len(held - known):
-        yield Finding(
-            "parameters",
-            "doubt",
+        yield doubt(
             f"{strangers} of the {len(held)} tensors in the optimizer are not this model's",
             mend,
         )
     if missing:
-        yield Finding(
-            "parameters",
-            "doubt",
+        yield doubt(
             f"{len(missing)} tensors that could learn are in no group of this optimizer: "
             f"{named(missing)}",
             "add them, unless another optimizer has them; of those that are not to learn say "
@@ -55,9 +49,7 @@ def scheduler(of: Patient) -> Iterator[Finding]:
         raise LeftOut(f"a {type(of.scheduler).__name__} has no .optimizer to look at")
     groups = {id(group) for group in of.optimizer.param_groups}
     if not groups & {id(group) for group in other.param_groups}:  # a wrapper shares its groups
-        yield Finding(
-            "scheduler",
-            "fault",
+        yield fault(
             f"{type(of.scheduler).__name__} is bound to another optimizer, so the rate stays at "
             f"{_rates(of.optimizer)}",
             "build the scheduler from the optimizer that steps, after it",
@@ -78,9 +70,7 @@ def schedule_length(of: Patient) -> Iterator[Finding]:
     steps = _done(of) + of.steps
     if not 0.95 * length <= steps <= length + most:
         early = "training ends with the rate not yet down"
-        yield Finding(
-            "schedule length",
-            "fault",
+        yield fault(
             f"{type(of.scheduler).__name__} is {length} steps long but is stepped {steps} "
             f"times: {early if steps < length else after}",
             "give it the epochs if it is stepped once an epoch, else the epochs times the batches",
@@ -90,9 +80,7 @@ def schedule_length(of: Patient) -> Iterator[Finding]:
 def rate(of: Patient) -> Iterator[Finding]:
     """The rate is not 0."""
     if of.scheduler is None and not any(group["lr"] for group in of.optimizer.param_groups):
-        yield Finding(
-            "rate",
-            "fault",
+        yield fault(
             "the optimizer has lr = 0 and no scheduler raises it",
             "give it a rate; resight.lr_range_test finds one",
         )
@@ -109,9 +97,7 @@ def fresh(of: Patient) -> Iterator[Finding]:
     if _done(of):
         signs.append(f"the scheduler is at step {_done(of)}")
     if signs:
-        yield Finding(
-            "fresh",
-            "doubt",
+        yield doubt(
             f"this is not the beginning: {'; '.join(signs)}",
             "build model, optimizer and scheduler anew, unless it goes on from a checkpoint or "
             "from pretrained weights",
@@ -123,18 +109,14 @@ def decay(of: Patient) -> Iterator[Finding]:
     groups = [group for group in of.optimizer.param_groups if group.get("weight_decay")]
     flat = [p for group in groups for p in group["params"] if p.ndim <= 1 and p.requires_grad]
     if flat:
-        yield Finding(
-            "decay",
-            "doubt",
+        yield doubt(
             f"weight decay acts on {len(flat)} tensors of one dimension: biases, and the scales "
             "of norms",
             "put them in a group of their own with weight_decay=0",
         )
     coupled = type(of.optimizer) is Adam and not of.optimizer.defaults.get("decoupled_weight_decay")
     if groups and coupled:
-        yield Finding(
-            "decay",
-            "doubt",
+        yield doubt(
             "Adam adds weight decay to the gradient and then divides by the gradient's size, so "
             "weights with large gradients hardly decay",
             "use AdamW (Loshchilov and Hutter 2019)",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ..findings import Finding, LeftOut
+from ..findings import Finding, LeftOut, doubt, fault
 from ..recipe import Constant, MultiStep, Plateau
 from ..records import EpochRow
 from .reading import Answers, Found
@@ -14,23 +14,16 @@ from .reading import Answers, Found
 def finished(run: Found) -> Iterator[Finding]:
     """It came to its end, and its files can be read."""
     if not _ended(run) and not (run.summary and run.summary["test"]):
-        yield Finding(
-            "finished",
-            "doubt",
+        yield doubt(
             f"it stopped after {len(run.history)} of {run.recipe.schedule.epochs} epochs",
             f"go on with resight resume {run.run}",
         )
     for line in run.missing:
         if " is damaged and was passed over" in line:
-            pictures = line.startswith("gallery")
-            yield Finding(
-                "finished",
-                "doubt" if pictures else "fault",
-                line,
-                f"resight explain {run.run} makes it anew"
-                if pictures
-                else "take the file from a copy of the run",
-            )
+            if line.startswith("gallery"):
+                yield doubt(line, f"resight explain {run.run} makes it anew")
+            else:
+                yield fault(line, "take the file from a copy of the run")
 
 
 def learned(run: Found) -> Iterator[Finding]:
@@ -41,9 +34,7 @@ def learned(run: Found) -> Iterator[Finding]:
     guessing = float(-(share * np.log(share)).sum())
     lowest = min(row.train_loss for row in rows)
     if lowest > 0.98 * guessing:
-        yield Finding(
-            "learned",
-            "fault",
+        yield fault(
             f"in {len(rows)} epochs the training loss came to {lowest:.3g}, where guessing has "
             f"{guessing:.3g}",
             "look for a lower rate or a longer warm-up with resight lr-find, and at the data with "
@@ -59,17 +50,13 @@ def long_enough(run: Found) -> Iterator[Finding]:
     if not _ended(run):
         raise LeftOut("it has not come to its end")
     if isinstance(schedule, Plateau) and rows[-1].lr == rows[0].lr:
-        yield Finding(
-            "long enough",
-            "doubt",
+        yield doubt(
             f"the plateau never came: the rate was {rows[0].lr:g} for all of {len(rows)} epochs",
             "train for longer, or with less patience",
         )
     losses = _validation(rows)
     if len(rows) > 2 and losses.argmin() == len(rows) - 1:
-        yield Finding(
-            "long enough",
-            "doubt",
+        yield doubt(
             f"validation loss was lowest in the last of {len(rows)} epochs: it was still learning",
             "train for longer",
         )
@@ -81,9 +68,7 @@ def overfitted(run: Found) -> Iterator[Finding]:
     losses = _validation(rows)
     best = int(losses.argmin())
     if losses[-1] > max(1.1 * losses[best], losses[best] + 0.02):
-        yield Finding(
-            "overfitted",
-            "doubt",
+        yield doubt(
             f"validation loss climbs from {losses[best]:.3g} after epoch {rows[best].epoch} to "
             f"{losses[-1]:.3g} at the end (accuracy from {rows[best].val_accuracy:.1%} to "
             f"{rows[-1].val_accuracy:.1%})",
@@ -93,9 +78,7 @@ def overfitted(run: Found) -> Iterator[Finding]:
     last = rows[-1]
     gap = last.train_accuracy - (last.val_accuracy or 0.0)
     if gap > 0.1:
-        yield Finding(
-            "overfitted",
-            "doubt",
+        yield doubt(
             f"it ends with {last.train_accuracy:.1%} of its augmented training images right, and "
             f"{last.val_accuracy:.1%} of those held out",
             "more augmentation, or more images",
@@ -110,13 +93,9 @@ def rate(run: Found) -> Iterator[Finding]:
     holds = isinstance(run.recipe.schedule, Plateau | Constant | MultiStep)
     said, used = curve.constant if holds else curve.peak, run.recipe.optimizer.lr
     for reason in curve.verdict.reasons:
-        yield Finding(
-            "rate", "doubt", f"the range test is not to be trusted: {reason}", "test again"
-        )
+        yield doubt(f"the range test is not to be trusted: {reason}", "test again")
     if curve.verdict.ok and said and not said / 5 <= used <= said * 5:
-        yield Finding(
-            "rate",
-            "doubt",
+        yield doubt(
             f"its rate is {used:g}, and its range test says {said:.2g}",
             f"try --lr {said:.2g} beside it, and compare",
         )
@@ -129,9 +108,7 @@ def every_class(run: Found) -> Iterator[Finding]:
     there, said = (np.bincount(of, minlength=k) for of in (answers.labels, answers.preds))
     if len(never := np.flatnonzero((said == 0) & (there > 0))):
         names = ", ".join(f"{answers.classes[c]} ({there[c]} images)" for c in never[:5])
-        yield Finding(
-            "every class",
-            "fault" if there[never].max() >= 10 else "doubt",
+        yield (fault if there[never].max() >= 10 else doubt)(
             f"{len(never)} of {k} classes are never predicted: {names}",
             "see that they have training images, and train for longer",
         )
@@ -146,9 +123,7 @@ def held_out_alike(run: Found) -> Iterator[Finding]:
     right = sum(x["value"] * x["n"] for x in (a, b)) / (a["n"] + b["n"])  # if both are alike
     deviation = math.sqrt(right * (1 - right) * (1 / a["n"] + 1 / b["n"]))
     if abs(a["value"] - b["value"]) > 4 * deviation + 0.005:
-        yield Finding(
-            "held-out alike",
-            "doubt",
+        yield doubt(
             f"validation accuracy is {a['value']:.2%} and test accuracy {b['value']:.2%}, further "
             "apart than by chance",
             "images that are held out may have copies in training, or test images be of another "
