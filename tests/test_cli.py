@@ -182,7 +182,7 @@ def test_every_command_has_help_and_a_function_of_its_name(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     names = [name for command in app for name in [str(command)] if not name.startswith("-")]
-    assert len(names) == 14
+    assert len(names) == 15
     for name in names:
         assert callable(getattr(resight, name.replace("-", "_")))
         assert main([name, "--help"]) == 0
