@@ -239,13 +239,16 @@ def validation_is_training() -> Case:
     return Case(batches=shuffled, val_batches=DataLoader(data, batch_size=64))
 
 
-def validation_shares_rows() -> Case:
+def _rows_of_one_data_set(*parts: range) -> Case:
     data = pictures()
-    loaders = [
-        DataLoader(data, batch_size=64, sampler=SubsetRandomSampler(rows))
-        for rows in (range(200), range(190, 256))
-    ]
-    return Case(batches=loaders[0], val_batches=loaders[1])
+    batches, val_batches = (
+        DataLoader(data, batch_size=64, sampler=SubsetRandomSampler(rows)) for rows in parts
+    )
+    return Case(batches=batches, val_batches=val_batches)
+
+
+def validation_shares_rows() -> Case:
+    return _rows_of_one_data_set(range(200), range(190, 256))
 
 
 def validation_is_a_subset() -> Case:
@@ -495,12 +498,7 @@ def labels_to_pass_over() -> Case:
 
 
 def rows_of_one_data_set() -> Case:
-    data = pictures()
-    loaders = [
-        DataLoader(data, batch_size=64, sampler=SubsetRandomSampler(rows))
-        for rows in (range(200), range(200, 256))
-    ]
-    return Case(batches=loaders[0], val_batches=loaders[1])
+    return _rows_of_one_data_set(range(200), range(200, 256))
 
 
 def a_random_split() -> Case:

@@ -14,6 +14,7 @@ from .augment import augment, normalise
 from .batches import step_generator
 from .datasets import Dataset, Split
 from .diagnosis import CHECKS, measure
+from .diagnosis.augmentation import DRAWS
 from .diagnosis.data import CHECKS as DATA_CHECKS
 from .diagnosis.data import DataPatient
 from .errors import UsageError
@@ -79,7 +80,7 @@ def augmentation(begun: Beginning) -> Iterator[Finding]:
         if spec is None:
             continue
         changed = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-        for epoch in range(8):
+        for epoch in range(DRAWS):
             after = augment(
                 images,
                 Augment(**{kind: spec}),
@@ -90,9 +91,10 @@ def augmentation(begun: Beginning) -> Iterator[Finding]:
                 generator=step_generator(begun.recipe.seed, epoch, 0, images.device),
             )
             changed |= (after != before).flatten(1).any(dim=1)
-        if int(changed.sum()) < 0.05 * len(images):
+        count = int(changed.sum())
+        if count < 0.05 * len(images):
             yield fault(
-                f"augment.{kind} changes {int(changed.sum())} of {len(images)} images in 8 draws",
+                f"augment.{kind} changes {count} of {len(images)} images in {DRAWS} draws",
                 f"set augment.{kind}=none, or other limits",
             )
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from ..findings import Diagnosis, Finding, LeftOut, examine
+from ..findings import Diagnosis, Finding, examine
 from ..give_back import given_back, places_kept
 from ..lr_range import LossFunction
 from . import network, seen, wiring
@@ -92,4 +92,4 @@ def diagnose(
             )
 
 
-__all__ = ["CHECKS", "Diagnosis", "Finding", "LeftOut", "Patient", "diagnose", "measure"]
+__all__ = ["CHECKS", "diagnose", "measure"]

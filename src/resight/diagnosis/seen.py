@@ -1,6 +1,7 @@
 """What the model is given: its order, its pixels, and what validation is made of."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -30,7 +31,7 @@ def order(of: Patient) -> Iterator[Finding]:
     """Training images of several classes come in random order."""
     unshuffled = isinstance(_sampler(of.source), SequentialSampler)
     classes = [label for _, labels in of.batches if _hard(labels) for label in labels.tolist()]
-    counts = [classes.count(k) for k in set(classes)]
+    counts = Counter(classes).values()
     # ln of the number of orders that these labels could be in
     orders = math.lgamma(len(classes) + 1) - sum(math.lgamma(count + 1) for count in counts)
     if classes and classes == sorted(classes) and orders > math.log(10_000):
