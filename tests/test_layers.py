@@ -26,11 +26,11 @@ LAYERS = [
     }
     | {"findings", "mistakes", "published", "sources", "lr_rules", "lr_verdict", "area_means"},
     {"datasets", "augment", "batches", "networks", "schedules", "optimizers", "muon"}
-    | {"lr_scheduler"},
+    | {"lr_scheduler", "ranks"},
     {"evaluation", "evidence", "neighbours", "train_state", "training", "lr_range", "give_back"}
     | {"cam", "settle", "diagnosis"},
     {"preparation", "environment", "run_folder", "figures", "artefacts", "run_explanation"}
-    | {"gallery", "html_report"},
+    | {"gallery", "html_report", "replicas", "devices"},
     {"experiment", "explanation", "trained", "look", "listings", "progress", "costs"}
     | {"schedule_view", "sketch", "rate_finder", "rate_view", "notebook", "reproduction"}
     | {"comparison", "flipped", "checkup"},

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from .augment import augment, normalise
 from .datasets import Split, Statistics
+from .ranks import ALONE, Rank
 from .recipe import Augment
 from .schedules import check_batch_size, steps_per_epoch
 
@@ -53,25 +54,29 @@ def train_batches(
     seed: int,
     epoch: int,
     first_step: int = 0,
+    rank: Rank = ALONE,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the batches of an epoch, from `first_step` on, shuffled and augmented.
 
-    Each is (images float32 normalised (N, C, H, W), labels int64 (N,)), on the split's device.
+    Each is (images float32 normalised (N, C, H, W), labels int64 (N,)), on the split's device;
+    of several ranks each gets its share.
     """
     device = split.images.device
     order = epoch_order(len(split), seed, epoch).to(device)
     for step in range(first_step, steps_per_epoch(len(split), batch_size)):
         rows = order[step * batch_size : (step + 1) * batch_size]
+        part = rank.share(len(rows))
         images = augment(
-            split.images[rows],
+            split.images[rows[part]],
             spec,
             stats,
             rows=rows,
             epoch=epoch,
             seed=seed,
             generator=step_generator(seed, epoch, step, device),
+            part=part,
         )
-        yield images, split.labels[rows]
+        yield images, split.labels[rows[part]]
 
 
 def eval_batches(

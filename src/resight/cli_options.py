@@ -41,6 +41,9 @@ Setting = Annotated[
     list[str] | None, Parameter(name="--set", help="A knob, such as schedule.epochs=40.")
 ]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:N or mps.")]
+Devices = Annotated[
+    int, Parameter(help="How many GPUs share each batch; with --device cpu, how many processes.")
+]
 
 
 def progress(show: Show) -> "ProgressLines | nullcontext[Watch]":

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from .cli_options import Device, Setting, Show, progress
+from .cli_options import Device, Devices, Setting, Show, progress
 
 
 def reproduce(
@@ -17,6 +17,7 @@ def reproduce(
     set_: Setting = None,
     out: Path = Path("reproductions"),
     device: Device = "auto",
+    devices: Devices = 1,
     offline: bool = False,
     show: Show = Show(),
 ) -> int:
@@ -60,6 +61,7 @@ def reproduce(
                 overrides=set_ or [],
                 out=out,
                 device=device,
+                devices=devices,
                 offline=offline,
                 watch=watch,
             )

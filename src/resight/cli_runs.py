@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from .cli_options import Device, Find, Setting, Show, accuracy_text, progress, report
+from .cli_options import Device, Devices, Find, Setting, Show, accuracy_text, progress, report
 from .errors import UsageError
 
 
@@ -27,6 +27,7 @@ def train(
     deterministic: bool = False,
     dry_run: bool = False,
     device: Device = "auto",
+    devices: Devices = 1,
     find: Find = Find(),
     show: Show = Show(),
 ) -> int:
@@ -91,12 +92,14 @@ def train(
     find_source(asked.data.source)
 
     from . import experiment  # torch: only now that the request makes sense
+    from .devices import check_devices
     from .preparation import begin
     from .rate_finder import Ladder
 
     offline = find.offline
     with progress(show) as watch:
         if dry_run:
+            device = check_devices(device, devices, batch_size=asked.training.batch_size)
             begun = begin(asked, data=None, model=None, device=device, offline=offline, watch=watch)
             print(to_toml(begun.recipe), end="")
             return 0
@@ -107,6 +110,7 @@ def train(
             force=force,
             find_lr=find_lr and Ladder(repeats=repeats or 1),
             device=device,
+            devices=devices,
             offline=offline,
             watch=watch,
         )
@@ -119,6 +123,7 @@ def resume(
     *,
     out: Path = Path("runs"),
     device: Device = "auto",
+    devices: int | None = None,
     offline: bool = False,
     show: Show = Show(),
 ) -> int:
@@ -130,13 +135,17 @@ def resume(
         The run folder; by default the newest.
     out
         Where to look for the newest run.
+    devices
+        How many share each batch; by default as many as the run was begun on.
     offline
         Never download.
     """
     from . import experiment
 
     with progress(show) as watch:
-        result = experiment.resume(run, out=out, device=device, offline=offline, watch=watch)
+        result = experiment.resume(
+            run, out=out, device=device, devices=devices, offline=offline, watch=watch
+        )
     return report(result, show)
 
 

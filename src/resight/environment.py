@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 
-def environment(device: str) -> dict[str, Any]:
+def environment(device: str, devices: int = 1) -> dict[str, Any]:
     """What a result depends on beside the recipe: versions, machine, revision, command line."""
     revision = None
     if shutil.which("git"):
@@ -30,6 +30,7 @@ def environment(device: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda,
         "device": device,
+        "devices": devices,
         "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") else None,
         "git_revision": revision,
         "command": sys.argv,
@@ -37,12 +38,22 @@ def environment(device: str) -> dict[str, Any]:
     }
 
 
-def with_resumption(file: Path, device: str) -> dict[str, Any]:
+def with_resumption(file: Path, device: str, devices: int = 1) -> dict[str, Any]:
     """The environment in `file`, of a run that goes on, and what is different now: the time, ..."""
-    try:
-        first = dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        first = {}  # gone or damaged; that of now is better than none
-    everything = environment(device)
+    first = _read(file)
+    everything = environment(device, devices)
     now = {k: v for k, v in everything.items() if k == "started" or first.get(k, ...) != v}
     return first | {"resumed": [*first.get("resumed", []), now]}
+
+
+def devices_of(file: Path) -> int:
+    """On how many devices the run was begun of which `file` is the environment."""
+    found = _read(file).get("devices")
+    return found if isinstance(found, int) else 1
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}  # gone or damaged; that of now is better than none

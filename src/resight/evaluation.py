@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from .batches import eval_batches
 from .datasets import Split, Statistics
 from .networks.modes import evaluating as evaluating
+from .ranks import ALONE, Rank
 from .recipe import Evaluation, Training
 from .records import Predictions
 
@@ -29,11 +30,13 @@ def predict_split(
     training: Training | None = None,
     evaluation: Evaluation | None = None,
     batch_size: int | None = None,
+    rank: Rank = ALONE,
 ) -> Predictions:
     """Logits for every image of `split`, on the device the split is on, in its order.
 
     `training` gives precision and memory layout, `evaluation` the test-time augmentation. By
-    default a batch has about as many pixels as 500 images of 32 px, on a GPU as 2,000.
+    default a batch has about as many pixels as 500 images of 32 px, on a GPU as 2,000. Of several
+    ranks each asks about its share and is told of all.
     """
     pixels = split.images.shape[-2] * split.images.shape[-1]
     images_32_px = 500 if split.images.device.type == "cpu" else 2000
@@ -41,14 +44,22 @@ def predict_split(
     training = training or Training()
     evaluation = evaluation or Evaluation()
     device = split.images.device
-    logits = []
+    part = rank.share(len(split))
+    asked = split if rank.count == 1 else split.select(torch.arange(len(split))[part])
+    found = []
     with evaluating(model), autocast(training, device):
-        for images, _ in eval_batches(split, stats, batch_size=batch_size):
+        for images, _ in eval_batches(asked, stats, batch_size=batch_size):
             images = in_layout(images, training)
-            logits.append(view_logits(model, images, evaluation.tta, below=evaluation.tta_below))
+            found.append(view_logits(model, images, evaluation.tta, below=evaluation.tta_below))
+    logits = torch.cat(found)  # (N, K)
+    if rank.count > 1:
+        whole = logits.new_zeros(len(split), logits.shape[1])
+        whole[part] = logits / rank.copies(len(split))
+        rank.sum_([whole])  # the rows of the others are zeros
+        logits = whole
     return Predictions(
         ids=split.ids,
-        logits=torch.cat(logits).cpu().numpy(),  # (N, K)
+        logits=logits.cpu().numpy(),
         labels=split.labels.cpu().numpy(),
         classes=classes,
     )

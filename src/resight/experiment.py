@@ -12,7 +12,8 @@ from torch import nn
 
 from .artefacts import summarise_run, write_results
 from .datasets import Dataset
-from .environment import with_resumption
+from .devices import check_devices, check_model
+from .environment import devices_of, with_resumption
 from .errors import Diverged, ResightError, UsageError
 from .evaluation import predict_split
 from .files import remove_leftovers
@@ -23,10 +24,11 @@ from .rate_finder import Ladder, find_rate, with_found_rate, write_found
 from .recipe import Recipe
 from .recipe_text import differences, from_toml
 from .records import History, Predictions
+from .replicas import fit_on
 from .run_explanation import explain_finished
 from .run_folder import ModelInfo, RunFolder, run_path
 from .schedules import describe
-from .training import EpochDone, check_losses, deterministic_if, fit
+from .training import EpochDone, check_losses, deterministic_if
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ def train(
     data: Dataset | str | Path | None = None,
     model: nn.Module | None = None,
     device: str = "auto",
+    devices: int = 1,
     out: str | Path = "runs",
     name: str | None = None,
     force: bool = False,
@@ -59,16 +62,20 @@ def train(
     `data` stands in for `recipe.data.source`; `model` for the recipe's network. `watch` is shown
     every event and cannot change anything. `find_lr` sets the recipe's rate by a range test first;
     a `Ladder` says how it climbs, `Ladder(repeats=3)` takes the median of three.
+    `devices` share each batch: that many GPUs, or on a CPU processes that divide its cores.
     Interrupted by Ctrl-C, the run returns with `interrupted=True` and can be resumed. A finished
     run leaves `model` with the chosen weights.
 
     Raises:
         UsageError: the recipe, the data or the run folder is not usable as asked.
         Diverged: the loss became NaN, infinite or exploded; the last good checkpoint is kept.
-        ResightError: with `find_lr`, the range test cannot be trusted.
+        ResightError: with `find_lr`, the range test cannot be trusted; with `devices`, the process
+            of another device ended before its time.
     """
     watch = watch or (lambda event: None)
     recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
+    device = check_devices(device, devices, batch_size=recipe.training.batch_size)
+    check_model(model, devices)
     path = run_path(Path(out), name, recipe, force=force)
     begun = begin(
         recipe,
@@ -91,10 +98,11 @@ def train(
         fingerprint=begun.dataset.fingerprint,
         force=force,
         device=str(begun.splits.train.images.device),
+        devices=devices,
     )
     if curve:
         write_found(folder, begun, curve)
-    return _run(folder, begun, watch)
+    return _run(folder, begun, watch, devices=devices)
 
 
 def resume(
@@ -103,14 +111,15 @@ def resume(
     data: Dataset | None = None,
     model: nn.Module | None = None,
     device: str = "auto",
+    devices: int | None = None,
     out: str | Path = "runs",
     offline: bool = False,
     watch: Watch | None = None,
 ) -> Run:
     """Go on with a run that was stopped or killed, exactly as if it had not been.
 
-    Without `run`, the newest one in `out`. A run of a module or data set passed in from Python
-    needs them passed in again.
+    Without `run`, the newest one in `out`; without `devices`, on as many as it was begun on. A run
+    of a module or data set passed in from Python needs them passed in again.
 
     Raises:
         UsageError: no such run, or its recipe or data have changed since.
@@ -118,7 +127,10 @@ def resume(
     """
     watch = watch or (lambda event: None)
     folder = RunFolder.open(Path(run)) if run else RunFolder.newest(Path(out))
+    devices = devices_of(folder.path / "env.json") if devices is None else devices
     recipe = folder.recipe
+    device = check_devices(device, devices, batch_size=recipe.training.batch_size)
+    check_model(model, devices)
     saved, faults = folder.load_checkpoint()
     for fault in faults:
         watch(Note(fault))
@@ -142,7 +154,7 @@ def resume(
             "put it back, or start a new run"
         )
     begun.state.load_state_dict(saved["state"])
-    return _run(folder, begun, watch, resumed=True)
+    return _run(folder, begun, watch, devices=devices, resumed=True)
 
 
 def demo(*, out: str | Path = "runs", watch: Watch | None = None) -> Run:
@@ -150,10 +162,15 @@ def demo(*, out: str | Path = "runs", watch: Watch | None = None) -> Run:
     return train("digits", out=out, watch=watch)
 
 
-def _run(folder: RunFolder, begun: Beginning, watch: Watch, *, resumed: bool = False) -> Run:
+def _run(
+    folder: RunFolder, begun: Beginning, watch: Watch, *, devices: int, resumed: bool = False
+) -> Run:
     """Train to the end, keeping the best weights and the last state; then read the test once."""
     recipe, state, fingerprint = begun.recipe, begun.state, begun.dataset.fingerprint
     images = begun.splits.train.images  # (N, C, H, W)
+    if devices > 1:
+        each = f"{devices} processes on {images.device.type} share each batch of "
+        watch(Note(each + f"{recipe.training.batch_size}"))
     info = ModelInfo(
         recipe=recipe,
         classes=begun.dataset.classes,
@@ -162,16 +179,15 @@ def _run(folder: RunFolder, begun: Beginning, watch: Watch, *, resumed: bool = F
         image_size=images.shape[-1],
         epoch=0,
     )
-    events = fit(state, recipe, begun.splits)
     with (
         folder.alone(),
         deterministic_if(recipe.training.deterministic),
         stop_requested() as asked,
-        closing(events),
+        closing(fit_on(begun, devices)) as events,
     ):
         remove_leftovers(folder.path)
         if resumed:
-            now = with_resumption(folder.path / "env.json", str(images.device))
+            now = with_resumption(folder.path / "env.json", str(images.device), devices)
             folder.write_json("env.json", now)
         try:
             for event in events:
@@ -197,7 +213,7 @@ def _run(folder: RunFolder, begun: Beginning, watch: Watch, *, resumed: bool = F
             raise ResightError(
                 f"the memory of {begun.splits.train.images.device} is full; set "
                 "training.gpu_micro_batch to less than "
-                f"{recipe.training.gpu_micro_batch or recipe.training.batch_size}"
+                f"{recipe.training.gpu_micro_batch or -(-recipe.training.batch_size // devices)}"
             ) from error
         interrupted = len(state.rows) < recipe.schedule.epochs
         if interrupted:

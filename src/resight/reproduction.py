@@ -67,6 +67,7 @@ def reproduce(
     overrides: Sequence[str] = (),
     out: str | Path = "reproductions",
     device: str = "auto",
+    devices: int = 1,
     offline: bool = False,
     watch: Watch | None = None,
 ) -> Reproduction:
@@ -97,12 +98,14 @@ def reproduce(
         path = folder / f"seed{seed}"
         if not path.exists():
             run = train(
-                seeded, data=given, out=folder, name=path.name, device=device, offline=offline,
-                watch=watch,
+                seeded, data=given, out=folder, name=path.name, device=device, devices=devices,
+                offline=offline, watch=watch,
             )  # fmt: skip
             interrupted = run.interrupted
         elif not (path / "summary.json").exists() or not RunFolder(path).read_summary()["test"]:
-            run = resume(path, data=given, device=device, offline=offline, watch=watch)
+            run = resume(
+                path, data=given, device=device, devices=devices, offline=offline, watch=watch
+            )
             interrupted = run.interrupted
         if interrupted:
             break

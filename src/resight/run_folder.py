@@ -73,6 +73,7 @@ class RunFolder:
         fingerprint: str,
         force: bool = False,
         device: str = "cpu",
+        devices: int = 1,
     ) -> "RunFolder":
         """A new folder that can be resumed; with `force`, in place of a run that is there.
 
@@ -87,7 +88,7 @@ class RunFolder:
             making.mkdir(parents=True)
             folder = RunFolder(making)
             write_text(making / "recipe.toml", to_toml(recipe))
-            folder.write_json("env.json", environment(device))
+            folder.write_json("env.json", environment(device, devices))
             folder.save_checkpoint(recipe, state, fingerprint=fingerprint)
             if force and path.exists():
                 move(path, old)

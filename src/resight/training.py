@@ -28,6 +28,7 @@ from .errors import Diverged, UsageError
 from .evaluation import autocast, in_layout, predict_split
 from .metrics import accuracy, mean_loss
 from .optimizers import add_l1_gradient, set_rates
+from .ranks import ALONE, Rank
 from .recipe import Plateau, Recipe, Training
 from .records import EpochRow, Predictions
 from .train_state import TrainData, TrainState
@@ -35,7 +36,9 @@ from .train_state import TrainData, TrainState
 # A mean cross entropy this many times that of guessing is an explosion, not a bad batch.
 EXPLODED = 50.0
 
-DROPOUT = 3  # the purpose of a seed; 1 and 2 are the order and the augmentation of batches.py
+# The purpose of a seed; 1 and 2 are the order and the augmentation of batches.py. From 3 on there
+# is one for each rank.
+DROPOUT = 3
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,12 @@ class EpochDone:
 
 
 def fit(
-    state: TrainState, recipe: Recipe, data: TrainData
+    state: TrainState, recipe: Recipe, data: TrainData, rank: Rank = ALONE
 ) -> Generator[StepDone | EpochDone, None, None]:
     """Train from where `state` is to the end of the schedule.
 
-    After every event `state` is whole: it can be saved, and the generator closed.
+    After every event `state` is whole: it can be saved, and the generator closed. Of several ranks
+    each is given the same state, recipe and data, and comes to the same state.
 
     Raises:
         Diverged: the loss became NaN, infinite or exploded, or the weights did; `state` is then
@@ -78,15 +82,15 @@ def fit(
     if recipe.training.compile:  # a last batch and smaller images are shapes of their own
         model = torch.compile(model, dynamic=False)  # type: ignore[assignment]
     while len(state.rows) < recipe.schedule.epochs:
-        yield from _train_epoch(state, model, recipe, data)
-        state.rows.append(_validate(state, recipe, data))
+        yield from _train_epoch(state, model, recipe, data, rank)
+        state.rows.append(_validate(state, recipe, data, rank))
         state.epoch_secs = 0.0
         best = best_epoch(state.rows, recipe.training.select)
         yield EpochDone(state.rows[-1], best=best == len(state.rows))
 
 
 def _train_epoch(
-    state: TrainState, model: nn.Module, recipe: Recipe, data: TrainData
+    state: TrainState, model: nn.Module, recipe: Recipe, data: TrainData, rank: Rank
 ) -> Iterator[StepDone]:
     """The steps that are left of the epoch under way; `model` is `state.model`, maybe compiled."""
     training, device = recipe.training, data.train.images.device
@@ -103,9 +107,12 @@ def _train_epoch(
         seed=recipe.seed,
         epoch=epoch,
         first_step=first,
+        rank=rank,
     )
     began = time.perf_counter() - state.epoch_secs
     for k, (images, labels) in enumerate(batches, first):  # (N, C, H, W) normalised, (N,)
+        batch = min(training.batch_size, len(data.train) - k * training.batch_size)
+        copies = rank.copies(batch)
         rates = state.schedule.at(state.step, watched)
         set_rates(state.optimizer, rates.lr, rates.momentum)
         state.optimizer.zero_grad(set_to_none=True)  # also what an interrupted step left behind
@@ -116,15 +123,18 @@ def _train_epoch(
         parts = list(zip(images.tensor_split(n), labels.tensor_split(n), strict=True))
         loss = torch.zeros((), device=device)
         correct = torch.zeros((), dtype=torch.int64, device=device)
-        seed = mix_seed(recipe.seed, epoch, k, DROPOUT)
+        seed = mix_seed(recipe.seed, epoch, k, DROPOUT + rank.index)
         with _seeded(seed, device), _shared_momentum(state.model, len(parts)):
             for x, y in parts:
                 with autocast(training, device):
                     logits = model(x)  # (n, K)
                 nll, objective = _cross_entropy(logits, y, recipe.loss.label_smoothing)
-                state.scaler.scale(objective.sum() / len(labels)).backward()  # type: ignore[no-untyped-call]
-                loss += nll.detach().sum() / len(labels)
+                state.scaler.scale(objective.sum() / (batch * copies)).backward()  # type: ignore[no-untyped-call]
+                loss += nll.detach().sum() / (batch * copies)
                 correct += (logits.argmax(1) == y).sum()
+        if rank.count > 1:
+            _sum_over_ranks(state.model, loss, correct, rank)
+            correct //= copies
         if recipe.loss.l1 is not None:
             state.scaler.unscale_(state.optimizer)
             add_l1_gradient(state.model, recipe.loss.l1)
@@ -150,7 +160,7 @@ def _train_epoch(
             loss=loss,
             correct=correct,
             lr=rates.lr,
-            images=len(labels),
+            images=batch,
         )
     check_losses(state, data, since=epoch * spe)  # waits until the device has done the steps
     state.epoch_secs = time.perf_counter() - began
@@ -187,7 +197,7 @@ def _sized(images: Tensor, state: TrainState, training: Training) -> Tensor:
     return F.interpolate(images, size=(early.px, early.px), mode="bilinear", antialias=True)
 
 
-def _validate(state: TrainState, recipe: Recipe, data: TrainData) -> EpochRow:
+def _validate(state: TrainState, recipe: Recipe, data: TrainData, rank: Rank) -> EpochRow:
     """The row of the epoch whose steps are done."""
     spe, size = state.schedule.steps_per_epoch, recipe.training.batch_size
     done = slice(state.step - spe, state.step)
@@ -197,7 +207,12 @@ def _validate(state: TrainState, recipe: Recipe, data: TrainData) -> EpochRow:
     predictions = None
     if data.val is not None:
         predictions = predict_split(
-            state.evaluated, data.val, data.stats, classes=data.classes, training=recipe.training
+            state.evaluated,
+            data.val,
+            data.stats,
+            classes=data.classes,
+            training=recipe.training,
+            rank=rank,
         )
     _check_weights(state, predictions)
     return EpochRow(
@@ -211,6 +226,29 @@ def _validate(state: TrainState, recipe: Recipe, data: TrainData) -> EpochRow:
         train_secs=state.epoch_secs,
         images_per_sec=n / state.epoch_secs,
     )
+
+
+def _sum_over_ranks(model: nn.Module, loss: Tensor, correct: Tensor, rank: Rank) -> None:
+    """What belongs to the whole batch, in place of that of this rank's share: gradients, counts.
+
+    Running statistics of norms become the mean over ranks: all of them are the same model.
+    """
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+    used = torch.ones(len(weights), device=loss.device)  # by how many ranks
+    unused = [i for i, weight in enumerate(weights) if weight.grad is None]
+    for i in unused:
+        used[i] = 0
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
+    statistics = [s for norm in norms for s in norm.buffers() if s.is_floating_point()]
+    for each in statistics:
+        each /= rank.count
+    counted = correct.float()  # of one dtype with the rest, so that there is one exchange
+    rank.sum_([*gradients, *statistics, used, loss, counted])
+    correct.copy_(counted)
+    for i in unused:  # by others maybe: a branch they took; what none used stays without
+        if used[i] > 0:
+            weights[i].grad = gradients[i]
 
 
 def check_losses(state: TrainState, data: TrainData, *, since: int = 0) -> None:

@@ -1,6 +1,6 @@
 """Chance: what is to happen to each image of a batch, drawn from one generator."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TypeVar
 
 import torch
@@ -25,6 +25,11 @@ class Draws:
     crop: Tensor | None = None  # (N, 2) int64, down and right, in -pad..pad
     flip: Tensor | None = None  # (N,) bool
     holes: Tensor | None = None  # (N, count, 3) int64: top, left, side, all in px
+
+    def of(self, part: slice) -> "Draws":
+        """What was drawn for the images `part` of the N."""
+        drawn = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Draws(**{name: None if x is None else x[part] for name, x in drawn.items()})
 
 
 def draw(

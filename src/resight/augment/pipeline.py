@@ -23,18 +23,21 @@ def augment(
     epoch: int,
     generator: Generator,
     seed: int = 0,
+    part: slice = slice(None),
 ) -> Tensor:
     """Augment and normalise a batch, with an independent draw for every image.
 
     images: uint8 (N, C, H, W), left as they are. rows: (N,) int64, the row of each image in its
     split; with `epoch` and `seed` it decides the alternating flip. generator: on the images'
     device; everything else is drawn from it. Returns float32 (N, C, H, W) on that device.
+    part: the images are those of `rows[part]` alone, and become what they would among all `rows`.
     Raises UsageError where the recipe cannot apply to such images.
     """
     check_images(images, stats)
     check_augment(spec, images.shape[1], min(images.shape[2:]))
-    draws = draw(spec, images.shape, rows=rows, epoch=epoch, seed=seed, generator=generator)
-    return apply(images, draws, spec, stats)
+    shape = (len(rows), *images.shape[1:])
+    draws = draw(spec, shape, rows=rows, epoch=epoch, seed=seed, generator=generator)
+    return apply(images, draws.of(part), spec, stats)
 
 
 def apply(images: Tensor, draws: Draws, spec: Augment, stats: Statistics) -> Tensor:

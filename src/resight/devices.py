@@ -1,0 +1,87 @@
+"""Which devices can train one model together, and what a model has to be for it."""
+
+import io
+import os
+import pickle
+
+import torch
+import torch.distributed
+from torch import nn
+
+from .errors import UsageError
+from .preparation import pick_device
+
+
+def check_devices(name: str, count: int, *, batch_size: int) -> str:
+    """The device to begin on, where `count` of that name are to train together.
+
+    Raises:
+        UsageError: this machine has not so many, or other processes cannot be started.
+    """
+    device = pick_device(name)
+    together = torch.distributed.is_available()
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if several and together and torch.distributed.is_torchelastic_launched():
+        raise UsageError(
+            "torchrun starts this command several times over, each a run of its own; start it "
+            "once, without torchrun: resight train ... --devices N"
+        )
+    if count == 1:
+        return name
+    if count < 1:
+        raise UsageError(
+            f"devices = {count} must be at least 1; give the number of devices that share each "
+            "batch"
+        )
+    here = {"cuda": torch.cuda.device_count(), "cpu": _cores()}.get(device.type, 1)
+    if count > here:
+        unit = "core" if device.type == "cpu" else f"{device.type} device"
+        raise UsageError(
+            f"devices = {count}, but this machine has {here} {unit}{'' if here == 1 else 's'}; "
+            f"give 1 to {here}"
+        )
+    if device.index is not None:
+        raise UsageError(
+            f"device {device} is one, but devices = {count}; give --device {device.type}, and "
+            "choose among them with CUDA_VISIBLE_DEVICES"
+        )
+    if batch_size < 2 * count:
+        raise UsageError(
+            f"training.batch_size = {batch_size} does not give each of devices = {count} two "
+            f"images; give a batch of at least {2 * count}, or fewer devices"
+        )
+    if not together or (device.type == "cuda" and not torch.distributed.is_nccl_available()):
+        raise UsageError(
+            f"devices = {count} need torch.distributed, with NCCL for GPUs, which this torch was "
+            "built without; give devices = 1"
+        )
+    if torch.distributed.is_initialized():
+        raise UsageError(
+            f"devices = {count} start processes of their own, but this one already belongs to a "
+            "group (torch.distributed); leave the group, or give devices = 1"
+        )
+    return "cuda:0" if device.type == "cuda" else name
+
+
+def check_model(model: nn.Module | None, count: int) -> None:
+    """Raise UsageError if `model` could not be handed to other processes."""
+    if model is None or count == 1:
+        return
+    for module in model.modules():
+        if type(module).__module__ == "__main__":
+            raise UsageError(
+                f"the class {type(module).__qualname__} is defined in the script itself, where the "
+                f"other processes of devices = {count} cannot find it; put it into a module that "
+                "the script imports"
+            )
+    try:
+        torch.save(model, io.BytesIO())
+    except (pickle.PicklingError, AttributeError, TypeError, RuntimeError) as error:
+        raise UsageError(
+            f"the model cannot be handed to the other processes of devices = {count} ({error}); "
+            "build it of importable classes and functions"
+        ) from error
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
