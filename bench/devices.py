@@ -1,0 +1,89 @@
+"""images/s of the training loop on several devices, over what it does on one.
+
+    python bench/devices.py --data PATH_OR_NAME --recipe swift-gpu --devices 1 2 4 8
+    python bench/devices.py --data PATH_OR_NAME --recipe swift-s --device cpu
+
+The recipe's batch stays as large as it is and is shared; images keep their size. The clock runs
+from the fourth step on, and reads the last loss, for which a GPU has to be done. Sides in turn. On
+a CPU devices are processes that divide its cores.
+"""
+
+import argparse
+import itertools
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+
+import resight
+from measure import in_turn, machine, parsed, ratio, spread, write_json
+from resight.devices import check_devices
+from resight.preparation import Beginning, begin
+from resight.replicas import fit_on
+from resight.training import StepDone
+
+FIRST = 3  # steps before the clock runs
+
+
+def images_per_sec(begun: Beginning, count: int, images: int) -> float:
+    """Of a loop that goes on from where the last one was: no result depends on the weights."""
+    with closing(fit_on(begun, count)) as events:
+        steps = (event for event in events if isinstance(event, StepDone))
+        for step in itertools.islice(steps, FIRST):
+            float(step.loss)
+        began, seen = time.perf_counter(), 0
+        while seen < images:
+            step = next(steps)
+            seen += step.images
+        float(step.loss)
+        return seen / (time.perf_counter() - began)
+
+
+def main() -> None:
+    """Parse the arguments, measure, print JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="cifar10")
+    parser.add_argument("--recipe", default="swift-gpu")
+    parser.add_argument("--set", dest="overrides", action="append", default=[])
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--devices", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--images", type=int, default=20_000, help="of a measurement")
+    parser.add_argument("--rounds", type=int, default=7)
+    asked = parsed(parser)
+    where = machine()
+    recipe = resight.with_overrides(
+        resight.find_recipe(asked.recipe),
+        ["training.progressive=none", *asked.overrides],
+    )
+    # Long enough for all rounds: a schedule that ends would end the measurement.
+    recipe = resight.with_epochs(recipe, 10_000)
+    size = recipe.training.batch_size
+    device = check_devices(asked.device, max(asked.devices), batch_size=size)
+    begun = begin(
+        recipe,
+        data=asked.data,
+        model=None,
+        device=device,
+        offline=False,
+        watch=lambda event: None,
+    )
+    sides: dict[str, Callable[[], float]] = {
+        str(count): lambda count=count: images_per_sec(begun, count, asked.images)  # type: ignore[misc]
+        for count in asked.devices
+    }
+    figures = in_turn(sides, asked.rounds, lambda line: print(line, file=sys.stderr))
+    first = figures[str(asked.devices[0])]
+    write_json(
+        {
+            "machine": where,
+            "recipe": asked.recipe,
+            "device": str(begun.splits.train.images.device),
+            "batch_size": recipe.training.batch_size,
+            "images_per_sec": {count: spread(values) for count, values in figures.items()},
+            "ratio": {count: ratio(values, first) for count, values in figures.items()},
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()
