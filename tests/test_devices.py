@@ -19,7 +19,7 @@ from torch import nn
 
 import resight
 from resight.batches import train_batches
-from resight.devices import check_devices, check_model
+from resight.devices import check_devices, check_model, cores
 from resight.errors import ResightError, UsageError
 from resight.preparation import begin
 from resight.ranks import Rank
@@ -30,7 +30,7 @@ from test_resume import outcome, send
 
 NOTHING = {"watch": lambda event: None, "offline": True, "device": "cpu", "model": None}
 
-needs_two_cores = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
+needs_two_cores = pytest.mark.skipif(cores() < 2, reason="needs two cores")
 needs_proc = pytest.mark.skipif(
     not list(Path("/proc/self/task").glob("*/children")), reason="needs /proc"
 )
@@ -231,7 +231,7 @@ class Fragile(Moody):
 
 
 @needs_two_cores
-def test_an_error_of_another_process_and_one_of_ones_own_are_told_apart(tiny, tmp_path) -> None:
+def test_an_error_of_another_process_and_one_of_ones_own_are_told_apart(tiny) -> None:
     asked = recipe("training.micro_batch=none")
     with (
         pytest.raises(

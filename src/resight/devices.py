@@ -20,7 +20,7 @@ def check_devices(name: str, count: int, *, batch_size: int) -> str:
     """
     device = pick_device(name)
     together = torch.distributed.is_available()
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    several = os.environ.get("WORLD_SIZE", "1") != "1"
     if several and together and torch.distributed.is_torchelastic_launched():
         raise UsageError(
             "torchrun starts this command several times over, each a run of its own; start it "
@@ -33,7 +33,7 @@ def check_devices(name: str, count: int, *, batch_size: int) -> str:
             f"devices = {count} must be at least 1; give the number of devices that share each "
             "batch"
         )
-    here = {"cuda": torch.cuda.device_count(), "cpu": _cores()}.get(device.type, 1)
+    here = {"cuda": torch.cuda.device_count(), "cpu": cores()}.get(device.type, 1)
     if count > here:
         unit = "core" if device.type == "cpu" else f"{device.type} device"
         raise UsageError(
@@ -83,5 +83,6 @@ def check_model(model: nn.Module | None, count: int) -> None:
         ) from error
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,6 +3,7 @@
 `Recipe -> Dataset -> (images, labels) -> model -> logits -> History -> Predictions -> run folder`
 """
 
+import math
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -168,9 +169,9 @@ def _run(
     """Train to the end, keeping the best weights and the last state; then read the test once."""
     recipe, state, fingerprint = begun.recipe, begun.state, begun.dataset.fingerprint
     images = begun.splits.train.images  # (N, C, H, W)
+    batch = recipe.training.batch_size
     if devices > 1:
-        each = f"{devices} processes on {images.device.type} share each batch of "
-        watch(Note(each + f"{recipe.training.batch_size}"))
+        watch(Note(f"{devices} processes on {images.device.type} share each batch of {batch}"))
     info = ModelInfo(
         recipe=recipe,
         classes=begun.dataset.classes,
@@ -213,7 +214,7 @@ def _run(
             raise ResightError(
                 f"the memory of {begun.splits.train.images.device} is full; set "
                 "training.gpu_micro_batch to less than "
-                f"{recipe.training.gpu_micro_batch or -(-recipe.training.batch_size // devices)}"
+                f"{recipe.training.gpu_micro_batch or math.ceil(batch / devices)}"
             ) from error
         interrupted = len(state.rows) < recipe.schedule.epochs
         if interrupted:

@@ -48,8 +48,6 @@ class Rank:
         Raises:
             ExchangeFailed: another rank is gone. On a GPU it may show later, and as another error.
         """
-        if self.count == 1:
-            return
         kinds: dict[torch.dtype, list[Tensor]] = {}
         for tensor in tensors:
             kinds.setdefault(tensor.dtype, []).append(tensor)

@@ -70,7 +70,8 @@ def fit_on(begun: Beginning, devices: int) -> Generator[StepDone | EpochDone, No
             (place / "run.pt").unlink()
         stack.enter_context(_group(place, rank, device))
         stack.callback(_let_go, others)  # before the group is left, which all do together
-        events = stack.enter_context(closing(fit(begun.state, begun.recipe, begun.splits, rank)))
+        steps = fit(begun.state, begun.recipe, begun.splits, rank=rank)
+        events = stack.enter_context(closing(steps))
         while True:
             try:
                 for other in others:
@@ -240,7 +241,7 @@ def _serve(place: Path, rank: Rank, kind: str) -> int:
             suppress(Diverged),  # rank 0 says so
             deterministic_if(recipe.training.deterministic),
             _group(place, rank, device),
-            closing(fit(state, recipe, data, rank)) as events,
+            closing(fit(state, recipe, data, rank=rank)) as events,
         ):
             while told.get():
                 next(events, None)

@@ -64,7 +64,7 @@ class EpochDone:
 
 
 def fit(
-    state: TrainState, recipe: Recipe, data: TrainData, rank: Rank = ALONE
+    state: TrainState, recipe: Recipe, data: TrainData, *, rank: Rank = ALONE
 ) -> Generator[StepDone | EpochDone, None, None]:
     """Train from where `state` is to the end of the schedule.
 
