@@ -34,7 +34,7 @@ from resight.batches import train_batches
 from resight.datasets import Split, Statistics, statistics
 from resight.preparation import fresh_model
 from resight.recipe import HSV, Augment, Crop, Cutout, Rotate
-from resight.recipe_text import overlay
+from resight.recipe.toml import overlay
 from resight.train_state import TrainData, start
 from resight.training import EpochDone, fit
 

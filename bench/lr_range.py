@@ -24,7 +24,7 @@ from resight.errors import Diverged
 from resight.files import write_text
 from resight.preparation import begin
 from resight.rate_finder import Ladder, find_rate
-from resight.recipe_text import overlay
+from resight.recipe.toml import overlay
 from resight.training import fit
 
 TRAIN_IMAGES = 10_000  # of which the recipe holds out a tenth

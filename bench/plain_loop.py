@@ -21,7 +21,7 @@ from measure import in_turn, machine, parsed, spread, write_json
 from resight.augment import normalise
 from resight.networks import build_model
 from resight.preparation import split_and_measure
-from resight.recipe_text import overlay
+from resight.recipe.toml import overlay
 from resight.train_state import TrainData, start
 from resight.training import fit
 

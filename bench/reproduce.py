@@ -26,7 +26,7 @@ import resight
 from measure import machine
 from resight.errors import UsageError
 from resight.files import write_text
-from resight.published import PUBLISHED, VARIANTS, published
+from resight.recipe.presets.published import PUBLISHED, VARIANTS, published
 from resight.reproduction import reproduce
 
 # The shortest first, so that a limit leaves as much finished as it can.

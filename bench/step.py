@@ -38,7 +38,7 @@ from resight.augment import normalise
 from resight.evaluation import autocast, in_layout
 from resight.preparation import fresh_model, split_and_measure
 from resight.recipe import Training
-from resight.recipe_text import overlay
+from resight.recipe.toml import overlay
 from resight.settle import settled
 from resight.train_state import TrainData, start
 from resight.training import StepDone, fit

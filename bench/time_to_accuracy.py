@@ -24,8 +24,8 @@ import torch
 import resight
 from measure import machine, parsed, spread, write_json
 from resight.preparation import split_and_measure
-from resight.presets import PRESETS
-from resight.published import PUBLISHED
+from resight.recipe.presets import PRESETS
+from resight.recipe.presets.published import PUBLISHED
 from step import plain_side, written
 
 ALL_IMAGES = 50_000  # that the projects train on

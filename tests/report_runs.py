@@ -9,7 +9,7 @@ from resight.gallery import LayerMaps, write_gallery
 from resight.lr_rules import analyse
 from resight.metrics import summarise
 from resight.recipe import Recipe
-from resight.recipe_text import to_toml
+from resight.recipe.toml import to_toml
 from resight.records import EpochRow, History, Predictions
 from resight.run_folder import RunFolder
 

@@ -10,7 +10,7 @@ import resight
 from resight import costs
 from resight.cli import main
 from resight.costs import cost, images_per_sec
-from resight.presets import PRESETS, preset
+from resight.recipe.presets import PRESETS, preset
 
 
 def test_a_run_is_three_forward_passes_of_every_image_of_every_epoch() -> None:

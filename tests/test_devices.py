@@ -23,7 +23,7 @@ from resight.devices import check_devices, check_model, cores
 from resight.errors import ResightError, UsageError
 from resight.preparation import begin
 from resight.ranks import Rank
-from resight.recipe_text import with_overrides
+from resight.recipe.toml import with_overrides
 from resight.replicas import fit_on
 from resight.training import StepDone
 from test_resume import outcome, send

@@ -14,7 +14,7 @@ from torch import nn
 import resight
 from resight.cli import app, main
 from resight.diagnosis import CHECKS
-from resight.presets import PRESETS
+from resight.recipe.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from cifar_files import CLASSES, archive, batch, cifar10_python
-from resight import sources
 from resight.datasets import load
 from resight.datasets.download import fetch
 from resight.errors import ResightError, UsageError
-from resight.sources import ARCHIVES, Archive
+from resight.recipe import sources
+from resight.recipe.sources import ARCHIVES, Archive
 
 BODY = np.random.default_rng(0).bytes(1_000_000)
 FILE = "data.tar.gz"

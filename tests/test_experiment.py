@@ -20,7 +20,7 @@ from resight import files
 from resight.errors import Diverged, ResightError, UsageError
 from resight.preparation import Note
 from resight.recipe import Constant
-from resight.recipe_text import from_toml, with_overrides
+from resight.recipe.toml import from_toml, with_overrides
 from resight.run_folder import RunFolder
 from resight.training import EpochDone, StepDone
 

@@ -5,7 +5,7 @@ import torch
 
 import resight
 from resight.preparation import fresh_model, split_and_measure
-from resight.recipe_text import with_overrides
+from resight.recipe.toml import with_overrides
 from resight.train_state import start
 from resight.training import StepDone, fit
 

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from resight.errors import UsageError
-from resight.presets import PRESETS, find_recipe, preset
 from resight.recipe import (
     SGD,
     AdamW,
@@ -30,7 +29,8 @@ from resight.recipe import (
     Training,
     Triangular,
 )
-from resight.recipe_text import (
+from resight.recipe.presets import PRESETS, find_recipe, preset
+from resight.recipe.toml import (
     differences,
     from_toml,
     nested,

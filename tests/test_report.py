@@ -18,8 +18,8 @@ from resight.cli import main
 from resight.gallery import LayerMaps, write_gallery
 from resight.html_report import build, script_json
 from resight.html_report.reading import read_run
-from resight.presets import find_recipe
-from resight.recipe_text import with_overrides
+from resight.recipe.presets import find_recipe
+from resight.recipe.toml import with_overrides
 from resight.records import Predictions
 
 RECIPE = with_overrides(

@@ -17,8 +17,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from report_runs import CLASSES, make_predictions, make_run
 from resight.gallery import LayerMaps, write_gallery
 from resight.html_report import build
-from resight.presets import find_recipe
-from resight.recipe_text import with_overrides
+from resight.recipe.presets import find_recipe
+from resight.recipe.toml import with_overrides
 from resight.records import Predictions
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

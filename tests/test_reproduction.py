@@ -13,8 +13,8 @@ from resight.datasets import Dataset, Split
 from resight.errors import UsageError
 from resight.listings import recipe_list
 from resight.metrics import mean_interval
-from resight.presets import PRESETS
-from resight.published import PUBLISHED
+from resight.recipe.presets import PRESETS
+from resight.recipe.presets.published import PUBLISHED
 from resight.reproduction import reproduce
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 import resight
 from resight.errors import ResightError, UsageError
-from resight.recipe_text import with_overrides
+from resight.recipe.toml import with_overrides
 from resight.records import EpochRow
 from resight.training import EpochDone, StepDone
 

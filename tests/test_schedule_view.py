@@ -16,7 +16,7 @@ from resight import figures, sketch
 from resight.cli import main
 from resight.errors import UsageError
 from resight.recipe import Plateau
-from resight.recipe_text import with_overrides
+from resight.recipe.toml import with_overrides
 from resight.schedule_view import read_metrics, show_schedule, trace
 from resight.schedules import build_schedule
 

@@ -8,7 +8,7 @@ import resight
 from resight import settle
 from resight.errors import UsageError
 from resight.preparation import fresh_model, split_and_measure
-from resight.recipe_text import with_overrides
+from resight.recipe.toml import with_overrides
 from resight.train_state import TrainData, TrainState, start
 from resight.training import fit
 

@@ -9,8 +9,8 @@ import resight
 from resight.datasets import Dataset, Split
 from resight.networks import build_model
 from resight.preparation import begin
-from resight.presets import PRESETS, preset
-from resight.recipe_text import nested
+from resight.recipe.presets import PRESETS, preset
+from resight.recipe.toml import nested
 from resight.training import StepDone, fit
 
 PLATEAU = {

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from .lr_scheduler import ScheduleLR
     from .networks import layer_table, models
     from .notebook import load_ipython_extension, show, unload_ipython_extension
-    from .presets import find_recipe, recipes
     from .rate_finder import Ladder, lr_find
     from .recipe import Recipe
-    from .recipe_text import from_toml, to_toml, with_epochs, with_overrides
+    from .recipe.presets import find_recipe, recipes
+    from .recipe.toml import from_toml, to_toml, with_epochs, with_overrides
     from .records import History, Predictions
     from .reproduction import reproduce
     from .schedule_view import schedule
@@ -66,8 +66,8 @@ _HOME = {
     "evaluate": "trained",
     "explain": "explanation",
     "faithfulness": "cam",
-    "find_recipe": "presets",
-    "from_toml": "recipe_text",
+    "find_recipe": "recipe.presets",
+    "from_toml": "recipe.toml",
     "heatmaps": "cam",
     "layer_table": "networks",
     "load_ipython_extension": "notebook",
@@ -75,17 +75,17 @@ _HOME = {
     "lr_range_test": "lr_range",
     "models": "networks",
     "predict": "trained",
-    "recipes": "presets",
+    "recipes": "recipe.presets",
     "report": "html_report:build",
     "reproduce": "reproduction",
     "resume": "experiment",
     "schedule": "schedule_view",
     "show": "notebook",
-    "to_toml": "recipe_text",
+    "to_toml": "recipe.toml",
     "train": "experiment",
     "unload_ipython_extension": "notebook",
-    "with_epochs": "recipe_text",
-    "with_overrides": "recipe_text",
+    "with_epochs": "recipe.toml",
+    "with_overrides": "recipe.toml",
 }
 
 __all__ = [

@@ -27,10 +27,10 @@ from .html_report.reading import read_run
 from .metrics import wilson
 from .networks import layer_table
 from .preparation import Beginning, Watch, begin
-from .presets import find_recipe
 from .recipe import Augment, Plateau, Recipe
+from .recipe.presets import find_recipe
+from .recipe.sources import is_run
 from .schedules import steps_per_epoch
-from .sources import is_run
 
 LOOKED_AT = 256  # images that augmentation and the network are tried on
 _OF_MODEL = ("outputs", "start", "gradients", "dropout", "evaluation", "decay")

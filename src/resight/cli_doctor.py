@@ -27,7 +27,7 @@ def doctor(
     data
         A name (see `resight data`) or a path, in place of the recipe's.
     """
-    from .sources import is_run
+    from .recipe.sources import is_run
 
     if is_run(what) and set_:
         raise UsageError(f"{what} is a run, whose recipe stands: leave out --set")

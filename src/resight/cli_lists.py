@@ -147,8 +147,8 @@ def schedule(
     out
         Draw a figure: a .png or .svg file.
     """
-    from .presets import find_recipe
-    from .recipe_text import with_epochs, with_overrides
+    from .recipe.presets import find_recipe
+    from .recipe.toml import with_epochs, with_overrides
     from .schedule_view import show_schedule
 
     asked = find_recipe(recipe)

@@ -59,9 +59,9 @@ def progress(show: Show) -> "ProgressLines | nullcontext[Watch]":
 
 def asked(name: str, data: str | None, set_: list[str] | None, find: Find) -> "Recipe":
     """The recipe with what the flags change; what they name is there."""
-    from .presets import find_recipe
-    from .recipe_text import nested, overlay, with_overrides
-    from .sources import find_source
+    from .recipe.presets import find_recipe
+    from .recipe.sources import find_source
+    from .recipe.toml import nested, overlay, with_overrides
 
     flags = {"data.source": data, "data.skip_unreadable": find.skip_unreadable or None}
     given = nested((path, value) for path, value in flags.items() if value is not None)

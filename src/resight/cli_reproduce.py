@@ -42,7 +42,7 @@ def reproduce(
     offline
         Never download.
     """
-    from .published import PUBLISHED, published
+    from .recipe.presets.published import PUBLISHED, published
 
     if name != "all":
         published(name)  # a slip is told before torch is imported

@@ -64,9 +64,9 @@ def train(
     dry_run
         Check recipe and data, print the resolved recipe, and stop.
     """
-    from .presets import find_recipe
-    from .recipe_text import nested, overlay, to_toml, with_epochs, with_overrides
-    from .sources import find_source
+    from .recipe.presets import find_recipe
+    from .recipe.sources import find_source
+    from .recipe.toml import nested, overlay, to_toml, with_epochs, with_overrides
 
     flags = {
         "data.source": data,

@@ -18,7 +18,7 @@ from .html_report.reading import Answers, read_run
 from .listings import comparison_text
 from .metrics import Interval, mean_difference, mean_interval, paired_difference
 from .recipe import Recipe
-from .recipe_text import differences
+from .recipe.toml import differences
 from .records import Ints
 
 _APART = ("name", "seed", "data.source", "explain.")  # what may differ within a setting

@@ -12,7 +12,7 @@ from .datasets import Split, Statistics
 from .networks import build_model, layer_table
 from .preparation import fresh_model, pick_device
 from .recipe import Recipe
-from .recipe_text import overlay
+from .recipe.toml import overlay
 from .settle import settled
 from .train_state import TrainData, start
 from .training import StepDone, fit

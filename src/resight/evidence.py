@@ -12,8 +12,8 @@ from .augment import normalise
 from .cam import Heatmaps, faithfulness, heatmaps
 from .cam.capture import bare, borrowed, find_layers, map_sizes, named_layers, no_map
 from .datasets import Split, Statistics
+from .errors import suggest
 from .recipe import Method
-from .recipe_text import suggest
 from .records import Ints, Predictions
 
 Floats = NDArray[np.float32]

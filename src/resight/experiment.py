@@ -20,10 +20,10 @@ from .evaluation import predict_split
 from .files import remove_leftovers
 from .interrupt import stop_requested
 from .preparation import Beginning, Note, Watch, begin
-from .presets import find_recipe
 from .rate_finder import Ladder, find_rate, with_found_rate, write_found
 from .recipe import Recipe
-from .recipe_text import differences, from_toml
+from .recipe.presets import find_recipe
+from .recipe.toml import differences, from_toml
 from .records import History, Predictions
 from .replicas import fit_on
 from .run_explanation import explain_finished

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from .errors import UsageError
-from .presets import PRESETS, find_recipe, preset
-from .published import PUBLISHED
+from .errors import UsageError, suggest
 from .recipe import KINDS, Model, Recipe
-from .recipe_text import differences, overlay, suggest, to_toml, with_overrides
-from .sources import BUILT_IN
+from .recipe.presets import PRESETS, find_recipe, preset
+from .recipe.presets.published import PUBLISHED
+from .recipe.sources import BUILT_IN
+from .recipe.toml import differences, overlay, to_toml, with_overrides
 
 if TYPE_CHECKING:
     from .comparison import Comparison

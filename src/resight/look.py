@@ -11,9 +11,9 @@ from .augment import augment, check_augment, denormalise
 from .batches import step_generator
 from .datasets import Dataset, statistics
 from .preparation import Loading, Watch, find_dataset
-from .presets import find_recipe
 from .recipe import Recipe
-from .recipe_text import overlay, with_overrides
+from .recipe.presets import find_recipe
+from .recipe.toml import overlay, with_overrides
 
 ROWS, DRAWS = 6, 7  # of the preview: images down, augmented draws across
 

@@ -7,9 +7,8 @@ from typing import Any, get_args
 import numpy as np
 
 from .choices import Rank as Rank
-from .errors import UsageError
+from .errors import UsageError, suggest
 from .metrics import confusion, top_losses
-from .recipe_text import suggest
 from .records import Ints, Predictions
 
 

@@ -17,10 +17,10 @@ from .errors import UsageError
 from .evidence import check_layers
 from .networks import SMALLEST_PX, build_model, prepare_model
 from .recipe import Custom, Recipe, Swift
-from .recipe_text import overlay
+from .recipe.sources import find_source
+from .recipe.toml import overlay
 from .schedules import describe
 from .settle import settled
-from .sources import find_source
 from .train_state import TrainData, TrainState, start
 from .training import EpochDone, StepDone
 

@@ -18,9 +18,9 @@ from .lr_range import lr_range_test
 from .lr_rules import LRCurve, Scale, merge
 from .lr_verdict import FEWEST
 from .preparation import Beginning, Loading, Watch, begin, fresh_model
-from .presets import find_recipe
 from .recipe import Constant, Custom, MultiStep, Plateau, Recipe
-from .recipe_text import overlay
+from .recipe.presets import find_recipe
+from .recipe.toml import overlay
 from .run_folder import RunFolder
 from .schedule_view import draw, trace
 from .train_state import TrainData, TrainState, start

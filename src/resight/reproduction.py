@@ -20,11 +20,11 @@ from .experiment import resume, train
 from .files import write_text
 from .metrics import Interval, mean_interval
 from .preparation import Note, Watch, find_dataset
-from .presets import preset
-from .published import Published, published
 from .rate_finder import lr_find
 from .recipe import Recipe
-from .recipe_text import differences, overlay, to_toml, with_epochs, with_overrides
+from .recipe.presets import preset
+from .recipe.presets.published import Published, published
+from .recipe.toml import differences, overlay, to_toml, with_epochs, with_overrides
 from .run_folder import RunFolder
 from .schedule_view import draw, schedule, trace
 

@@ -35,7 +35,7 @@ from .errors import ResightError, UsageError
 from .files import move, replacing, write_csv, write_text
 from .metrics import confusion_rows, prediction_rows
 from .recipe import Recipe
-from .recipe_text import from_toml, to_toml
+from .recipe.toml import from_toml, to_toml
 from .records import History, Predictions
 
 try:

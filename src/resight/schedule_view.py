@@ -19,9 +19,9 @@ import numpy as np
 
 from . import sketch
 from .errors import UsageError
-from .presets import find_recipe
 from .recipe import SGD, Constant, MultiStep, Plateau, Recipe, RMSprop
-from .recipe_text import overlay
+from .recipe.presets import find_recipe
+from .recipe.toml import overlay
 from .records import Floats
 from .schedules import Schedule, describe, schedule_of
 from .schedules import steps_per_epoch as count_steps

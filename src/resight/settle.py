@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from .augment import normalise
 from .evaluation import autocast, in_layout
 from .recipe import Recipe
-from .recipe_text import overlay
+from .recipe.toml import overlay
 from .train_state import TrainData, TrainState
 
 SIZES = (32, 64, 128, 256)  # those below the batch; the batch itself too where it is no larger

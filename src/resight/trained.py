@@ -15,7 +15,7 @@ from .evaluation import predict_split
 from .metrics import summarise
 from .networks import build_model
 from .preparation import Watch, find_dataset, pick_device
-from .recipe_text import overlay
+from .recipe.toml import overlay
 from .records import Predictions
 from .run_folder import ModelInfo, RunFolder
 

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from ..errors import UsageError
+from ..errors import UsageError, suggest
 from ..networks.modes import evaluating
-from ..recipe_text import suggest
 
 _COMPILED = "_orig_mod"  # where torch.compile keeps the module it wraps
 

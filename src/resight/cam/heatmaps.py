@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..errors import UsageError
-from ..recipe_text import suggest
+from ..errors import UsageError, suggest
 from .capture import (
     Pass,
     bare,

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import UsageError
-from ..recipe_text import suggest
+from ..errors import UsageError, suggest
 
 COARSE = 5  # cells a side; a map with fewer cannot say where in the image something is
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from .. import __version__
 from ..errors import ResightError, UsageError
 from ..files import move
-from ..sources import Archive
+from ..recipe.sources import Archive
 from .contents import no_progress
 from .values import Progress
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import UsageError
-from ..sources import ARCHIVES, find_source
+from ..recipe.sources import ARCHIVES, find_source
 from . import arrays, cache, cifar, digits, folder, parquet
 from .contents import MAX_PX, MIN_PX, Contents, Found, Options, no_progress
 from .download import fetch

@@ -24,14 +24,7 @@ from ..area_means import area_means
 from ..errors import ResightError, UsageError
 from ..files import replacing, write_text
 from ..records import Ints, Predictions
-from .atlas import (
-    MAP_SIDES,
-    Pictures,
-    map_atlas,
-    most_tiles,
-    picture_atlases,
-    shrunk,
-)
+from .atlas import MAP_SIDES, Pictures, map_atlas, most_tiles, picture_atlases, shrunk
 
 FORMAT = 2
 PAGE_BYTES = 2_950_000  # of the page that all of this is put into, as base64

@@ -17,7 +17,7 @@ from ..lr_rules import LRCurve
 from ..lr_verdict import Verdict
 from ..metrics import Interval, ReliabilityBin
 from ..recipe import Recipe
-from ..recipe_text import from_toml
+from ..recipe.toml import from_toml
 from ..records import EpochRow, Ints
 
 Part = TypeVar("Part")

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from ..figures.heat import COARSE
 from ..findings import examine
 from ..gallery import shared_start
-from ..presets import PRESETS, find_recipe
 from ..recipe import Constant, MultiStep, Plateau, Recipe
-from ..recipe_text import differences, to_toml
+from ..recipe.presets import PRESETS, find_recipe
+from ..recipe.toml import differences, to_toml
 from .charts import charts, palette
 from .checks import CHECKS
 from .reading import Answers, Found

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from ..errors import UsageError
-from ..recipe import Recipe
-from ..recipe_text import nested, overlay, parse_toml, suggest
-from .own import OWN
+from ...errors import UsageError, suggest
+from .. import Recipe
+from ..toml import nested, overlay, parse_toml
+from .builtin import OWN
+from .course_projects import PROJECTS
 from .preset import Preset
-from .projects import PROJECTS
 
 PRESETS: dict[str, Preset] = {**OWN, **PROJECTS}
 

@@ -7,9 +7,8 @@ chosen on these same images. The curves are read off the projects' logs.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .errors import UsageError
-from .presets import PRESETS
-from .recipe_text import suggest
+from ...errors import UsageError, suggest
+from . import PRESETS
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ others fall away. An optimizer starts afresh instead, since a rate that suits SG
 Adam.
 """
 
-import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -16,8 +15,9 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from .errors import UsageError
-from .recipe import KINDS, Recipe, Section
+from ..errors import UsageError, suggest
+from .recipe import KINDS, Recipe
+from .section import Section
 
 Nested = dict[str, Any]
 
@@ -109,12 +109,6 @@ def differences(recipe: Recipe, base: Recipe) -> dict[str, tuple[Any, Any]]:
     """Path -> (value in `base`, value in `recipe`) of each knob that differs; None if absent."""
     old, new = _flatten(base.model_dump()), _flatten(recipe.model_dump())
     return {p: (old.get(p), new.get(p)) for p in new | old if old.get(p) != new.get(p)}
-
-
-def suggest(word: str, valid: Iterable[str]) -> str:
-    """`; did you mean "x"?` where one of `valid` is near, else nothing."""
-    near = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.6)
-    return f'; did you mean "{near[0]}"?' if near else ""
 
 
 def _carried_over(old: Nested, name: object, kinds: Mapping[str, type[Section]]) -> Nested:
