@@ -28,7 +28,7 @@ import resight
 from measure import in_turn, machine, optional, parsed, ratio, spread, write_json
 from resight.costs import cost
 from resight.evaluation import predict_split
-from resight.metrics import accuracy
+from resight.metrics.classification import accuracy
 from resight.preparation import fresh_model, split_and_measure
 from resight.train_state import start
 from resight.training import EpochDone, fit

@@ -11,7 +11,7 @@ import torch
 
 import resight
 from resight.datasets import Dataset, Split
-from resight.mistakes import mistakes, suspicious_labels
+from resight.metrics.mistakes import mistakes, suspicious_labels
 
 SHARE = 0.05
 CHANGES = ["model.widths=[16,32,32]", "explain.report=false"]

@@ -29,7 +29,7 @@ from resight.datasets import Split, Statistics
 from resight.evaluation import predict_split
 from resight.figures.heat import LayerHeat, Shown, heat_sheet
 from resight.figures.style import house_style, save
-from resight.metrics import top_losses
+from resight.metrics.classification import top_losses
 from resight.run_folder import RunFolder
 from resight.trained import load_model
 

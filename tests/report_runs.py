@@ -7,7 +7,7 @@ import numpy as np
 
 from resight.gallery import LayerMaps, write_gallery
 from resight.lr_rules import analyse
-from resight.metrics import summarise
+from resight.metrics.classification import summarise
 from resight.recipe import Recipe
 from resight.recipe.toml import to_toml
 from resight.records import EpochRow, History, Predictions

@@ -18,7 +18,7 @@ from resight.findings import examine
 from resight.html_report import checks
 from resight.html_report.reading import Answers, Found
 from resight.lr_rules import analyse
-from resight.metrics import summarise
+from resight.metrics.classification import summarise
 from resight.recipe import Recipe
 from resight.records import EpochRow, Predictions
 from resight.run_folder import RunFolder

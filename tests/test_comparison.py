@@ -13,7 +13,7 @@ from resight import flipped
 from resight.cli import main
 from resight.errors import UsageError
 from resight.gallery import write_gallery
-from resight.metrics import summarise, wilson
+from resight.metrics.classification import summarise, wilson
 from resight.records import Predictions
 from resight.run_folder import RunFolder
 

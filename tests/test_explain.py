@@ -24,7 +24,7 @@ from resight.datasets import Dataset
 from resight.errors import ResightError, UsageError
 from resight.evidence import areas, evidence, usual_layers
 from resight.gallery import read_gallery
-from resight.mistakes import mistakes
+from resight.metrics.mistakes import mistakes
 from resight.networks import build_model
 from resight.preparation import Loading, Note
 from resight.recipe.training import Method

@@ -17,10 +17,11 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from resight import figures, metrics
+from resight import figures
 from resight.errors import ResightError, UsageError
 from resight.figures import style
 from resight.figures.canvas import Canvas
+from resight.metrics import classification as metrics
 from resight.recipe import MultiStep, OneCycle, Triangular
 from resight.records import EpochRow, History, Predictions
 from resight.schedules import build_schedule

@@ -14,7 +14,7 @@ from resight.cam import Heatmaps
 from resight.errors import UsageError
 from resight.figures import LayerHeat, Neighbours, Shown
 from resight.figures.heat import evidence, overlay, smoothed
-from resight.mistakes import SuspiciousLabel, mistakes
+from resight.metrics.mistakes import SuspiciousLabel, mistakes
 from resight.records import Predictions
 
 CLASSES = ("cat", "dog", "<script>$x^2")

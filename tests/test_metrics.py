@@ -11,8 +11,8 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 from torchmetrics.classification import MulticlassCalibrationError
 
-from resight import metrics
 from resight.errors import ResightError, UsageError
+from resight.metrics import classification as metrics
 from resight.records import Predictions
 
 

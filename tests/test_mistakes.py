@@ -8,7 +8,7 @@ import torch
 
 import resight
 from resight.errors import UsageError
-from resight.mistakes import (
+from resight.metrics.mistakes import (
     Mistake,
     SuspiciousLabel,
     by_pair,

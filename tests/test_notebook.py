@@ -20,7 +20,7 @@ import resight
 from resight import figures
 from resight.datasets import Dataset
 from resight.lr_rules import analyse
-from resight.mistakes import mistakes
+from resight.metrics.mistakes import mistakes
 from resight.notebook import KINDS, Display
 from resight.records import EpochRow, History, Predictions
 from resight.run_explanation import Explanation

@@ -12,7 +12,7 @@ import resight.training
 from resight.datasets import Dataset, Split
 from resight.errors import UsageError
 from resight.listings import recipe_list
-from resight.metrics import mean_interval
+from resight.metrics.classification import mean_interval
 from resight.recipe.presets import PRESETS
 from resight.recipe.presets.published import PUBLISHED
 from resight.reproduction import reproduce

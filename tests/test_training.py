@@ -18,7 +18,7 @@ from resight.batches import steps_per_epoch, train_batches
 from resight.datasets import hold_out, statistics
 from resight.errors import Diverged, UsageError
 from resight.evaluation import predict_split
-from resight.metrics import accuracy, mean_loss
+from resight.metrics.classification import accuracy, mean_loss
 from resight.networks import build_model, prepare_model
 from resight.recipe import (
     HSV,

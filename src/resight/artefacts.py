@@ -11,8 +11,8 @@ from torch import Tensor
 from . import figures
 from .errors import ResightError
 from .files import write_text
-from .metrics import calibration, confusion, per_class_accuracy, summarise, wilson
-from .mistakes import Rank, sheet_rows
+from .metrics.classification import calibration, confusion, per_class_accuracy, summarise, wilson
+from .metrics.mistakes import Rank, sheet_rows
 from .preparation import Beginning
 from .recipe import Explain, Recipe
 from .records import History, Ints, Predictions

@@ -24,7 +24,7 @@ from .findings import Diagnosis, Finding, LeftOut, doubt, examine, fault
 from .give_back import given_back
 from .html_report.checks import CHECKS as RUN_CHECKS
 from .html_report.reading import read_run
-from .metrics import wilson
+from .metrics.classification import wilson
 from .networks import layer_table
 from .preparation import Beginning, Watch, begin
 from .recipe import Augment, Plateau, Recipe

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from .choices import Rank
 from .cli_options import Device, Show, progress
 from .errors import ResightError
+from .metrics.choices import Rank
 
 if TYPE_CHECKING:
     from .run_explanation import Explanation
@@ -92,7 +92,7 @@ def print_found(found: "Explanation", *, mistakes: bool) -> None:
 
 def print_mistakes(found: "Explanation") -> None:
     """The most frequent pairs and the most suspicious labels, a line each."""
-    from .mistakes import by_pair
+    from .metrics.mistakes import by_pair
 
     print(f"mistakes    {len(found.mistakes):,}")
     for (true, pred), group in list(by_pair(found.mistakes).items())[:5]:

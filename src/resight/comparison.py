@@ -16,7 +16,7 @@ from .errors import UsageError
 from .gallery import Gallery
 from .html_report.reading import Answers, read_run
 from .listings import comparison_text
-from .metrics import Interval, mean_difference, mean_interval, paired_difference
+from .metrics.classification import Interval, mean_difference, mean_interval, paired_difference
 from .recipe import Recipe
 from .recipe.toml import differences
 from .records import Ints

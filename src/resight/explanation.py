@@ -16,7 +16,7 @@ from .errors import ResightError, UsageError, suggest
 from .evaluation import predict_split
 from .evidence import areas, check_layers, evidence, two_classes, usual_layers
 from .figures import LayerHeat, Shown
-from .mistakes import Rank, check_rank, mistakes, sheet_rows
+from .metrics.mistakes import Rank, check_rank, mistakes, sheet_rows
 from .preparation import Watch, find_dataset, pick_device
 from .recipe import Explain
 from .recipe.toml import overlay

@@ -18,7 +18,7 @@ from .recipe.toml import differences, overlay, to_toml, with_overrides
 
 if TYPE_CHECKING:
     from .comparison import Comparison
-    from .metrics import Interval
+    from .metrics.classification import Interval
 
 ACCURACY_OF = (
     "Published: as the project reports it, original pixels, best epoch by the test set. "

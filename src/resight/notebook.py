@@ -25,8 +25,8 @@ from .errors import ResightError, UsageError
 from .experiment import Run
 from .figures import LayerHeat
 from .lr_rules import LRCurve
-from .metrics import accuracy, confusion
-from .mistakes import by_pair
+from .metrics.classification import accuracy, confusion
+from .metrics.mistakes import by_pair
 from .records import History, Predictions
 from .run_explanation import Explanation
 from .schedule_view import trace

@@ -18,7 +18,7 @@ from .datasets import Dataset
 from .errors import ResightError, UsageError
 from .experiment import resume, train
 from .files import write_text
-from .metrics import Interval, mean_interval
+from .metrics.classification import Interval, mean_interval
 from .preparation import Note, Watch, find_dataset
 from .rate_finder import lr_find
 from .recipe import Recipe

@@ -28,7 +28,7 @@ from .evidence import (
 )
 from .figures import LayerHeat, Neighbours, Shown
 from .gallery import LayerMaps, write_gallery
-from .mistakes import (
+from .metrics.mistakes import (
     Mistake,
     Rank,
     SuspiciousLabel,

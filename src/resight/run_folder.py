@@ -33,7 +33,7 @@ from .datasets import Statistics
 from .environment import environment
 from .errors import ResightError, UsageError
 from .files import move, replacing, write_csv, write_text
-from .metrics import confusion_rows, prediction_rows
+from .metrics.classification import confusion_rows, prediction_rows
 from .recipe import Recipe
 from .recipe.toml import from_toml, to_toml
 from .records import History, Predictions

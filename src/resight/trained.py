@@ -12,7 +12,7 @@ from .artefacts import write_evaluation
 from .datasets import Dataset, read_pictures
 from .errors import UsageError
 from .evaluation import predict_split
-from .metrics import summarise
+from .metrics.classification import summarise
 from .networks import build_model
 from .preparation import Watch, find_dataset, pick_device
 from .recipe.toml import overlay

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from .batches import mix_seed, train_batches
 from .errors import Diverged, UsageError
 from .evaluation import autocast, in_layout, predict_split
-from .metrics import accuracy, mean_loss
+from .metrics.classification import accuracy, mean_loss
 from .optimizers import add_l1_gradient, set_rates
 from .ranks import ALONE, Rank
 from .recipe import Plateau, Recipe, Training

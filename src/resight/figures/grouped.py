@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..errors import UsageError
-from ..mistakes import Mistake, SuspiciousLabel, by_pair
+from ..metrics.mistakes import Mistake, SuspiciousLabel, by_pair
 from ..records import Predictions
 from .canvas import GAP, HEAD, Canvas
 from .style import BLUE, GREY, VERMILION, Pictures, house_style

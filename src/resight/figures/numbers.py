@@ -11,7 +11,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..metrics import Calibration, Interval, wilson
+from ..metrics.classification import Calibration, Interval, wilson
 from ..records import Floats, Ints
 from .style import BLUE, GREY, SKY, house_style, short_names
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from .. import figures
 from ..figures.heat import PALETTE
 from ..figures.style import house_style
-from ..metrics import Calibration, Interval, ReliabilityBin
+from ..metrics.classification import Calibration, Interval, ReliabilityBin
 from ..records import History
 from ..schedules import Schedule, describe, schedule_of
 from .reading import Found

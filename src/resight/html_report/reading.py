@@ -15,7 +15,7 @@ from ..errors import ResightError, UsageError
 from ..gallery import Gallery, as_written, digest, read_gallery
 from ..lr_rules import LRCurve
 from ..lr_verdict import Verdict
-from ..metrics import Interval, ReliabilityBin
+from ..metrics.classification import Interval, ReliabilityBin
 from ..recipe import Recipe
 from ..recipe.toml import from_toml
 from ..records import EpochRow, Ints

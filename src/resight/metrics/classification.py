@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ResightError, UsageError
-from .records import Ints, Predictions
+from ..errors import ResightError, UsageError
+from ..records import Ints, Predictions
 
 _Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution: 95 % lie within +-z
 

@@ -6,10 +6,10 @@ from typing import Any, get_args
 
 import numpy as np
 
+from ..errors import UsageError, suggest
+from ..records import Ints, Predictions
 from .choices import Rank as Rank
-from .errors import UsageError, suggest
-from .metrics import confusion, top_losses
-from .records import Ints, Predictions
+from .classification import confusion, top_losses
 
 
 @dataclass(frozen=True)
