@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from .batches import eval_batches
 from .datasets import Split, Statistics
-from .networks.modes import evaluating as evaluating
+from .networks.eval_mode import evaluating as evaluating
 from .ranks import ALONE, Rank
 from .recipe import Evaluation, Training
 from .records import Predictions

@@ -16,7 +16,7 @@ from .augment import normalise
 from .datasets import Split, Statistics
 from .errors import UsageError
 from .evaluation import in_layout, layout
-from .networks.modes import evaluating
+from .networks.eval_mode import evaluating
 from .optimizers import build_optimizer
 from .recipe import Recipe
 from .records import EpochRow, History

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ..errors import UsageError, suggest
-from ..networks.modes import evaluating
+from ..networks.eval_mode import evaluating
 
 _COMPILED = "_orig_mod"  # where torch.compile keeps the module it wraps
 

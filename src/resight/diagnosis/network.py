@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ..findings import Finding, LeftOut, doubt, fault
-from ..networks.modes import evaluating
+from ..networks.eval_mode import evaluating
 from .patient import Patient, ignored
 from .wiring import named
 

@@ -10,8 +10,8 @@ from ..errors import UsageError
 from .norms import make_norm, norm_kind, norm_kinds
 from .resnet import ResNet, resnet18, resnet34
 from .resnet9 import ResNet9
+from .summary import LayerRow, layer_table
 from .swift import Swift
-from .table import LayerRow, layer_table
 
 __all__ = [
     "MODELS",

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import UsageError
-from .modes import evaluating
+from .eval_mode import evaluating
 
 aten = torch.ops.aten
 
