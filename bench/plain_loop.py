@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import resight
 from measure import in_turn, machine, parsed, spread, write_json
-from resight.augment import normalise
+from resight.datasets.augment import normalise
 from resight.networks import build_model
 from resight.preparation import split_and_measure
 from resight.recipe.toml import overlay

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 import resight
 from measure import write_json
-from resight.augment import normalise
 from resight.cam import METHODS
 from resight.datasets import Split, Statistics
+from resight.datasets.augment import normalise
 from resight.evaluation import predict_split
 from resight.figures.heat import LayerHeat, Shown, heat_sheet
 from resight.figures.style import house_style, save

@@ -34,7 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import resight
 from augment import PerImage, WithPIL
 from measure import in_turn, machine, optional, parsed, ratio, spread, write_json
-from resight.augment import normalise
+from resight.datasets.augment import normalise
 from resight.evaluation import autocast, in_layout
 from resight.preparation import fresh_model, split_and_measure
 from resight.recipe import Training

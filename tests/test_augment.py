@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resight.augment import augment, check_augment, denormalise, normalise
-from resight.augment.colour import shift_hsv
-from resight.augment.draws import Draws, draw
-from resight.augment.geometry import crop_flip, rotate
-from resight.augment.pipeline import apply
 from resight.datasets import Statistics
+from resight.datasets.augment import augment, check_augment, denormalise, normalise
+from resight.datasets.augment.color import shift_hsv
+from resight.datasets.augment.draws import Draws, draw
+from resight.datasets.augment.geometry import crop_flip, rotate
+from resight.datasets.augment.pipeline import apply
 from resight.errors import UsageError
 from resight.recipe import HSV, Augment, Crop, Cutout, Rotate
 

@@ -5,7 +5,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resight.augment import denormalise, normalise
 from resight.batches import (
     epoch_order,
     eval_batches,
@@ -15,6 +14,7 @@ from resight.batches import (
     train_batches,
 )
 from resight.datasets import Split, Statistics
+from resight.datasets.augment import denormalise, normalise
 from resight.errors import UsageError
 from resight.recipe import Augment, Crop, Cutout
 

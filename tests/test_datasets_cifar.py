@@ -20,7 +20,7 @@ from cifar_files import (
     write_folder,
 )
 from resight.datasets import Dataset, load
-from resight.datasets.unpickle import load_arrays
+from resight.datasets.readers.unpickle import load_arrays
 from resight.errors import UsageError
 
 

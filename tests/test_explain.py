@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 import resight
 from resight import run_explanation
-from resight.augment import normalise
 from resight.cam import METHODS
 from resight.cli import main
 from resight.datasets import Dataset
+from resight.datasets.augment import normalise
 from resight.errors import ResightError, UsageError
 from resight.evidence import areas, evidence, usual_layers
 from resight.gallery import read_gallery

@@ -15,7 +15,7 @@ import pytest
 
 from cifar_files import archive, cifar10_python, write_folder
 from resight.datasets import load
-from resight.datasets.unpickle import load_arrays
+from resight.datasets.readers.unpickle import load_arrays
 from resight.errors import UsageError
 
 

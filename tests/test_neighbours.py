@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from resight.augment import normalise
 from resight.datasets import Dataset, Split, Statistics
+from resight.datasets.augment import normalise
 from resight.errors import UsageError
 from resight.neighbours import features, most_alike, nearest, to_compare
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import torch
 from torch import Generator, Tensor
 
-from .augment import augment, normalise
 from .datasets import Split, Statistics
+from .datasets.augment import augment, normalise
 from .ranks import ALONE, Rank
 from .recipe import Augment
 from .schedules import check_batch_size, steps_per_epoch

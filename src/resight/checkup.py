@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .augment import augment, normalise
 from .batches import step_generator
 from .datasets import Dataset, Split
+from .datasets.augment import augment, normalise
 from .diagnosis import CHECKS, measure
 from .diagnosis.augmentation import DRAWS
 from .diagnosis.data import CHECKS as DATA_CHECKS

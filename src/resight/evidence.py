@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .area_means import area_means
-from .augment import normalise
 from .cam import Heatmaps, faithfulness, heatmaps
 from .cam.capture import bare, borrowed, find_layers, map_sizes, named_layers, no_map
 from .datasets import Split, Statistics
+from .datasets.augment import normalise
 from .errors import suggest
 from .recipe import Method
 from .records import Ints, Predictions

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from . import figures
-from .augment import augment, check_augment, denormalise
 from .batches import step_generator
 from .datasets import Dataset, statistics
+from .datasets.augment import augment, check_augment, denormalise
 from .preparation import Loading, Watch, find_dataset
 from .recipe import Recipe
 from .recipe.presets import find_recipe

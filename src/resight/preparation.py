@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from .augment import check_augment, normalise
 from .datasets import Dataset, hold_out, statistics
 from .datasets import load as load_dataset
+from .datasets.augment import check_augment, normalise
 from .errors import UsageError
 from .evidence import check_layers
 from .networks import SMALLEST_PX, build_model, prepare_model

@@ -14,7 +14,7 @@ from statistics import median
 import torch
 import torch.nn.functional as F
 
-from .augment import normalise
+from .datasets.augment import normalise
 from .evaluation import autocast, in_layout
 from .recipe import Recipe
 from .recipe.toml import overlay

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from .augment import normalise
 from .datasets import Split, Statistics
+from .datasets.augment import normalise
 from .errors import UsageError
 from .evaluation import in_layout, layout
 from .networks.eval_mode import evaluating

@@ -1,8 +1,8 @@
 """Data sets: a name or a path to uint8 images, labels, class names and ids."""
 
-from .loading import load
-from .pictures import read_pictures
-from .values import Dataset, Split, Statistics, hold_out, statistics
+from .dataset import Dataset, Split, Statistics, hold_out, statistics
+from .load import load
+from .readers.images import read_pictures
 
 __all__ = [
     "Dataset",

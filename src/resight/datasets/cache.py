@@ -22,8 +22,8 @@ from torch import Tensor
 
 from ..errors import ResightError
 from ..files import replacing, write_text
-from .contents import Options
-from .values import Dataset, Split
+from .dataset import Dataset, Split
+from .readers.contents import Options
 
 _VERSION = f"1, Pillow {PIL.__version__}"  # raise the number when decoding changes
 _SETTLED_NS = (

@@ -15,8 +15,8 @@ from .. import __version__
 from ..errors import ResightError, UsageError
 from ..files import move
 from ..recipe.sources import Archive
-from .contents import no_progress
-from .values import Progress
+from .dataset import Progress
+from .readers.contents import no_progress
 
 try:
     import fcntl

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from ..errors import UsageError
+from ...errors import UsageError
 from .contents import Labels
 
 Label = int | str | None

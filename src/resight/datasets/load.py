@@ -5,10 +5,12 @@ from pathlib import Path
 
 from ..errors import UsageError
 from ..recipe.sources import ARCHIVES, find_source
-from . import arrays, cache, cifar, digits, folder, parquet
-from .contents import MAX_PX, MIN_PX, Contents, Found, Options, no_progress
+from . import cache
+from .dataset import Dataset, Progress, hold_out
 from .download import fetch
-from .values import Dataset, Progress, hold_out
+from .readers import cifar, digits, folder, parquet
+from .readers import npz as arrays
+from .readers.contents import MAX_PX, MIN_PX, Contents, Found, Options, no_progress
 
 _TEST_FRACTION = 0.2  # held out of sources that come in one piece
 _TEST_SEED = 0

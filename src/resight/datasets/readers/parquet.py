@@ -15,10 +15,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from ...errors import UsageError
 from .contents import Contents, Found, Options, make_split
+from .images import Pictures, Source, decode
 from .labels import Label, name_classes, number_labels
-from .pictures import Pictures, Source, decode
 
 _SPLITS = {  # how the hub names them, by the first word of a file or its folder
     "train": "train",

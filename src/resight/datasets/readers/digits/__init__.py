@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..contents import Contents, Options, make_split
-from ..pictures import fit_arrays
+from ..images import fit_arrays
 
 _FILE = Path(__file__).with_name("digits.csv.gz")
 _PX = 32

@@ -5,8 +5,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ..datasets import Statistics
-from ..errors import UsageError
+from ...errors import UsageError
+from .. import Statistics
 
 
 def shift_hsv(images: Tensor, shift: Tensor) -> Tensor:

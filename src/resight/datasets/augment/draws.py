@@ -6,7 +6,7 @@ from typing import TypeVar
 import torch
 from torch import Generator, Tensor
 
-from ..recipe import HSV, Augment, Crop, Cutout, Rotate
+from ...recipe import HSV, Augment, Crop, Cutout, Rotate
 
 _Bits = TypeVar("_Bits", int, Tensor)
 _MASK32 = 0xFFFFFFFF

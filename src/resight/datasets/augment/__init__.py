@@ -5,7 +5,7 @@ and a generator into plain tensors; `geometry` and `colour` then do what those t
 the whole batch at once. Images stay uint8 to the end, which keeps the memory traffic low.
 """
 
-from .colour import denormalise, normalise
+from .color import denormalise, normalise
 from .pipeline import augment, check_augment
 
 __all__ = ["augment", "check_augment", "denormalise", "normalise"]

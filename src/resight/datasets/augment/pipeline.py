@@ -6,10 +6,10 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from ..datasets import Statistics
-from ..errors import UsageError
-from ..recipe import Augment
-from .colour import check_images, normalise, shift_hsv
+from ...errors import UsageError
+from ...recipe import Augment
+from .. import Statistics
+from .color import check_images, normalise, shift_hsv
 from .draws import Draws, draw
 from .geometry import crop_flip, hole_mask, rotate
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UsageError
+from ...errors import UsageError
 from .contents import Contents, Found, Images, Options, make_split
+from .images import fit_arrays
 from .labels import Label, name_classes, number_labels
-from .pictures import fit_arrays
 
 Array = NDArray[Any]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import UsageError
+from ...errors import UsageError
 from .contents import Contents, Found, Options, make_split
-from .pictures import Pictures, decode
+from .images import Pictures, decode
 
 _SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"),

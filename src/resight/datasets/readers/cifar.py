@@ -13,11 +13,11 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ..errors import UsageError
+from ...errors import UsageError
+from ..dataset import Split
 from .contents import Contents, Found, Images, Labels, Options, make_split
-from .pictures import fit_arrays
+from .images import fit_arrays
 from .unpickle import load_arrays
-from .values import Split
 
 _SHAPE = (3, 32, 32)
 _PIXELS = 3 * 32 * 32

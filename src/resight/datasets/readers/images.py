@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..errors import UsageError
+from ...errors import UsageError
+from ..dataset import Split
 from .contents import DEFAULT_PX, MIN_PX, Images, Options, make_split, own_px
-from .values import Split
 
 Source = Path | bytes
 

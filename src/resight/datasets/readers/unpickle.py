@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import UsageError
+from ...errors import UsageError
 
 
 class _Array:
