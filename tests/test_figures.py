@@ -22,9 +22,9 @@ from resight.errors import ResightError, UsageError
 from resight.figures import style
 from resight.figures.canvas import Canvas
 from resight.metrics import classification as metrics
+from resight.optim.schedules import build_schedule
 from resight.recipe import MultiStep, OneCycle, Triangular
 from resight.records import EpochRow, History, Predictions
-from resight.schedules import build_schedule
 
 UGLY = ("$x^2", "a_{b", r"\frac", "猫", "line\nbreak", "\udcff", "w" * 60, "W" * 60, "", "$$")
 

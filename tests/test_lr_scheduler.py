@@ -16,9 +16,9 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 import resight
 from resight import ScheduleLR, UsageError
-from resight.optimizers import build_optimizer
+from resight.optim.optimizers import build_optimizer
+from resight.optim.schedules import Schedule, build_schedule
 from resight.recipe import Constant, Cosine, MultiStep, OneCycle, Plateau, Triangular
-from resight.schedules import Schedule, build_schedule
 
 CYCLED = {"momentum_low": 0.8, "momentum_high": 0.95}
 KINDS = [

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from resight import recipe
-from resight.muon import Muon, orthogonal
-from resight.optimizers import build_optimizer
+from resight.optim.muon import Muon, orthogonal
+from resight.optim.optimizers import build_optimizer
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:

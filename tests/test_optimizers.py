@@ -6,7 +6,7 @@ from torch import nn
 
 from resight import recipe
 from resight.networks import build_model
-from resight.optimizers import add_l1_gradient, build_optimizer, set_rates
+from resight.optim.optimizers import add_l1_gradient, build_optimizer, set_rates
 
 OPTIMIZERS = {
     "sgd": recipe.SGD(lr=0.1, momentum=0.9, weight_decay=0.01),

@@ -15,10 +15,10 @@ import resight
 from resight import figures, sketch
 from resight.cli import main
 from resight.errors import UsageError
+from resight.optim.curve import read_metrics, show_schedule, trace
+from resight.optim.schedules import build_schedule
 from resight.recipe import Plateau
 from resight.recipe.toml import with_overrides
-from resight.schedule_view import read_metrics, show_schedule, trace
-from resight.schedules import build_schedule
 
 PLATEAU = ["--set", "schedule.name=plateau", "--set", "schedule.epochs=12"]
 

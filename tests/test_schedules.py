@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
 from resight.errors import UsageError
+from resight.optim.schedules import Rates, Schedule, build_schedule, describe
 from resight.recipe import Constant, Cosine, MultiStep, OneCycle, Plateau, Triangular
-from resight.schedules import Rates, Schedule, build_schedule, describe
 
 TOLERANCE = 1e-12
 

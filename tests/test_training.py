@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from resight import muon
 from resight.batches import steps_per_epoch, train_batches
 from resight.datasets import hold_out, statistics
 from resight.errors import Diverged, UsageError
 from resight.evaluation import predict_split
 from resight.metrics.classification import accuracy, mean_loss
 from resight.networks import build_model, prepare_model
+from resight.optim import muon
 from resight.recipe import (
     HSV,
     KINDS,

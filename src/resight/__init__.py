@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from .html_report import build as report
     from .lr_range import lr_range_test
     from .lr_rules import LRCurve
-    from .lr_scheduler import ScheduleLR
     from .networks import layer_table, models
     from .notebook import load_ipython_extension, show, unload_ipython_extension
+    from .optim.curve import schedule
+    from .optim.torch_scheduler import ScheduleLR
     from .rate_finder import Ladder, lr_find
     from .recipe import Recipe
     from .recipe.presets import find_recipe, recipes
     from .recipe.toml import from_toml, to_toml, with_epochs, with_overrides
     from .records import History, Predictions
     from .reproduction import reproduce
-    from .schedule_view import schedule
     from .trained import evaluate, predict
 
 _HOME = {
@@ -54,7 +54,7 @@ _HOME = {
     "Recipe": "recipe",
     "ResightError": "errors",
     "Run": "experiment",
-    "ScheduleLR": "lr_scheduler",
+    "ScheduleLR": "optim.torch_scheduler",
     "Split": "datasets",
     "Statistics": "datasets",
     "UsageError": "errors",
@@ -79,7 +79,7 @@ _HOME = {
     "report": "html_report:build",
     "reproduce": "reproduction",
     "resume": "experiment",
-    "schedule": "schedule_view",
+    "schedule": "optim.curve",
     "show": "notebook",
     "to_toml": "recipe.toml",
     "train": "experiment",

@@ -26,11 +26,11 @@ from .html_report.checks import CHECKS as RUN_CHECKS
 from .html_report.reading import read_run
 from .metrics.classification import wilson
 from .networks import layer_table
+from .optim.schedules import steps_per_epoch
 from .preparation import Beginning, Watch, begin
 from .recipe import Augment, Plateau, Recipe
 from .recipe.presets import find_recipe
 from .recipe.sources import is_run
-from .schedules import steps_per_epoch
 
 LOOKED_AT = 256  # images that augmentation and the network are tried on
 _OF_MODEL = ("outputs", "start", "gradients", "dropout", "evaluation", "decay")

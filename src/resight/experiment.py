@@ -19,6 +19,7 @@ from .errors import Diverged, ResightError, UsageError
 from .evaluation import predict_split
 from .files import remove_leftovers
 from .interrupt import stop_requested
+from .optim.schedules import describe
 from .preparation import Beginning, Note, Watch, begin
 from .rate_finder import Ladder, find_rate, with_found_rate, write_found
 from .recipe import Recipe
@@ -28,7 +29,6 @@ from .records import History, Predictions
 from .replicas import fit_on
 from .run_explanation import explain_finished
 from .run_folder import ModelInfo, RunFolder, run_path
-from .schedules import describe
 from .training import EpochDone, check_losses, deterministic_if
 
 

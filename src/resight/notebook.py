@@ -27,10 +27,10 @@ from .figures import LayerHeat
 from .lr_rules import LRCurve
 from .metrics.classification import accuracy, confusion
 from .metrics.mistakes import by_pair
+from .optim.curve import trace
+from .optim.schedules import Schedule, describe
 from .records import History, Predictions
 from .run_explanation import Explanation
-from .schedule_view import trace
-from .schedules import Schedule, describe
 
 KINDS = (Dataset, Explanation, Heatmaps, History, LRCurve, Predictions, Run, Schedule)
 

@@ -16,10 +16,10 @@ from .datasets.augment import check_augment, normalise
 from .errors import UsageError
 from .evidence import check_layers
 from .networks import SMALLEST_PX, build_model, prepare_model
+from .optim.schedules import describe
 from .recipe import Custom, Recipe, Swift
 from .recipe.sources import find_source
 from .recipe.toml import overlay
-from .schedules import describe
 from .settle import settled
 from .train_state import TrainData, TrainState, start
 from .training import EpochDone, StepDone

@@ -17,12 +17,12 @@ from .evaluation import MIXED, in_layout
 from .lr_range import lr_range_test
 from .lr_rules import LRCurve, Scale, merge
 from .lr_verdict import FEWEST
+from .optim.curve import draw, trace
 from .preparation import Beginning, Loading, Watch, begin, fresh_model
 from .recipe import Constant, Custom, MultiStep, Plateau, Recipe
 from .recipe.presets import find_recipe
 from .recipe.toml import overlay
 from .run_folder import RunFolder
-from .schedule_view import draw, trace
 from .train_state import TrainData, TrainState, start
 
 STEPS = 56  # with the batch set aside 58 batches: 7,424 images, 0.15 epochs of CIFAR-10

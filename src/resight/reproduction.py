@@ -19,6 +19,7 @@ from .errors import ResightError, UsageError
 from .experiment import resume, train
 from .files import write_text
 from .metrics.classification import Interval, mean_interval
+from .optim.curve import draw, schedule, trace
 from .preparation import Note, Watch, find_dataset
 from .rate_finder import lr_find
 from .recipe import Recipe
@@ -26,7 +27,6 @@ from .recipe.presets import preset
 from .recipe.presets.published import Published, published
 from .recipe.toml import differences, overlay, to_toml, with_epochs, with_overrides
 from .run_folder import RunFolder
-from .schedule_view import draw, schedule, trace
 
 OWN_FIGURES = {  # beside the run folders
     "schedule.png": "schedule, before training",

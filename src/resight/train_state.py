@@ -17,10 +17,10 @@ from .datasets.augment import normalise
 from .errors import UsageError
 from .evaluation import in_layout, layout
 from .networks.eval_mode import evaluating
-from .optimizers import build_optimizer
+from .optim.optimizers import build_optimizer
+from .optim.schedules import Schedule, schedule_of, steps_per_epoch
 from .recipe import Recipe
 from .records import EpochRow, History
-from .schedules import Schedule, schedule_of, steps_per_epoch
 
 
 @dataclass(frozen=True)

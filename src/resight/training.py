@@ -27,7 +27,7 @@ from .batches import mix_seed, train_batches
 from .errors import Diverged, UsageError
 from .evaluation import autocast, in_layout, predict_split
 from .metrics.classification import accuracy, mean_loss
-from .optimizers import add_l1_gradient, set_rates
+from .optim.optimizers import add_l1_gradient, set_rates
 from .ranks import ALONE, Rank
 from .recipe import Plateau, Recipe, Training
 from .records import EpochRow, Predictions

@@ -14,8 +14,8 @@ from .. import figures
 from ..figures.heat import PALETTE
 from ..figures.style import house_style
 from ..metrics.classification import Calibration, Interval, ReliabilityBin
+from ..optim.schedules import Schedule, describe, schedule_of
 from ..records import History
-from ..schedules import Schedule, describe, schedule_of
 from .reading import Found
 
 MOST_STEPS = 200_000  # of a schedule that is drawn

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
-from . import recipe
+from .. import recipe
+from ..networks.norms import norm_kind
 from .muon import Muon
-from .networks.norms import norm_kind
 
 
 def build_optimizer(spec: recipe.Optimizer, model: nn.Module) -> Optimizer:

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from . import sketch
-from .errors import UsageError
-from .recipe import SGD, Constant, MultiStep, Plateau, Recipe, RMSprop
-from .recipe.presets import find_recipe
-from .recipe.toml import overlay
-from .records import Floats
+from .. import sketch
+from ..errors import UsageError
+from ..recipe import SGD, Constant, MultiStep, Plateau, Recipe, RMSprop
+from ..recipe.presets import find_recipe
+from ..recipe.toml import overlay
+from ..records import Floats
 from .schedules import Schedule, describe, schedule_of
 from .schedules import steps_per_epoch as count_steps
 
@@ -230,7 +230,7 @@ def show_schedule(
 
 def draw(name: str, curves: Sequence[Curve], out: Path) -> None:
     """The curves of a recipe of that name as a PNG or SVG file."""
-    from . import figures
+    from .. import figures
 
     first, n = curves[0], curves[0].schedule.steps_per_epoch
     kind = f" {first.schedule.spec.name}," if len(curves) == 1 else ""

@@ -12,8 +12,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from . import recipe
-from .errors import UsageError
+from .. import recipe
+from ..errors import UsageError
 
 _SMALLEST_DROP = 1e-8  # plateau: a smaller drop is not made (`eps` of ReduceLROnPlateau)
 

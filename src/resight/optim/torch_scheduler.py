@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from .errors import UsageError
+from ..errors import UsageError
+from ..recipe import Plateau
 from .optimizers import set_rates
-from .recipe import Plateau
 from .schedules import Schedule
 
 
