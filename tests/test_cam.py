@@ -11,8 +11,8 @@ from torch import Tensor, nn
 import resight
 from cam_networks import LAYERS, K, labels, network, pictures
 from resight.cam import METHODS
-from resight.cam.capture import bare, borrowed, forward
 from resight.cam.closed_form import channel_weights
+from resight.cam.hooks import bare, borrowed, forward
 
 
 def pooled(pool: nn.Module, weights: list[list[float]]) -> nn.Sequential:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .area_means import area_means
 from .cam import Heatmaps, faithfulness, heatmaps
-from .cam.capture import bare, borrowed, find_layers, map_sizes, named_layers, no_map
+from .cam.hooks import bare, borrowed, find_layers, map_sizes, named_layers, no_map
 from .datasets import Split, Statistics
 from .datasets.augment import normalise
 from .errors import suggest

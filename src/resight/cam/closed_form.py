@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .capture import Pass
+from .hooks import Pass
 
 
 def channel_weights(done: Pass, cotangents: Tensor) -> Tensor | None:

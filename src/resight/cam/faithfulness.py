@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import UsageError
-from .capture import bare, borrowed, check_logits, run
+from .hooks import bare, borrowed, check_logits, run
 from .maps import Heatmaps
 
 

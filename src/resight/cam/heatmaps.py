@@ -7,7 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError, suggest
-from .capture import (
+from .classes import Classes, check_classes, class_indices, rival_classes
+from .closed_form import channel_weights
+from .formulas import GRADIENT_FORMULAS, eigen_cam, weighted_sum
+from .hooks import (
     Pass,
     bare,
     borrowed,
@@ -18,9 +21,6 @@ from .capture import (
     named_layers,
     no_map,
 )
-from .classes import Classes, check_classes, class_indices, rival_classes
-from .closed_form import channel_weights
-from .formulas import GRADIENT_FORMULAS, eigen_cam, weighted_sum
 from .maps import Heatmaps, reading_notes
 from .perturbation import ablation_weights, score_weights
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .capture import run
+from .hooks import run
 
 
 def score_weights(

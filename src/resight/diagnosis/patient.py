@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..cam.capture import bare
+from ..cam.hooks import bare
 from ..errors import UsageError
 from ..findings import LeftOut
 from ..lr_range import LossFunction, seed_all
