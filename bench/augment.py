@@ -30,13 +30,13 @@ from torch.utils.data import DataLoader, Dataset
 
 import resight
 from measure import in_turn, machine, optional, parsed, ratio, spread, write_json
-from resight.batches import train_batches
 from resight.datasets import Split, Statistics, statistics
-from resight.preparation import fresh_model
 from resight.recipe import HSV, Augment, Crop, Cutout, Rotate
 from resight.recipe.toml import overlay
-from resight.train_state import TrainData, start
-from resight.training import EpochDone, fit
+from resight.training.batches import train_batches
+from resight.training.loop import EpochDone, fit
+from resight.training.setup import fresh_model
+from resight.training.state import TrainData, start
 
 BATCH, IMAGES, PX = 512, 2048, 32
 LEAST_SECS = 0.5  # a measurement: as many passes over the images as that takes

@@ -26,12 +26,12 @@ import torch
 
 import resight
 from measure import in_turn, machine, optional, parsed, ratio, spread, write_json
-from resight.costs import cost
-from resight.evaluation import predict_split
 from resight.metrics.classification import accuracy
-from resight.preparation import fresh_model, split_and_measure
-from resight.train_state import start
-from resight.training import EpochDone, fit
+from resight.training.cost import cost
+from resight.training.loop import EpochDone, fit
+from resight.training.predict import predict_split
+from resight.training.setup import fresh_model, split_and_measure
+from resight.training.state import start
 from step import plain_side, written
 
 RECIPE = "swift-gpu"

@@ -22,10 +22,10 @@ import torch
 import resight
 from resight.errors import Diverged
 from resight.files import write_text
-from resight.preparation import begin
 from resight.rate_finder import Ladder, find_rate
 from resight.recipe.toml import overlay
-from resight.training import fit
+from resight.training.loop import fit
+from resight.training.setup import begin
 
 TRAIN_IMAGES = 10_000  # of which the recipe holds out a tenth
 PEER_STEPS = 100  # of torch-lr-finder, fastai and Lightning, by default

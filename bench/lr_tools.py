@@ -27,9 +27,9 @@ import resight
 from measure import write_json
 from resight.lr_range import ladder
 from resight.lr_rules import LRCurve, analyse, valley
-from resight.preparation import begin
 from resight.rate_finder import Ladder, find_rate
 from resight.records import Floats
+from resight.training.setup import begin
 
 LRS = ladder(1e-7, 10, 100, "exponential")
 CHANCE = math.log(10)

@@ -20,10 +20,10 @@ import resight
 from measure import in_turn, machine, parsed, spread, write_json
 from resight.datasets.augment import normalise
 from resight.networks import build_model
-from resight.preparation import split_and_measure
 from resight.recipe.toml import overlay
-from resight.train_state import TrainData, start
-from resight.training import fit
+from resight.training.loop import fit
+from resight.training.setup import split_and_measure
+from resight.training.state import TrainData, start
 
 NETWORKS = ("resnet9", "resnet18")
 PLAIN_BATCHES = (64, 128, 256)

@@ -26,12 +26,12 @@ from measure import write_json
 from resight.cam import METHODS
 from resight.datasets import Split, Statistics
 from resight.datasets.augment import normalise
-from resight.evaluation import predict_split
 from resight.figures.heat import LayerHeat, Shown, heat_sheet
 from resight.figures.style import house_style, save
 from resight.metrics.classification import top_losses
 from resight.run_folder import RunFolder
 from resight.trained import load_model
+from resight.training.predict import predict_split
 
 STAGES = ("head", "block3", "block2", "block1", "whiten")  # from the logits to the image
 LAYER = "block2"  # 7x7 cells at 32 px

@@ -35,13 +35,13 @@ import resight
 from augment import PerImage, WithPIL
 from measure import in_turn, machine, optional, parsed, ratio, spread, write_json
 from resight.datasets.augment import normalise
-from resight.evaluation import autocast, in_layout
-from resight.preparation import fresh_model, split_and_measure
 from resight.recipe import Training
 from resight.recipe.toml import overlay
-from resight.settle import settled
-from resight.train_state import TrainData, start
-from resight.training import StepDone, fit
+from resight.training.autotune import settled
+from resight.training.loop import StepDone, fit
+from resight.training.predict import autocast, in_layout
+from resight.training.setup import fresh_model, split_and_measure
+from resight.training.state import TrainData, start
 
 aten = torch.ops.aten
 Side = Callable[[], float]  # images/s of one measurement

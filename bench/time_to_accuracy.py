@@ -23,9 +23,9 @@ import torch
 
 import resight
 from measure import machine, parsed, spread, write_json
-from resight.preparation import split_and_measure
 from resight.recipe.presets import PRESETS
 from resight.recipe.presets.published import PUBLISHED
+from resight.training.setup import split_and_measure
 from step import plain_side, written
 
 ALL_IMAGES = 50_000  # that the projects train on

@@ -5,7 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resight.batches import (
+from resight.datasets import Split, Statistics
+from resight.datasets.augment import denormalise, normalise
+from resight.errors import UsageError
+from resight.recipe import Augment, Crop, Cutout
+from resight.training.batches import (
     epoch_order,
     eval_batches,
     mix_seed,
@@ -13,10 +17,6 @@ from resight.batches import (
     steps_per_epoch,
     train_batches,
 )
-from resight.datasets import Split, Statistics
-from resight.datasets.augment import denormalise, normalise
-from resight.errors import UsageError
-from resight.recipe import Augment, Crop, Cutout
 
 STATS = Statistics(mean=(0.5,), std=(0.25,))
 SPEC = Augment(crop=Crop(pad=3), flip="random", cutout=Cutout(min_px=2, max_px=4))

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import resight
-from resight import costs
 from resight.cli import main
-from resight.costs import cost, images_per_sec
 from resight.recipe.presets import PRESETS, preset
+from resight.training import cost as costs
+from resight.training.cost import cost, images_per_sec
 
 
 def test_a_run_is_three_forward_passes_of_every_image_of_every_epoch() -> None:

@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 import resight
-from resight.batches import train_batches
-from resight.devices import check_devices, check_model, cores
 from resight.errors import ResightError, UsageError
-from resight.preparation import begin
-from resight.ranks import Rank
 from resight.recipe.toml import with_overrides
-from resight.replicas import fit_on
-from resight.training import StepDone
+from resight.training.batches import train_batches
+from resight.training.device import check_devices, check_model, cores
+from resight.training.distributed import Rank
+from resight.training.launcher import fit_on
+from resight.training.loop import StepDone
+from resight.training.setup import begin
 from test_resume import outcome, send
 
 NOTHING = {"watch": lambda event: None, "offline": True, "device": "cpu", "model": None}

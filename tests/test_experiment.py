@@ -18,11 +18,11 @@ from torch import nn
 import resight
 from resight import files
 from resight.errors import Diverged, ResightError, UsageError
-from resight.preparation import Note
 from resight.recipe import Constant
 from resight.recipe.toml import from_toml, with_overrides
 from resight.run_folder import RunFolder
-from resight.training import EpochDone, StepDone
+from resight.training.loop import EpochDone, StepDone
+from resight.training.setup import Note
 
 QUICK = [
     "model.name=swift",

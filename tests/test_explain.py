@@ -26,8 +26,8 @@ from resight.evidence import areas, evidence, usual_layers
 from resight.gallery import read_gallery
 from resight.metrics.mistakes import mistakes
 from resight.networks import build_model
-from resight.preparation import Loading, Note
 from resight.recipe.training import Method
+from resight.training.setup import Loading, Note
 
 QUICK = [
     "model.widths=[8,8,8]",

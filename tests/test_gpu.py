@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import resight
-from resight.preparation import fresh_model, split_and_measure
 from resight.recipe.toml import with_overrides
-from resight.train_state import start
-from resight.training import StepDone, fit
+from resight.training.loop import StepDone, fit
+from resight.training.setup import fresh_model, split_and_measure
+from resight.training.state import start
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

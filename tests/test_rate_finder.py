@@ -11,8 +11,8 @@ import resight
 import resight.networks
 from resight.cli import main
 from resight.errors import ResightError, UsageError
-from resight.preparation import Loading, begin
 from resight.rate_finder import Ladder, find_rate, lr_find, with_found_rate
+from resight.training.setup import Loading, begin
 
 WIDTHS = "model.widths=[8,8,16]"
 RECIPE = resight.with_epochs(

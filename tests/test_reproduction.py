@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import resight
-import resight.training
+import resight.training.loop
 from resight.datasets import Dataset, Split
 from resight.errors import UsageError
 from resight.listings import recipe_list

@@ -17,7 +17,7 @@ import resight
 from resight.errors import ResightError, UsageError
 from resight.recipe.toml import with_overrides
 from resight.records import EpochRow
-from resight.training import EpochDone, StepDone
+from resight.training.loop import EpochDone, StepDone
 
 # Dropout, averaging, momentum, a schedule that looks back, and 33 steps: all there is to restore.
 SETTINGS = [

@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 import resight
-from resight import settle
 from resight.errors import UsageError
-from resight.preparation import fresh_model, split_and_measure
 from resight.recipe.toml import with_overrides
-from resight.train_state import TrainData, TrainState, start
-from resight.training import fit
+from resight.training import autotune as settle
+from resight.training.loop import fit
+from resight.training.setup import fresh_model, split_and_measure
+from resight.training.state import TrainData, TrainState, start
 
 CPU = torch.device("cpu")
 

@@ -8,10 +8,10 @@ import torch
 import resight
 from resight.datasets import Dataset, Split
 from resight.networks import build_model
-from resight.preparation import begin
 from resight.recipe.presets import PRESETS, preset
 from resight.recipe.toml import nested
-from resight.training import StepDone, fit
+from resight.training.loop import StepDone, fit
+from resight.training.setup import begin
 
 PLATEAU = {
     "schedule.name": "plateau",

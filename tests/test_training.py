@@ -13,10 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from resight.batches import steps_per_epoch, train_batches
 from resight.datasets import hold_out, statistics
 from resight.errors import Diverged, UsageError
-from resight.evaluation import predict_split
 from resight.metrics.classification import accuracy, mean_loss
 from resight.networks import build_model, prepare_model
 from resight.optim import muon
@@ -45,8 +43,10 @@ from resight.recipe import (
     Triangular,
 )
 from resight.records import EpochRow
-from resight.train_state import TrainData, start
-from resight.training import EpochDone, StepDone, _sized, best_epoch, fit
+from resight.training.batches import steps_per_epoch, train_batches
+from resight.training.loop import EpochDone, StepDone, _sized, best_epoch, fit
+from resight.training.predict import predict_split
+from resight.training.state import TrainData, start
 
 AUGMENT = Augment(
     hsv=HSV(prob=0.5), crop=Crop(pad=2), flip="random", cutout=Cutout(min_px=3, max_px=6, prob=0.5)

@@ -13,11 +13,11 @@ from .errors import ResightError
 from .files import write_text
 from .metrics.classification import calibration, confusion, per_class_accuracy, summarise, wilson
 from .metrics.mistakes import Rank, sheet_rows
-from .preparation import Beginning
 from .recipe import Explain, Recipe
 from .records import History, Ints, Predictions
 from .run_folder import RunFolder
-from .training import best_epoch
+from .training.loop import best_epoch
+from .training.setup import Beginning
 
 SHEET_IMAGES = Explain().images  # on each sheet of misclassified and of correct images
 

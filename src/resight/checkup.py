@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .batches import step_generator
 from .datasets import Dataset, Split
 from .datasets.augment import augment, normalise
 from .diagnosis import CHECKS, measure
@@ -18,19 +17,20 @@ from .diagnosis.augmentation import DRAWS
 from .diagnosis.data import CHECKS as DATA_CHECKS
 from .diagnosis.data import DataPatient
 from .errors import UsageError
-from .evaluation import in_layout
 from .evidence import usual_layers
 from .findings import Diagnosis, Finding, LeftOut, doubt, examine, fault
-from .give_back import given_back
 from .html_report.checks import CHECKS as RUN_CHECKS
 from .html_report.reading import read_run
 from .metrics.classification import wilson
 from .networks import layer_table
 from .optim.schedules import steps_per_epoch
-from .preparation import Beginning, Watch, begin
 from .recipe import Augment, Plateau, Recipe
 from .recipe.presets import find_recipe
 from .recipe.sources import is_run
+from .training.batches import step_generator
+from .training.predict import in_layout
+from .training.restore import given_back
+from .training.setup import Beginning, Watch, begin
 
 LOOKED_AT = 256  # images that augmentation and the network are tried on
 _OF_MODEL = ("outputs", "start", "gradients", "dropout", "evaluation", "decay")

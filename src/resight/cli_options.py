@@ -10,9 +10,9 @@ from cyclopts import Parameter
 
 if TYPE_CHECKING:
     from .experiment import Run
-    from .preparation import Watch
     from .progress import ProgressLines
     from .recipe import Recipe
+    from .training.setup import Watch
 
 
 @Parameter(name="*")

@@ -92,9 +92,9 @@ def train(
     find_source(asked.data.source)
 
     from . import experiment  # torch: only now that the request makes sense
-    from .devices import check_devices
-    from .preparation import begin
     from .rate_finder import Ladder
+    from .training.device import check_devices
+    from .training.setup import begin
 
     offline = find.offline
     with progress(show) as watch:

@@ -13,23 +13,23 @@ from torch import nn
 
 from .artefacts import summarise_run, write_results
 from .datasets import Dataset
-from .devices import check_devices, check_model
 from .environment import devices_of, with_resumption
 from .errors import Diverged, ResightError, UsageError
-from .evaluation import predict_split
 from .files import remove_leftovers
-from .interrupt import stop_requested
 from .optim.schedules import describe
-from .preparation import Beginning, Note, Watch, begin
 from .rate_finder import Ladder, find_rate, with_found_rate, write_found
 from .recipe import Recipe
 from .recipe.presets import find_recipe
 from .recipe.toml import differences, from_toml
 from .records import History, Predictions
-from .replicas import fit_on
 from .run_explanation import explain_finished
 from .run_folder import ModelInfo, RunFolder, run_path
-from .training import EpochDone, check_losses, deterministic_if
+from .training.device import check_devices, check_model
+from .training.launcher import fit_on
+from .training.loop import EpochDone, check_losses, deterministic_if
+from .training.predict import predict_split
+from .training.setup import Beginning, Note, Watch, begin
+from .training.signals import stop_requested
 
 
 @dataclass(frozen=True)

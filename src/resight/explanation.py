@@ -13,17 +13,17 @@ from .artefacts import draw_sheets
 from .cam import METHODS
 from .datasets import Dataset, Split, hold_out, read_pictures
 from .errors import ResightError, UsageError, suggest
-from .evaluation import predict_split
 from .evidence import areas, check_layers, evidence, two_classes, usual_layers
 from .figures import LayerHeat, Shown
 from .metrics.mistakes import Rank, check_rank, mistakes, sheet_rows
-from .preparation import Watch, find_dataset, pick_device
 from .recipe import Explain
 from .recipe.toml import overlay
 from .records import Ints, Predictions
 from .run_explanation import Explanation, Subject, as_pictures, explain_run
 from .run_folder import ModelInfo, RunFolder
 from .trained import load_model
+from .training.predict import predict_split
+from .training.setup import Watch, find_dataset, pick_device
 
 
 def explain(

@@ -75,8 +75,8 @@ def recipe_list(*, as_json: bool = False) -> str:
 
 def recipe_costs(*, device: str = "auto", as_json: bool = False) -> str:
     """What one run of each named recipe takes: counted, and timed on this machine for seconds."""
-    from .costs import cost, images_per_sec
     from .html_report.view import duration
+    from .training.cost import cost, images_per_sec
 
     rates: dict[tuple[Model, str], float] = {}  # many recipes share a network
     found = {}

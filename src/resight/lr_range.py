@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from .errors import UsageError
-from .evaluation import evaluating
-from .give_back import given_back, places_kept
 from .lr_rules import HEADROOM_SGD, LRCurve, Scale, analyse, smooth
 from .records import Floats
+from .training.predict import evaluating
+from .training.restore import given_back, places_kept
 
 LossFunction = Callable[[Any, Tensor], Tensor]
 

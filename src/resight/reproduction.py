@@ -20,13 +20,13 @@ from .experiment import resume, train
 from .files import write_text
 from .metrics.classification import Interval, mean_interval
 from .optim.curve import draw, schedule, trace
-from .preparation import Note, Watch, find_dataset
 from .rate_finder import lr_find
 from .recipe import Recipe
 from .recipe.presets import preset
 from .recipe.presets.published import Published, published
 from .recipe.toml import differences, overlay, to_toml, with_epochs, with_overrides
 from .run_folder import RunFolder
+from .training.setup import Note, Watch, find_dataset
 
 OWN_FIGURES = {  # beside the run folders
     "schedule.png": "schedule, before training",

@@ -39,10 +39,10 @@ from .metrics.mistakes import (
     table,
 )
 from .neighbours import Alike, most_alike
-from .preparation import Beginning, Loading, Note, Watch
 from .recipe import Explain, Recipe
 from .records import Ints, Predictions
 from .run_folder import RunFolder
+from .training.setup import Beginning, Loading, Note, Watch
 
 NEIGHBOURS = 3  # of each class, beside a suspicious label
 KEPT_CELLS = 64  # a side, of a map that the gallery is given; it keeps fewer

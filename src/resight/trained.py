@@ -11,13 +11,13 @@ from torch import nn
 from .artefacts import write_evaluation
 from .datasets import Dataset, read_pictures
 from .errors import UsageError
-from .evaluation import predict_split
 from .metrics.classification import summarise
 from .networks import build_model
-from .preparation import Watch, find_dataset, pick_device
 from .recipe.toml import overlay
 from .records import Predictions
 from .run_folder import ModelInfo, RunFolder
+from .training.predict import predict_split
+from .training.setup import Watch, find_dataset, pick_device
 
 
 def evaluate(

@@ -13,8 +13,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..findings import Diagnosis, Finding, examine
-from ..give_back import given_back, places_kept
 from ..lr_range import LossFunction
+from ..training.restore import given_back, places_kept
 from . import network, seen, wiring
 from .augmentation import Transform, named_transforms, transform
 from .patient import Patient, measure

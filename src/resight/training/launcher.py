@@ -23,13 +23,13 @@ from pathlib import Path
 import torch
 import torch.distributed
 
-from .datasets import Split
-from .errors import Diverged, ResightError
-from .preparation import Beginning
-from .ranks import ExchangeFailed, Rank
-from .recipe import Recipe
-from .train_state import TrainData, start
-from .training import EpochDone, StepDone, deterministic_if, fit
+from ..datasets import Split
+from ..errors import Diverged, ResightError
+from ..recipe import Recipe
+from .distributed import ExchangeFailed, Rank
+from .loop import EpochDone, StepDone, deterministic_if, fit
+from .setup import Beginning
+from .state import TrainData, start
 
 EXCHANGE_SECS = 300  # by how much one device may be behind another in a step
 LEAVE_SECS = 10.0  # for a replica to leave when rank 0 has

@@ -23,15 +23,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import Diverged, UsageError
+from ..metrics.classification import accuracy, mean_loss
+from ..optim.optimizers import add_l1_gradient, set_rates
+from ..recipe import Plateau, Recipe, Training
+from ..records import EpochRow, Predictions
 from .batches import mix_seed, train_batches
-from .errors import Diverged, UsageError
-from .evaluation import autocast, in_layout, predict_split
-from .metrics.classification import accuracy, mean_loss
-from .optim.optimizers import add_l1_gradient, set_rates
-from .ranks import ALONE, Rank
-from .recipe import Plateau, Recipe, Training
-from .records import EpochRow, Predictions
-from .train_state import TrainData, TrainState
+from .distributed import ALONE, Rank
+from .predict import autocast, in_layout, predict_split
+from .state import TrainData, TrainState
 
 # A mean cross entropy this many times that of guessing is an explosion, not a bad batch.
 EXPLODED = 50.0

@@ -8,14 +8,14 @@ from itertools import pairwise
 
 import torch
 
-from .datasets import Split, Statistics
-from .networks import build_model, layer_table
-from .preparation import fresh_model, pick_device
-from .recipe import Recipe
-from .recipe.toml import overlay
-from .settle import settled
-from .train_state import TrainData, start
-from .training import StepDone, fit
+from ..datasets import Split, Statistics
+from ..networks import build_model, layer_table
+from ..recipe import Recipe
+from ..recipe.toml import overlay
+from .autotune import settled
+from .loop import StepDone, fit
+from .setup import fresh_model, pick_device
+from .state import TrainData, start
 
 # Source -> (training images with those held out, (C, H, W)); other data is priced as CIFAR-10.
 KNOWN: Mapping[str, tuple[int, tuple[int, int, int]]] = {

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import torch
 from torch import Generator, Tensor
 
-from .datasets import Split, Statistics
-from .datasets.augment import augment, normalise
-from .optim.schedules import check_batch_size, steps_per_epoch
-from .ranks import ALONE, Rank
-from .recipe import Augment
+from ..datasets import Split, Statistics
+from ..datasets.augment import augment, normalise
+from ..optim.schedules import check_batch_size, steps_per_epoch
+from ..recipe import Augment
+from .distributed import ALONE, Rank
 
 _ORDER, _AUGMENT = 1, 2  # purposes: one seed, streams that have nothing to do with each other
 _MASK64 = 0xFFFFFFFFFFFFFFFF

@@ -14,11 +14,11 @@ from statistics import median
 import torch
 import torch.nn.functional as F
 
-from .datasets.augment import normalise
-from .evaluation import autocast, in_layout
-from .recipe import Recipe
-from .recipe.toml import overlay
-from .train_state import TrainData, TrainState
+from ..datasets.augment import normalise
+from ..recipe import Recipe
+from ..recipe.toml import overlay
+from .predict import autocast, in_layout
+from .state import TrainData, TrainState
 
 SIZES = (32, 64, 128, 256)  # those below the batch; the batch itself too where it is no larger
 ROUNDS = 3

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .errors import UsageError
+from ..errors import UsageError
 
 
 @contextmanager

@@ -4,12 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..datasets import Split, Statistics
+from ..networks.eval_mode import evaluating as evaluating
+from ..recipe import Evaluation, Training
+from ..records import Predictions
 from .batches import eval_batches
-from .datasets import Split, Statistics
-from .networks.eval_mode import evaluating as evaluating
-from .ranks import ALONE, Rank
-from .recipe import Evaluation, Training
-from .records import Predictions
+from .distributed import ALONE, Rank
 
 MIXED = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 

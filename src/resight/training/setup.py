@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from .datasets import Dataset, hold_out, statistics
-from .datasets import load as load_dataset
-from .datasets.augment import check_augment, normalise
-from .errors import UsageError
-from .evidence import check_layers
-from .networks import SMALLEST_PX, build_model, prepare_model
-from .optim.schedules import describe
-from .recipe import Custom, Recipe, Swift
-from .recipe.sources import find_source
-from .recipe.toml import overlay
-from .settle import settled
-from .train_state import TrainData, TrainState, start
-from .training import EpochDone, StepDone
+from ..datasets import Dataset, hold_out, statistics
+from ..datasets import load as load_dataset
+from ..datasets.augment import check_augment, normalise
+from ..errors import UsageError
+from ..evidence import check_layers
+from ..networks import SMALLEST_PX, build_model, prepare_model
+from ..optim.schedules import describe
+from ..recipe import Custom, Recipe, Swift
+from ..recipe.sources import find_source
+from ..recipe.toml import overlay
+from .autotune import settled
+from .loop import EpochDone, StepDone
+from .state import TrainData, TrainState, start
 
 PREPARED_IMAGES = 5_000  # training images that whitening looks at
 

@@ -8,8 +8,8 @@ import torch
 import torch.distributed
 from torch import nn
 
-from .errors import UsageError
-from .preparation import pick_device
+from ..errors import UsageError
+from .setup import pick_device
 
 
 def check_devices(name: str, count: int, *, batch_size: int) -> str:

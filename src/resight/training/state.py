@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from .datasets import Split, Statistics
-from .datasets.augment import normalise
-from .errors import UsageError
-from .evaluation import in_layout, layout
-from .networks.eval_mode import evaluating
-from .optim.optimizers import build_optimizer
-from .optim.schedules import Schedule, schedule_of, steps_per_epoch
-from .recipe import Recipe
-from .records import EpochRow, History
+from ..datasets import Split, Statistics
+from ..datasets.augment import normalise
+from ..errors import UsageError
+from ..networks.eval_mode import evaluating
+from ..optim.optimizers import build_optimizer
+from ..optim.schedules import Schedule, schedule_of, steps_per_epoch
+from ..recipe import Recipe
+from ..records import EpochRow, History
+from .predict import in_layout, layout
 
 
 @dataclass(frozen=True)
