@@ -22,7 +22,7 @@ import torch
 import resight
 from resight.errors import Diverged
 from resight.files import write_text
-from resight.rate_finder import Ladder, find_rate
+from resight.lr_finder.find import Ladder, find_rate
 from resight.recipe.toml import overlay
 from resight.training.loop import fit
 from resight.training.setup import begin

@@ -25,9 +25,9 @@ from matplotlib.figure import Figure
 
 import resight
 from measure import write_json
-from resight.lr_range import ladder
-from resight.lr_rules import LRCurve, analyse, valley
-from resight.rate_finder import Ladder, find_rate
+from resight.lr_finder.find import Ladder, find_rate
+from resight.lr_finder.range_test import ladder
+from resight.lr_finder.suggest import LRCurve, analyse, valley
 from resight.records import Floats
 from resight.training.setup import begin
 

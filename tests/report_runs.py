@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from resight.gallery import LayerMaps, write_gallery
-from resight.lr_rules import analyse
+from resight.lr_finder.suggest import analyse
 from resight.metrics.classification import summarise
 from resight.recipe import Recipe
 from resight.recipe.toml import to_toml

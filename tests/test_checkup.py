@@ -17,7 +17,7 @@ from resight.diagnosis.data import DataPatient
 from resight.findings import examine
 from resight.html_report import checks
 from resight.html_report.reading import Answers, Found
-from resight.lr_rules import analyse
+from resight.lr_finder.suggest import analyse
 from resight.metrics.classification import summarise
 from resight.recipe import Recipe
 from resight.records import EpochRow, Predictions

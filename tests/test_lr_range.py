@@ -14,7 +14,7 @@ from torch.optim import SGD, Adam, AdamW, RMSprop
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from resight.errors import UsageError
-from resight.lr_range import default_range, ladder, lr_range_test
+from resight.lr_finder.range_test import default_range, ladder, lr_range_test
 from resight.training.restore import given_back
 
 K = 4

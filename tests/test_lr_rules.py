@@ -10,7 +10,16 @@ from matplotlib.figure import Figure
 
 from resight.errors import UsageError
 from resight.figures import lr_curve, save
-from resight.lr_rules import analyse, merge, minimum, recommend, slide, smooth, steepest, valley
+from resight.lr_finder.suggest import (
+    analyse,
+    merge,
+    minimum,
+    recommend,
+    slide,
+    smooth,
+    steepest,
+    valley,
+)
 
 LRS = np.geomspace(1e-4, 10, 60)
 CHANCE = math.log(10)

@@ -19,7 +19,7 @@ from torch import nn
 import resight
 from resight import figures
 from resight.datasets import Dataset
-from resight.lr_rules import analyse
+from resight.lr_finder.suggest import analyse
 from resight.metrics.mistakes import mistakes
 from resight.notebook import KINDS, Display
 from resight.records import EpochRow, History, Predictions

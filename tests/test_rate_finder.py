@@ -11,7 +11,7 @@ import resight
 import resight.networks
 from resight.cli import main
 from resight.errors import ResightError, UsageError
-from resight.rate_finder import Ladder, find_rate, lr_find, with_found_rate
+from resight.lr_finder.find import Ladder, find_rate, lr_find, with_found_rate
 from resight.training.setup import Loading, begin
 
 WIDTHS = "model.widths=[8,8,16]"

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from .explanation import explain
     from .findings import Diagnosis, Finding
     from .html_report import build as report
-    from .lr_range import lr_range_test
-    from .lr_rules import LRCurve
+    from .lr_finder.find import Ladder, lr_find
+    from .lr_finder.range_test import lr_range_test
+    from .lr_finder.suggest import LRCurve
     from .networks import layer_table, models
     from .notebook import load_ipython_extension, show, unload_ipython_extension
     from .optim.curve import schedule
     from .optim.torch_scheduler import ScheduleLR
-    from .rate_finder import Ladder, lr_find
     from .recipe import Recipe
     from .recipe.presets import find_recipe, recipes
     from .recipe.toml import from_toml, to_toml, with_epochs, with_overrides
@@ -48,8 +48,8 @@ _HOME = {
     "Finding": "findings",
     "Heatmaps": "cam",
     "History": "records",
-    "LRCurve": "lr_rules",
-    "Ladder": "rate_finder",
+    "LRCurve": "lr_finder.suggest",
+    "Ladder": "lr_finder.find",
     "Predictions": "records",
     "Recipe": "recipe",
     "ResightError": "errors",
@@ -71,8 +71,8 @@ _HOME = {
     "heatmaps": "cam",
     "layer_table": "networks",
     "load_ipython_extension": "notebook",
-    "lr_find": "rate_finder",
-    "lr_range_test": "lr_range",
+    "lr_find": "lr_finder.find",
+    "lr_range_test": "lr_finder.range_test",
     "models": "networks",
     "predict": "trained",
     "recipes": "recipe.presets",

@@ -92,7 +92,7 @@ def train(
     find_source(asked.data.source)
 
     from . import experiment  # torch: only now that the request makes sense
-    from .rate_finder import Ladder
+    from .lr_finder.find import Ladder
     from .training.device import check_devices
     from .training.setup import begin
 

@@ -16,8 +16,8 @@ from .datasets import Dataset
 from .environment import devices_of, with_resumption
 from .errors import Diverged, ResightError, UsageError
 from .files import remove_leftovers
+from .lr_finder.find import Ladder, find_rate, with_found_rate, write_found
 from .optim.schedules import describe
-from .rate_finder import Ladder, find_rate, with_found_rate, write_found
 from .recipe import Recipe
 from .recipe.presets import find_recipe
 from .recipe.toml import differences, from_toml

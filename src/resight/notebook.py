@@ -24,7 +24,7 @@ from .datasets import Dataset
 from .errors import ResightError, UsageError
 from .experiment import Run
 from .figures import LayerHeat
-from .lr_rules import LRCurve
+from .lr_finder.suggest import LRCurve
 from .metrics.classification import accuracy, confusion
 from .metrics.mistakes import by_pair
 from .optim.curve import trace

@@ -18,9 +18,9 @@ from .datasets import Dataset
 from .errors import ResightError, UsageError
 from .experiment import resume, train
 from .files import write_text
+from .lr_finder.find import lr_find
 from .metrics.classification import Interval, mean_interval
 from .optim.curve import draw, schedule, trace
-from .rate_finder import lr_find
 from .recipe import Recipe
 from .recipe.presets import preset
 from .recipe.presets.published import Published, published

@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..findings import Diagnosis, Finding, examine
-from ..lr_range import LossFunction
+from ..lr_finder.range_test import LossFunction
 from ..training.restore import given_back, places_kept
 from . import network, seen, wiring
 from .augmentation import Transform, named_transforms, transform

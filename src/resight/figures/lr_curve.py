@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from ..errors import UsageError
-from ..lr_rules import LRCurve, start_loss
+from ..lr_finder.suggest import LRCurve, start_loss
 from .style import BLUE, GREY, SKY, VERMILION, clean, house_style
 
 # Another marker for each rule, so that they can be told apart in grey.

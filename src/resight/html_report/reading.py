@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from ..errors import ResightError, UsageError
 from ..gallery import Gallery, as_written, digest, read_gallery
-from ..lr_rules import LRCurve
-from ..lr_verdict import Verdict
+from ..lr_finder.suggest import LRCurve
+from ..lr_finder.verdict import Verdict
 from ..metrics.classification import Interval, ReliabilityBin
 from ..recipe import Recipe
 from ..recipe.toml import from_toml

@@ -7,9 +7,9 @@ verdict    can be trusted
 
 import numpy as np
 
-from . import sketch
-from .lr_rules import LRCurve, start_loss
-from .recipe import Recipe
+from .. import sketch
+from ..recipe import Recipe
+from .suggest import LRCurve, start_loss
 
 # As people know them: torch-lr-finder and fastai's names, and what the five projects report.
 RULES = {

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from .errors import UsageError
-from .lr_rules import HEADROOM_SGD, LRCurve, Scale, analyse, smooth
-from .records import Floats
-from .training.predict import evaluating
-from .training.restore import given_back, places_kept
+from ..errors import UsageError
+from ..records import Floats
+from ..training.predict import evaluating
+from ..training.restore import given_back, places_kept
+from .suggest import HEADROOM_SGD, LRCurve, Scale, analyse, smooth
 
 LossFunction = Callable[[Any, Tensor], Tensor]
 

@@ -9,21 +9,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import figures
-from .datasets import Dataset
-from .errors import ResightError, UsageError
-from .lr_range import lr_range_test
-from .lr_rules import LRCurve, Scale, merge
-from .lr_verdict import FEWEST
-from .optim.curve import draw, trace
-from .recipe import Constant, Custom, MultiStep, Plateau, Recipe
-from .recipe.presets import find_recipe
-from .recipe.toml import overlay
-from .run_folder import RunFolder
-from .training.batches import eval_batches, train_batches
-from .training.predict import MIXED, in_layout
-from .training.setup import Beginning, Loading, Watch, begin, fresh_model
-from .training.state import TrainData, TrainState, start
+from .. import figures
+from ..datasets import Dataset
+from ..errors import ResightError, UsageError
+from ..optim.curve import draw, trace
+from ..recipe import Constant, Custom, MultiStep, Plateau, Recipe
+from ..recipe.presets import find_recipe
+from ..recipe.toml import overlay
+from ..run_folder import RunFolder
+from ..training.batches import eval_batches, train_batches
+from ..training.predict import MIXED, in_layout
+from ..training.setup import Beginning, Loading, Watch, begin, fresh_model
+from ..training.state import TrainData, TrainState, start
+from .range_test import lr_range_test
+from .suggest import LRCurve, Scale, merge
+from .verdict import FEWEST
 
 STEPS = 56  # with the batch set aside 58 batches: 7,424 images, 0.15 epochs of CIFAR-10
 MOST_IMAGES = 128  # a step; see docs/lr-find.md for what other sizes change

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .errors import UsageError
-from .lr_verdict import FEWEST, Verdict, judge
-from .records import Floats
+from ..errors import UsageError
+from ..records import Floats
+from .verdict import FEWEST, Verdict, judge
 
 Scale = Literal["exponential", "linear"]
 

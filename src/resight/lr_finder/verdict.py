@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .records import Floats
+from ..records import Floats
 
 FEWEST = 10  # points; fewer show no shape
 
