@@ -29,8 +29,8 @@ from resight.datasets.augment import normalise
 from resight.figures.heat import LayerHeat, Shown, heat_sheet
 from resight.figures.style import house_style, save
 from resight.metrics.classification import top_losses
-from resight.run_folder import RunFolder
-from resight.trained import load_model
+from resight.runs.inference import load_model
+from resight.runs.run import RunFolder
 from resight.training.predict import predict_split
 
 STAGES = ("head", "block3", "block2", "block1", "whiten")  # from the logits to the image

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from resight.gallery import LayerMaps, write_gallery
 from resight.lr_finder.suggest import analyse
 from resight.metrics.classification import summarise
 from resight.recipe import Recipe
 from resight.recipe.toml import to_toml
 from resight.records import EpochRow, History, Predictions
-from resight.run_folder import RunFolder
+from resight.runs.gallery import LayerMaps, write_gallery
+from resight.runs.run import RunFolder
 
 EPOCHS = 3
 CLASSES = ("cat", "dog", "horse")

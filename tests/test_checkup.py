@@ -16,12 +16,12 @@ from resight.diagnosis.data import CHECKS as DATA_CHECKS
 from resight.diagnosis.data import DataPatient
 from resight.findings import examine
 from resight.html_report import checks
-from resight.html_report.reading import Answers, Found
 from resight.lr_finder.suggest import analyse
 from resight.metrics.classification import summarise
 from resight.recipe import Recipe
 from resight.records import EpochRow, Predictions
-from resight.run_folder import RunFolder
+from resight.runs.reading import Answers, Found
+from resight.runs.run import RunFolder
 
 # --- data sets ------------------------------------------------------------------------------
 

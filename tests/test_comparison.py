@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 import resight
-from resight import flipped
 from resight.cli import main
 from resight.errors import UsageError
-from resight.gallery import write_gallery
 from resight.metrics.classification import summarise, wilson
 from resight.records import Predictions
-from resight.run_folder import RunFolder
+from resight.runs import flips as flipped
+from resight.runs.gallery import write_gallery
+from resight.runs.run import RunFolder
 
 CLASSES = ("cat", "dog")
 LABELS = np.array([0, 0, 0, 1, 1, 1, 1, 1])

@@ -20,7 +20,7 @@ from resight import files
 from resight.errors import Diverged, ResightError, UsageError
 from resight.recipe import Constant
 from resight.recipe.toml import from_toml, with_overrides
-from resight.run_folder import RunFolder
+from resight.runs.run import RunFolder
 from resight.training.loop import EpochDone, StepDone
 from resight.training.setup import Note
 

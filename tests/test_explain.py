@@ -23,10 +23,10 @@ from resight.datasets import Dataset
 from resight.datasets.augment import normalise
 from resight.errors import ResightError, UsageError
 from resight.evidence import areas, evidence, usual_layers
-from resight.gallery import read_gallery
 from resight.metrics.mistakes import mistakes
 from resight.networks import build_model
 from resight.recipe.training import Method
+from resight.runs.gallery import read_gallery
 from resight.training.setup import Loading, Note
 
 QUICK = [

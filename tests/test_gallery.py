@@ -9,12 +9,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from resight import gallery
-from resight.area_means import area_means
 from resight.errors import ResightError, UsageError
 from resight.files import write_text
-from resight.gallery import Gallery, LayerMaps, Sheet, atlas, read_gallery, write_gallery
 from resight.records import Predictions
+from resight.runs import gallery
+from resight.runs.gallery import Gallery, LayerMaps, Sheet, atlas, read_gallery, write_gallery
+from resight.runs.gallery.area_resize import area_means
 
 N, SIDE, K = 60, 16, 3
 

@@ -15,12 +15,12 @@ import pytest
 import resight
 from report_runs import CLASSES, add_gallery, make_predictions, make_run
 from resight.cli import main
-from resight.gallery import LayerMaps, write_gallery
 from resight.html_report import build, script_json
-from resight.html_report.reading import read_run
 from resight.recipe.presets import find_recipe
 from resight.recipe.toml import with_overrides
 from resight.records import Predictions
+from resight.runs.gallery import LayerMaps, write_gallery
+from resight.runs.reading import read_run
 
 RECIPE = with_overrides(
     find_recipe("base"), ["schedule.epochs=3", "schedule.peak_epoch=1", "data.source=photos"]

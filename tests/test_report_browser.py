@@ -15,11 +15,11 @@ from matplotlib import colormaps
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from report_runs import CLASSES, make_predictions, make_run
-from resight.gallery import LayerMaps, write_gallery
 from resight.html_report import build
 from resight.recipe.presets import find_recipe
 from resight.recipe.toml import with_overrides
 from resight.records import Predictions
+from resight.runs.gallery import LayerMaps, write_gallery
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = [

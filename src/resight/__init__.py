@@ -17,7 +17,6 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .cam import Heatmaps, faithfulness, heatmaps
     from .checkup import doctor
-    from .comparison import Comparison, compare
     from .datasets import Dataset, Split, Statistics
     from .datasets import load as data
     from .diagnosis import diagnose
@@ -38,10 +37,11 @@ if TYPE_CHECKING:
     from .recipe.toml import from_toml, to_toml, with_epochs, with_overrides
     from .records import History, Predictions
     from .reproduction import reproduce
-    from .trained import evaluate, predict
+    from .runs.compare import Comparison, compare
+    from .runs.inference import evaluate, predict
 
 _HOME = {
-    "Comparison": "comparison",
+    "Comparison": "runs.compare",
     "Dataset": "datasets",
     "Diagnosis": "findings",
     "Diverged": "errors",
@@ -58,12 +58,12 @@ _HOME = {
     "Split": "datasets",
     "Statistics": "datasets",
     "UsageError": "errors",
-    "compare": "comparison",
+    "compare": "runs.compare",
     "data": "datasets:load",
     "demo": "experiment",
     "diagnose": "diagnosis",
     "doctor": "checkup",
-    "evaluate": "trained",
+    "evaluate": "runs.inference",
     "explain": "explanation",
     "faithfulness": "cam",
     "find_recipe": "recipe.presets",
@@ -74,7 +74,7 @@ _HOME = {
     "lr_find": "lr_finder.find",
     "lr_range_test": "lr_finder.range_test",
     "models": "networks",
-    "predict": "trained",
+    "predict": "runs.inference",
     "recipes": "recipe.presets",
     "report": "html_report:build",
     "reproduce": "reproduction",

@@ -20,13 +20,13 @@ from .errors import UsageError
 from .evidence import usual_layers
 from .findings import Diagnosis, Finding, LeftOut, doubt, examine, fault
 from .html_report.checks import CHECKS as RUN_CHECKS
-from .html_report.reading import read_run
 from .metrics.classification import wilson
 from .networks import layer_table
 from .optim.schedules import steps_per_epoch
 from .recipe import Augment, Plateau, Recipe
 from .recipe.presets import find_recipe
 from .recipe.sources import is_run
+from .runs.reading import read_run
 from .training.batches import step_generator
 from .training.predict import in_layout
 from .training.restore import given_back

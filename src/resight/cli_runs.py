@@ -170,7 +170,7 @@ def evaluate(
     tta
         Test-time augmentation: average over mirrored (and shifted) views.
     """
-    from .trained import evaluate as ask
+    from .runs.inference import evaluate as ask
 
     with progress(show) as watch:
         found, _ = ask(run, data=data, tta=tta, device=device, watch=watch, **vars(find))
@@ -204,7 +204,7 @@ def predict(
     top
         How many classes to name.
     """
-    from .trained import predict as ask
+    from .runs.inference import predict as ask
 
     guesses = ask(run, images, device=device)
     if show.json:
@@ -227,8 +227,8 @@ def compare(*runs: Path, out: Path | None = None, show: Show = Show()) -> int:
         Write the images that one has right and another has not: all to a .csv file, or pictures of
         the most telling to a .png or .svg file.
     """
-    from .comparison import compare as side_by_side
-    from .flipped import check_out, write_flipped
+    from .runs.compare import compare as side_by_side
+    from .runs.flips import check_out, write_flipped
 
     if out is not None:
         check_out(out)

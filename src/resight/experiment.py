@@ -11,9 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from .artefacts import summarise_run, write_results
 from .datasets import Dataset
-from .environment import devices_of, with_resumption
 from .errors import Diverged, ResightError, UsageError
 from .files import remove_leftovers
 from .lr_finder.find import Ladder, find_rate, with_found_rate, write_found
@@ -23,7 +21,9 @@ from .recipe.presets import find_recipe
 from .recipe.toml import differences, from_toml
 from .records import History, Predictions
 from .run_explanation import explain_finished
-from .run_folder import ModelInfo, RunFolder, run_path
+from .runs.environment import devices_of, with_resumption
+from .runs.results import summarise_run, write_results
+from .runs.run import ModelInfo, RunFolder, run_path
 from .training.device import check_devices, check_model
 from .training.launcher import fit_on
 from .training.loop import EpochDone, check_losses, deterministic_if

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from . import figures
-from .artefacts import draw_sheets
 from .cam import METHODS
 from .datasets import Dataset, Split, hold_out, read_pictures
 from .errors import ResightError, UsageError, suggest
@@ -20,8 +19,9 @@ from .recipe import Explain
 from .recipe.toml import overlay
 from .records import Ints, Predictions
 from .run_explanation import Explanation, Subject, as_pictures, explain_run
-from .run_folder import ModelInfo, RunFolder
-from .trained import load_model
+from .runs.inference import load_model
+from .runs.results import draw_sheets
+from .runs.run import ModelInfo, RunFolder
 from .training.predict import predict_split
 from .training.setup import Watch, find_dataset, pick_device
 

@@ -17,8 +17,8 @@ from .recipe.sources import BUILT_IN
 from .recipe.toml import differences, overlay, to_toml, with_overrides
 
 if TYPE_CHECKING:
-    from .comparison import Comparison
     from .metrics.classification import Interval
+    from .runs.compare import Comparison
 
 ACCURACY_OF = (
     "Published: as the project reports it, original pixels, best epoch by the test set. "

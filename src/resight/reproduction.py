@@ -25,7 +25,7 @@ from .recipe import Recipe
 from .recipe.presets import preset
 from .recipe.presets.published import Published, published
 from .recipe.toml import differences, overlay, to_toml, with_epochs, with_overrides
-from .run_folder import RunFolder
+from .runs.run import RunFolder
 from .training.setup import Note, Watch, find_dataset
 
 OWN_FIGURES = {  # beside the run folders

@@ -27,7 +27,6 @@ from .evidence import (
     usual_layers,
 )
 from .figures import LayerHeat, Neighbours, Shown
-from .gallery import LayerMaps, write_gallery
 from .metrics.mistakes import (
     Mistake,
     Rank,
@@ -41,7 +40,8 @@ from .metrics.mistakes import (
 from .neighbours import Alike, most_alike
 from .recipe import Explain, Recipe
 from .records import Ints, Predictions
-from .run_folder import RunFolder
+from .runs.gallery import LayerMaps, write_gallery
+from .runs.run import RunFolder
 from .training.setup import Beginning, Loading, Note, Watch
 
 NEIGHBOURS = 3  # of each class, beside a suspicious label

@@ -19,7 +19,7 @@ import jinja2
 from markupsafe import Markup
 
 from ..files import write_text
-from .reading import read_run
+from ..runs.reading import read_run
 from .view import view
 
 

@@ -16,7 +16,7 @@ from ..figures.style import house_style
 from ..metrics.classification import Calibration, Interval, ReliabilityBin
 from ..optim.schedules import Schedule, describe, schedule_of
 from ..records import History
-from .reading import Found
+from ..runs.reading import Found
 
 MOST_STEPS = 200_000  # of a schedule that is drawn
 

@@ -8,7 +8,7 @@ import numpy as np
 from ..findings import Finding, LeftOut, doubt, fault
 from ..recipe import Constant, MultiStep, Plateau
 from ..records import EpochRow
-from .reading import Answers, Found
+from ..runs.reading import Answers, Found
 
 
 def finished(run: Found) -> Iterator[Finding]:

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from ..figures.heat import COARSE
 from ..findings import examine
-from ..gallery import shared_start
 from ..recipe import Constant, MultiStep, Plateau, Recipe
 from ..recipe.presets import PRESETS, find_recipe
 from ..recipe.toml import differences, to_toml
+from ..runs.gallery import shared_start
+from ..runs.reading import Answers, Found
 from .charts import charts, palette
 from .checks import CHECKS
-from .reading import Answers, Found
 
 
 def view(found: Found) -> tuple[dict[str, Any], dict[str, Any] | None]:

@@ -16,7 +16,7 @@ from ..optim.curve import draw, trace
 from ..recipe import Constant, Custom, MultiStep, Plateau, Recipe
 from ..recipe.presets import find_recipe
 from ..recipe.toml import overlay
-from ..run_folder import RunFolder
+from ..runs.run import RunFolder
 from ..training.batches import eval_batches, train_batches
 from ..training.predict import MIXED, in_layout
 from ..training.setup import Beginning, Loading, Watch, begin, fresh_model

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from . import figures
-from .comparison import Comparison
-from .errors import UsageError
-from .files import write_csv
+from .. import figures
+from ..errors import UsageError
+from ..files import write_csv
+from .compare import Comparison
 from .gallery.tiles import read_tiles
 
 SHOWN = 20  # pictures, at most

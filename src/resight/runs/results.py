@@ -8,16 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from . import figures
-from .errors import ResightError
-from .files import write_text
-from .metrics.classification import calibration, confusion, per_class_accuracy, summarise, wilson
-from .metrics.mistakes import Rank, sheet_rows
-from .recipe import Explain, Recipe
-from .records import History, Ints, Predictions
-from .run_folder import RunFolder
-from .training.loop import best_epoch
-from .training.setup import Beginning
+from .. import figures
+from ..errors import ResightError
+from ..files import write_text
+from ..metrics.classification import calibration, confusion, per_class_accuracy, summarise, wilson
+from ..metrics.mistakes import Rank, sheet_rows
+from ..recipe import Explain, Recipe
+from ..records import History, Ints, Predictions
+from ..training.loop import best_epoch
+from ..training.setup import Beginning
+from .run import RunFolder
 
 SHEET_IMAGES = Explain().images  # on each sheet of misclassified and of correct images
 

@@ -8,16 +8,16 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from .artefacts import write_evaluation
-from .datasets import Dataset, read_pictures
-from .errors import UsageError
-from .metrics.classification import summarise
-from .networks import build_model
-from .recipe.toml import overlay
-from .records import Predictions
-from .run_folder import ModelInfo, RunFolder
-from .training.predict import predict_split
-from .training.setup import Watch, find_dataset, pick_device
+from ..datasets import Dataset, read_pictures
+from ..errors import UsageError
+from ..metrics.classification import summarise
+from ..networks import build_model
+from ..recipe.toml import overlay
+from ..records import Predictions
+from ..training.predict import predict_split
+from ..training.setup import Watch, find_dataset, pick_device
+from .results import write_evaluation
+from .run import ModelInfo, RunFolder
 
 
 def evaluate(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..errors import ResightError
+from ...errors import ResightError
 from . import Gallery
 from .atlas import Pictures
 

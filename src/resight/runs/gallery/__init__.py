@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..area_means import area_means
-from ..errors import ResightError, UsageError
-from ..files import replacing, write_text
-from ..records import Ints, Predictions
+from ...errors import ResightError, UsageError
+from ...files import replacing, write_text
+from ...records import Ints, Predictions
+from .area_resize import area_means
 from .atlas import MAP_SIDES, Pictures, map_atlas, most_tiles, picture_atlases, shrunk
 
 FORMAT = 2

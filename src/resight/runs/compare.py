@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from .errors import UsageError
+from ..errors import UsageError
+from ..listings import comparison_text
+from ..metrics.classification import Interval, mean_difference, mean_interval, paired_difference
+from ..recipe import Recipe
+from ..recipe.toml import differences
+from ..records import Ints
 from .gallery import Gallery
-from .html_report.reading import Answers, read_run
-from .listings import comparison_text
-from .metrics.classification import Interval, mean_difference, mean_interval, paired_difference
-from .recipe import Recipe
-from .recipe.toml import differences
-from .records import Ints
+from .reading import Answers, read_run
 
 _APART = ("name", "seed", "data.source", "explain.")  # what may differ within a setting
 

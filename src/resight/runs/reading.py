@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ResightError, UsageError
-from ..gallery import Gallery, as_written, digest, read_gallery
 from ..lr_finder.suggest import LRCurve
 from ..lr_finder.verdict import Verdict
 from ..metrics.classification import Interval, ReliabilityBin
 from ..recipe import Recipe
 from ..recipe.toml import from_toml
 from ..records import EpochRow, Ints
+from .gallery import Gallery, as_written, digest, read_gallery
 
 Part = TypeVar("Part")
 

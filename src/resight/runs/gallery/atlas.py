@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..records import Ints
+from ...records import Ints
 
 SIDE = 64  # px, the longest side of a picture that is kept
 MAP_SIDES = (32, 24, 16, 12)  # cells, the longest side of a map that is kept; the first that fits

@@ -29,14 +29,14 @@ from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as format_safetensors
 from torch import Tensor, nn
 
-from .datasets import Statistics
+from ..datasets import Statistics
+from ..errors import ResightError, UsageError
+from ..files import move, replacing, write_csv, write_text
+from ..metrics.classification import confusion_rows, prediction_rows
+from ..recipe import Recipe
+from ..recipe.toml import from_toml, to_toml
+from ..records import History, Predictions
 from .environment import environment
-from .errors import ResightError, UsageError
-from .files import move, replacing, write_csv, write_text
-from .metrics.classification import confusion_rows, prediction_rows
-from .recipe import Recipe
-from .recipe.toml import from_toml, to_toml
-from .records import History, Predictions
 
 try:
     import fcntl
