@@ -12,10 +12,10 @@ import torch
 import resight
 from resight.cli import main
 from resight.datasets import Dataset, Split
-from resight.diagnosis.data import CHECKS as DATA_CHECKS
-from resight.diagnosis.data import DataPatient
-from resight.findings import examine
-from resight.html_report import checks
+from resight.diagnosis import run_checks as checks
+from resight.diagnosis.dataset_checks import CHECKS as DATA_CHECKS
+from resight.diagnosis.dataset_checks import DataPatient
+from resight.diagnosis.issues import examine
 from resight.lr_finder.suggest import analyse
 from resight.metrics.classification import summarise
 from resight.recipe import Recipe

@@ -16,14 +16,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .cam import Heatmaps, faithfulness, heatmaps
-    from .checkup import doctor
     from .datasets import Dataset, Split, Statistics
     from .datasets import load as data
     from .diagnosis import diagnose
+    from .diagnosis.doctor import doctor
+    from .diagnosis.issues import Diagnosis, Finding
     from .errors import Diverged, ResightError, UsageError
     from .experiment import Run, demo, resume, train
     from .explanation import explain
-    from .findings import Diagnosis, Finding
     from .html_report import build as report
     from .lr_finder.find import Ladder, lr_find
     from .lr_finder.range_test import lr_range_test
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 _HOME = {
     "Comparison": "runs.compare",
     "Dataset": "datasets",
-    "Diagnosis": "findings",
+    "Diagnosis": "diagnosis.issues",
     "Diverged": "errors",
-    "Finding": "findings",
+    "Finding": "diagnosis.issues",
     "Heatmaps": "cam",
     "History": "records",
     "LRCurve": "lr_finder.suggest",
@@ -62,7 +62,7 @@ _HOME = {
     "data": "datasets:load",
     "demo": "experiment",
     "diagnose": "diagnosis",
-    "doctor": "checkup",
+    "doctor": "diagnosis.doctor",
     "evaluate": "runs.inference",
     "explain": "explanation",
     "faithfulness": "cam",

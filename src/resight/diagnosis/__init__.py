@@ -12,12 +12,14 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from ..findings import Diagnosis, Finding, examine
 from ..lr_finder.range_test import LossFunction
 from ..training.restore import given_back, places_kept
-from . import network, seen, wiring
-from .augmentation import Transform, named_transforms, transform
-from .patient import Patient, measure
+from . import batch_checks as seen
+from . import model_checks as network
+from . import optimizer_checks as wiring
+from .augment_checks import Transform, named_transforms, transform
+from .issues import Diagnosis, Finding, examine
+from .probe import Patient, measure
 
 CHECKS: dict[str, Callable[[Patient], Iterator[Finding]]] = {
     "parameters": wiring.parameters,

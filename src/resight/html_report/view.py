@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..diagnosis.issues import examine
+from ..diagnosis.run_checks import CHECKS
 from ..figures.heat import COARSE
-from ..findings import examine
 from ..recipe import Constant, MultiStep, Plateau, Recipe
 from ..recipe.presets import PRESETS, find_recipe
 from ..recipe.toml import differences, to_toml
 from ..runs.gallery import shared_start
 from ..runs.reading import Answers, Found
 from .charts import charts, palette
-from .checks import CHECKS
 
 
 def view(found: Found) -> tuple[dict[str, Any], dict[str, Any] | None]:

@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 
 from ..cam.hooks import bare
 from ..errors import UsageError
-from ..findings import LeftOut
 from ..lr_finder.range_test import LossFunction, seed_all
+from .issues import LeftOut
 
 BATCHES, IMAGES = 4, 256  # batches that are looked at, and images of each that are passed through
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ..findings import Finding, LeftOut, doubt, fault
 from ..recipe import Constant, MultiStep, Plateau
 from ..records import EpochRow
 from ..runs.reading import Answers, Found
+from .issues import Finding, LeftOut, doubt, fault
 
 
 def finished(run: Found) -> Iterator[Finding]:

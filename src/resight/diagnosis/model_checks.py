@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
-from ..findings import Finding, LeftOut, doubt, fault
 from ..networks.eval_mode import evaluating
-from .patient import Patient, ignored
-from .wiring import named
+from .issues import Finding, LeftOut, doubt, fault
+from .optimizer_checks import named
+from .probe import Patient, ignored
 
 
 def outputs(of: Patient) -> Iterator[Finding]:

@@ -6,8 +6,8 @@ from torch import nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
-from ..findings import Finding, LeftOut, doubt, fault
-from .patient import Patient
+from .issues import Finding, LeftOut, doubt, fault
+from .probe import Patient
 
 
 def parameters(of: Patient) -> Iterator[Finding]:

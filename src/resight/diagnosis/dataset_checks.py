@@ -7,7 +7,7 @@ from hashlib import blake2b
 import torch
 
 from ..datasets import Dataset, Split, statistics
-from ..findings import Finding, doubt, fault
+from .issues import Finding, doubt, fault
 
 
 class DataPatient:

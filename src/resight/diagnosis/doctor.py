@@ -10,27 +10,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .datasets import Dataset, Split
-from .datasets.augment import augment, normalise
-from .diagnosis import CHECKS, measure
-from .diagnosis.augmentation import DRAWS
-from .diagnosis.data import CHECKS as DATA_CHECKS
-from .diagnosis.data import DataPatient
-from .errors import UsageError
-from .evidence import usual_layers
-from .findings import Diagnosis, Finding, LeftOut, doubt, examine, fault
-from .html_report.checks import CHECKS as RUN_CHECKS
-from .metrics.classification import wilson
-from .networks import layer_table
-from .optim.schedules import steps_per_epoch
-from .recipe import Augment, Plateau, Recipe
-from .recipe.presets import find_recipe
-from .recipe.sources import is_run
-from .runs.reading import read_run
-from .training.batches import step_generator
-from .training.predict import in_layout
-from .training.restore import given_back
-from .training.setup import Beginning, Watch, begin
+from ..datasets import Dataset, Split
+from ..datasets.augment import augment, normalise
+from ..errors import UsageError
+from ..evidence import usual_layers
+from ..metrics.classification import wilson
+from ..networks import layer_table
+from ..optim.schedules import steps_per_epoch
+from ..recipe import Augment, Plateau, Recipe
+from ..recipe.presets import find_recipe
+from ..recipe.sources import is_run
+from ..runs.reading import read_run
+from ..training.batches import step_generator
+from ..training.predict import in_layout
+from ..training.restore import given_back
+from ..training.setup import Beginning, Watch, begin
+from . import CHECKS, measure
+from .augment_checks import DRAWS
+from .dataset_checks import CHECKS as DATA_CHECKS
+from .dataset_checks import DataPatient
+from .issues import Diagnosis, Finding, LeftOut, doubt, examine, fault
+from .run_checks import CHECKS as RUN_CHECKS
 
 LOOKED_AT = 256  # images that augmentation and the network are tried on
 _OF_MODEL = ("outputs", "start", "gradients", "dropout", "evaluation", "decay")

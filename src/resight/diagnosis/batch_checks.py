@@ -20,8 +20,8 @@ from torch.utils.data import (
 )
 from torch.utils.data.distributed import DistributedSampler
 
-from ..findings import Finding, LeftOut, doubt, fault
-from .patient import BATCHES, IMAGES, Patient, pair
+from .issues import Finding, LeftOut, doubt, fault
+from .probe import BATCHES, IMAGES, Patient, pair
 
 _OF_ALL = (SequentialSampler, RandomSampler, WeightedRandomSampler, DistributedSampler)
 FEWEST = 8  # images; of fewer, a coincidence may look like a fault

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from ..findings import Finding, LeftOut, doubt, fault
+from .issues import Finding, LeftOut, doubt, fault
 
 Transform = Callable[[Tensor], Tensor]
 DRAWS = 8  # so that a flip by one draw for the whole batch shows, but for once in 128
