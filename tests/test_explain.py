@@ -16,13 +16,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 import resight
-from resight import run_explanation
 from resight.cam import METHODS
 from resight.cli import main
 from resight.datasets import Dataset
 from resight.datasets.augment import normalise
 from resight.errors import ResightError, UsageError
-from resight.evidence import areas, evidence, usual_layers
+from resight.interpret import explain_run as run_explanation
+from resight.interpret.layer_maps import areas, evidence, usual_layers
 from resight.metrics.mistakes import mistakes
 from resight.networks import build_model
 from resight.recipe.training import Method

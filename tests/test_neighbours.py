@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from resight.datasets import Dataset, Split, Statistics
 from resight.datasets.augment import normalise
 from resight.errors import UsageError
-from resight.neighbours import features, most_alike, nearest, to_compare
+from resight.interpret.neighbors import features, most_alike, nearest, to_compare
 
 STATS = Statistics((0.5,) * 3, (0.25,) * 3)
 

@@ -19,11 +19,11 @@ from torch import nn
 import resight
 from resight import figures
 from resight.datasets import Dataset
+from resight.interpret.explain_run import Explanation
 from resight.lr_finder.suggest import analyse
 from resight.metrics.mistakes import mistakes
 from resight.notebook import KINDS, Display
 from resight.records import EpochRow, History, Predictions
-from resight.run_explanation import Explanation
 
 NOTEBOOK = Path(__file__).parent.parent / "examples" / "explain.ipynb"
 PNG = b"\x89PNG\r\n\x1a\n"

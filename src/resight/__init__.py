@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from .diagnosis.issues import Diagnosis, Finding
     from .errors import Diverged, ResightError, UsageError
     from .experiment import Run, demo, resume, train
-    from .explanation import explain
     from .html_report import build as report
+    from .interpret.explain import explain
     from .lr_finder.find import Ladder, lr_find
     from .lr_finder.range_test import lr_range_test
     from .lr_finder.suggest import LRCurve
@@ -64,7 +64,7 @@ _HOME = {
     "diagnose": "diagnosis",
     "doctor": "diagnosis.doctor",
     "evaluate": "runs.inference",
-    "explain": "explanation",
+    "explain": "interpret.explain",
     "faithfulness": "cam",
     "find_recipe": "recipe.presets",
     "from_toml": "recipe.toml",

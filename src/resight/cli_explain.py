@@ -13,7 +13,7 @@ from .errors import ResightError
 from .metrics.choices import Rank
 
 if TYPE_CHECKING:
-    from .run_explanation import Explanation
+    from .interpret.explain_run import Explanation
 
 
 def explain(
@@ -54,7 +54,7 @@ def explain(
     offline
         Never download.
     """
-    from .explanation import explain as ask
+    from .interpret.explain import explain as ask
 
     with progress(show) as watch:
         found = ask(

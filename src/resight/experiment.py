@@ -14,13 +14,13 @@ from torch import nn
 from .datasets import Dataset
 from .errors import Diverged, ResightError, UsageError
 from .files import remove_leftovers
+from .interpret.explain_run import explain_finished
 from .lr_finder.find import Ladder, find_rate, with_found_rate, write_found
 from .optim.schedules import describe
 from .recipe import Recipe
 from .recipe.presets import find_recipe
 from .recipe.toml import differences, from_toml
 from .records import History, Predictions
-from .run_explanation import explain_finished
 from .runs.environment import devices_of, with_resumption
 from .runs.results import summarise_run, write_results
 from .runs.run import ModelInfo, RunFolder, run_path

@@ -24,13 +24,13 @@ from .datasets import Dataset
 from .errors import ResightError, UsageError
 from .experiment import Run
 from .figures import LayerHeat
+from .interpret.explain_run import Explanation
 from .lr_finder.suggest import LRCurve
 from .metrics.classification import accuracy, confusion
 from .metrics.mistakes import by_pair
 from .optim.curve import trace
 from .optim.schedules import Schedule, describe
 from .records import History, Predictions
-from .run_explanation import Explanation
 
 KINDS = (Dataset, Explanation, Heatmaps, History, LRCurve, Predictions, Run, Schedule)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..datasets import Dataset, Split
 from ..datasets.augment import augment, normalise
 from ..errors import UsageError
-from ..evidence import usual_layers
+from ..interpret.layer_maps import usual_layers
 from ..metrics.classification import wilson
 from ..networks import layer_table
 from ..optim.schedules import steps_per_epoch

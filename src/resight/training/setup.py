@@ -14,7 +14,7 @@ from ..datasets import Dataset, hold_out, statistics
 from ..datasets import load as load_dataset
 from ..datasets.augment import check_augment, normalise
 from ..errors import UsageError
-from ..evidence import check_layers
+from ..interpret.layer_maps import check_layers
 from ..networks import SMALLEST_PX, build_model, prepare_model
 from ..optim.schedules import describe
 from ..recipe import Custom, Recipe, Swift

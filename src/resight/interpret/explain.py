@@ -8,22 +8,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from . import figures
-from .cam import METHODS
-from .datasets import Dataset, Split, hold_out, read_pictures
-from .errors import ResightError, UsageError, suggest
-from .evidence import areas, check_layers, evidence, two_classes, usual_layers
-from .figures import LayerHeat, Shown
-from .metrics.mistakes import Rank, check_rank, mistakes, sheet_rows
-from .recipe import Explain
-from .recipe.toml import overlay
-from .records import Ints, Predictions
-from .run_explanation import Explanation, Subject, as_pictures, explain_run
-from .runs.inference import load_model
-from .runs.results import draw_sheets
-from .runs.run import ModelInfo, RunFolder
-from .training.predict import predict_split
-from .training.setup import Watch, find_dataset, pick_device
+from .. import figures
+from ..cam import METHODS
+from ..datasets import Dataset, Split, hold_out, read_pictures
+from ..errors import ResightError, UsageError, suggest
+from ..figures import LayerHeat, Shown
+from ..metrics.mistakes import Rank, check_rank, mistakes, sheet_rows
+from ..recipe import Explain
+from ..recipe.toml import overlay
+from ..records import Ints, Predictions
+from ..runs.inference import load_model
+from ..runs.results import draw_sheets
+from ..runs.run import ModelInfo, RunFolder
+from ..training.predict import predict_split
+from ..training.setup import Watch, find_dataset, pick_device
+from .explain_run import Explanation, Subject, as_pictures, explain_run
+from .layer_maps import areas, check_layers, evidence, two_classes, usual_layers
 
 
 def explain(

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .datasets import Split, Statistics
-from .errors import UsageError
-from .recipe import Training
-from .training.predict import predict_split
+from ..datasets import Split, Statistics
+from ..errors import UsageError
+from ..recipe import Training
+from ..training.predict import predict_split
 
 COMPARED = 10_000  # images of 32 px, at most, among which neighbours are looked for
 

@@ -7,14 +7,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .cam import Heatmaps, faithfulness, heatmaps
-from .cam.hooks import bare, borrowed, find_layers, map_sizes, named_layers, no_map
-from .datasets import Split, Statistics
-from .datasets.augment import normalise
-from .errors import suggest
-from .recipe import Method
-from .records import Ints, Predictions
-from .runs.gallery.area_resize import area_means
+from ..cam import Heatmaps, faithfulness, heatmaps
+from ..cam.hooks import bare, borrowed, find_layers, map_sizes, named_layers, no_map
+from ..datasets import Split, Statistics
+from ..datasets.augment import normalise
+from ..errors import suggest
+from ..recipe import Method
+from ..records import Ints, Predictions
+from ..runs.gallery.area_resize import area_means
 
 Floats = NDArray[np.float32]
 Evidence = dict[str, Floats]  # layer -> (R, 2, h, w), raw and signed

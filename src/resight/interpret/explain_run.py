@@ -13,21 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from . import figures, html_report
-from .datasets import Split, Statistics
-from .errors import ResightError, UsageError
-from .evidence import (
-    PER_IMAGE,
-    Evidence,
-    areas,
-    areas_table,
-    averaged,
-    evidence,
-    two_classes,
-    usual_layers,
-)
-from .figures import LayerHeat, Neighbours, Shown
-from .metrics.mistakes import (
+from .. import figures, html_report
+from ..datasets import Split, Statistics
+from ..errors import ResightError, UsageError
+from ..figures import LayerHeat, Neighbours, Shown
+from ..metrics.mistakes import (
     Mistake,
     Rank,
     SuspiciousLabel,
@@ -37,12 +27,22 @@ from .metrics.mistakes import (
     suspicious_labels,
     table,
 )
-from .neighbours import Alike, most_alike
-from .recipe import Explain, Recipe
-from .records import Ints, Predictions
-from .runs.gallery import LayerMaps, write_gallery
-from .runs.run import RunFolder
-from .training.setup import Beginning, Loading, Note, Watch
+from ..recipe import Explain, Recipe
+from ..records import Ints, Predictions
+from ..runs.gallery import LayerMaps, write_gallery
+from ..runs.run import RunFolder
+from ..training.setup import Beginning, Loading, Note, Watch
+from .layer_maps import (
+    PER_IMAGE,
+    Evidence,
+    areas,
+    areas_table,
+    averaged,
+    evidence,
+    two_classes,
+    usual_layers,
+)
+from .neighbors import Alike, most_alike
 
 NEIGHBOURS = 3  # of each class, beside a suspicious label
 KEPT_CELLS = 64  # a side, of a map that the gallery is given; it keeps fewer
