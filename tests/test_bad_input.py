@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resight.cli import main
+from resight.cli.app import main
 
 PAGE = Path(__file__).parent.parent / "docs" / "bad-input.md"
 TRAIN = shlex.split("train digits --epochs 1 --quiet --name done --set explain.report=false")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import resight
-from resight.cli import main
+from resight.cli.app import main
 from resight.datasets import Dataset, Split
 from resight.diagnosis import run_checks as checks
 from resight.diagnosis.dataset_checks import CHECKS as DATA_CHECKS

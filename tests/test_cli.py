@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import resight
-from resight.cli import app, main
+from resight.cli.app import app, main
 from resight.metrics.classification import wilson
 from resight.recipe.presets import PRESETS
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import resight
-from resight.cli import main
+from resight.cli.app import main
 from resight.errors import UsageError
 from resight.metrics.classification import summarise, wilson
 from resight.records import Predictions

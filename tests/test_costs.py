@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import resight
-from resight.cli import main
+from resight.cli.app import main
 from resight.recipe.presets import PRESETS, preset
 from resight.training import cost as costs
 from resight.training.cost import cost, images_per_sec

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 import resight
-from resight.cli import app, main
+from resight.cli.app import app, main
 from resight.diagnosis import CHECKS
 from resight.recipe.presets import PRESETS
 

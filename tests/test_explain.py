@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import resight
 from resight.cam import METHODS
-from resight.cli import main
+from resight.cli.app import main
 from resight.datasets import Dataset
 from resight.datasets.augment import normalise
 from resight.errors import ResightError, UsageError

@@ -9,7 +9,7 @@ import torch
 
 import resight
 import resight.networks
-from resight.cli import main
+from resight.cli.app import main
 from resight.errors import ResightError, UsageError
 from resight.lr_finder.find import Ladder, find_rate, lr_find, with_found_rate
 from resight.training.setup import Loading, begin

@@ -14,7 +14,7 @@ import pytest
 
 import resight
 from report_runs import CLASSES, add_gallery, make_predictions, make_run
-from resight.cli import main
+from resight.cli.app import main
 from resight.html_report import build, script_json
 from resight.recipe.presets import find_recipe
 from resight.recipe.toml import with_overrides

@@ -9,9 +9,9 @@ import torch
 
 import resight
 import resight.training.loop
+from resight.cli.listings import recipe_list
 from resight.datasets import Dataset, Split
 from resight.errors import UsageError
-from resight.listings import recipe_list
 from resight.metrics.classification import mean_interval
 from resight.recipe.presets import PRESETS
 from resight.recipe.presets.published import PUBLISHED

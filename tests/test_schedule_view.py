@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 import resight
-from resight import figures, sketch
-from resight.cli import main
+from resight import figures
+from resight import text as sketch
+from resight.cli.app import main
 from resight.errors import UsageError
 from resight.optim.curve import read_metrics, show_schedule, trace
 from resight.optim.schedules import build_schedule

@@ -2,6 +2,6 @@
 
 import sys
 
-from resight.cli import main
+from resight.cli.app import main
 
 sys.exit(main())

@@ -7,7 +7,7 @@ verdict    can be trusted
 
 import numpy as np
 
-from .. import sketch
+from .. import text as sketch
 from ..recipe import Recipe
 from .suggest import LRCurve, start_loss
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import sketch
+from .. import text as sketch
 from ..errors import UsageError
 from ..recipe import SGD, Constant, MultiStep, Plateau, Recipe, RMSprop
 from ..recipe.presets import find_recipe

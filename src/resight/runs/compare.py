@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ..cli.listings import comparison_text
 from ..errors import UsageError
-from ..listings import comparison_text
 from ..metrics.classification import Interval, mean_difference, mean_interval, paired_difference
 from ..recipe import Recipe
 from ..recipe.toml import differences

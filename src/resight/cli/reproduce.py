@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from .cli_options import Device, Devices, Setting, Show, progress
+from .options import Device, Devices, Setting, Show, progress
 
 
 def reproduce(
@@ -42,12 +42,12 @@ def reproduce(
     offline
         Never download.
     """
-    from .recipe.presets.published import PUBLISHED, published
+    from ..recipe.presets.published import PUBLISHED, published
 
     if name != "all":
         published(name)  # a slip is told before torch is imported
 
-    from .reproduction import reproduce as run_again
+    from ..reproduction import reproduce as run_again
 
     found = []
     for project in PUBLISHED if name == "all" else [name]:

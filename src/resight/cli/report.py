@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from .cli_options import Show
+from .options import Show
 
 
 def report(run: Path, /, *, show: Show = Show()) -> int:
@@ -14,7 +14,7 @@ def report(run: Path, /, *, show: Show = Show()) -> int:
     run
         The run folder.
     """
-    from .html_report import build
+    from ..html_report import build
 
     path = build(run)
     if show.json:

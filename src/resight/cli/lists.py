@@ -6,8 +6,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from .cli_options import Device, Find, Setting, Show, progress
-from .errors import UsageError
+from ..errors import UsageError
+from .options import Device, Find, Setting, Show, progress
 
 
 def recipes(*what: str, device: Device = "auto", show: Show = Show()) -> int:
@@ -100,7 +100,7 @@ def data(
     if source is None:
         print(listings.source_list(as_json=show.json))
         return 0
-    from .look import describe_data
+    from .dataset_summary import describe_data
 
     with progress(show) as watch:
         found = describe_data(
@@ -147,9 +147,9 @@ def schedule(
     out
         Draw a figure: a .png or .svg file.
     """
-    from .optim.curve import show_schedule
-    from .recipe.presets import find_recipe
-    from .recipe.toml import with_epochs, with_overrides
+    from ..optim.curve import show_schedule
+    from ..recipe.presets import find_recipe
+    from ..recipe.toml import with_epochs, with_overrides
 
     asked = find_recipe(recipe)
     if epochs is not None:

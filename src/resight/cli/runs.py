@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from .cli_options import Device, Devices, Find, Setting, Show, accuracy_text, progress, report
-from .errors import UsageError
+from ..errors import UsageError
+from .options import Device, Devices, Find, Setting, Show, accuracy_text, progress, report
 
 
 def train(
@@ -64,9 +64,9 @@ def train(
     dry_run
         Check recipe and data, print the resolved recipe, and stop.
     """
-    from .recipe.presets import find_recipe
-    from .recipe.sources import find_source
-    from .recipe.toml import nested, overlay, to_toml, with_epochs, with_overrides
+    from ..recipe.presets import find_recipe
+    from ..recipe.sources import find_source
+    from ..recipe.toml import nested, overlay, to_toml, with_epochs, with_overrides
 
     flags = {
         "data.source": data,
@@ -91,10 +91,10 @@ def train(
     asked = with_overrides(overlay(asked, given, origin="flags"), set_ or [])
     find_source(asked.data.source)
 
-    from . import experiment  # torch: only now that the request makes sense
-    from .lr_finder.find import Ladder
-    from .training.device import check_devices
-    from .training.setup import begin
+    from .. import experiment  # torch: only now that the request makes sense
+    from ..lr_finder.find import Ladder
+    from ..training.device import check_devices
+    from ..training.setup import begin
 
     offline = find.offline
     with progress(show) as watch:
@@ -140,7 +140,7 @@ def resume(
     offline
         Never download.
     """
-    from . import experiment
+    from .. import experiment
 
     with progress(show) as watch:
         result = experiment.resume(
@@ -170,7 +170,7 @@ def evaluate(
     tta
         Test-time augmentation: average over mirrored (and shifted) views.
     """
-    from .runs.inference import evaluate as ask
+    from ..runs.inference import evaluate as ask
 
     with progress(show) as watch:
         found, _ = ask(run, data=data, tta=tta, device=device, watch=watch, **vars(find))
@@ -204,7 +204,7 @@ def predict(
     top
         How many classes to name.
     """
-    from .runs.inference import predict as ask
+    from ..runs.inference import predict as ask
 
     guesses = ask(run, images, device=device)
     if show.json:
@@ -227,8 +227,8 @@ def compare(*runs: Path, out: Path | None = None, show: Show = Show()) -> int:
         Write the images that one has right and another has not: all to a .csv file, or pictures of
         the most telling to a .png or .svg file.
     """
-    from .runs.compare import compare as side_by_side
-    from .runs.flips import check_out, write_flipped
+    from ..runs.compare import compare as side_by_side
+    from ..runs.flips import check_out, write_flipped
 
     if out is not None:
         check_out(out)
@@ -252,7 +252,7 @@ def demo(*, out: Path = Path("runs"), show: Show = Show()) -> int:
     out
         Where run folders are made.
     """
-    from . import experiment
+    from .. import experiment
 
     with progress(show) as watch:
         run = experiment.demo(out=out, watch=watch)

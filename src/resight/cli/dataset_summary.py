@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 
-from . import figures
-from .datasets import Dataset, statistics
-from .datasets.augment import augment, check_augment, denormalise
-from .recipe import Recipe
-from .recipe.presets import find_recipe
-from .recipe.toml import overlay, with_overrides
-from .training.batches import step_generator
-from .training.setup import Loading, Watch, find_dataset
+from .. import figures
+from ..datasets import Dataset, statistics
+from ..datasets.augment import augment, check_augment, denormalise
+from ..recipe import Recipe
+from ..recipe.presets import find_recipe
+from ..recipe.toml import overlay, with_overrides
+from ..training.batches import step_generator
+from ..training.setup import Loading, Watch, find_dataset
 
 ROWS, DRAWS = 6, 7  # of the preview: images down, augmented draws across
 

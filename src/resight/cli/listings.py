@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from .errors import UsageError, suggest
-from .recipe import KINDS, Model, Recipe
-from .recipe.presets import PRESETS, find_recipe, preset
-from .recipe.presets.published import PUBLISHED
-from .recipe.sources import BUILT_IN
-from .recipe.toml import differences, overlay, to_toml, with_overrides
+from ..errors import UsageError, suggest
+from ..recipe import KINDS, Model, Recipe
+from ..recipe.presets import PRESETS, find_recipe, preset
+from ..recipe.presets.published import PUBLISHED
+from ..recipe.sources import BUILT_IN
+from ..recipe.toml import differences, overlay, to_toml, with_overrides
 
 if TYPE_CHECKING:
-    from .metrics.classification import Interval
-    from .runs.compare import Comparison
+    from ..metrics.classification import Interval
+    from ..runs.compare import Comparison
 
 ACCURACY_OF = (
     "Published: as the project reports it, original pixels, best epoch by the test set. "
@@ -75,8 +75,8 @@ def recipe_list(*, as_json: bool = False) -> str:
 
 def recipe_costs(*, device: str = "auto", as_json: bool = False) -> str:
     """What one run of each named recipe takes: counted, and timed on this machine for seconds."""
-    from .html_report.view import duration
-    from .training.cost import cost, images_per_sec
+    from ..html_report.view import duration
+    from ..training.cost import cost, images_per_sec
 
     rates: dict[tuple[Model, str], float] = {}  # many recipes share a network
     found = {}
@@ -224,7 +224,7 @@ def model_table(
     recipe = overlay(Recipe(), {"model": {"name": name}}, origin="models")
     recipe = with_overrides(recipe, overrides)
 
-    from .networks import build_model, layer_table
+    from ..networks import build_model, layer_table
 
     model = build_model(
         recipe.model,

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from .cli_options import Device, Show, progress
-from .errors import ResightError
-from .metrics.choices import Rank
+from ..errors import ResightError
+from ..metrics.choices import Rank
+from .options import Device, Show, progress
 
 if TYPE_CHECKING:
-    from .interpret.explain_run import Explanation
+    from ..interpret.explain_run import Explanation
 
 
 def explain(
@@ -54,7 +54,7 @@ def explain(
     offline
         Never download.
     """
-    from .interpret.explain import explain as ask
+    from ..interpret.explain import explain as ask
 
     with progress(show) as watch:
         found = ask(
@@ -92,7 +92,7 @@ def print_found(found: "Explanation", *, mistakes: bool) -> None:
 
 def print_mistakes(found: "Explanation") -> None:
     """The most frequent pairs and the most suspicious labels, a line each."""
-    from .metrics.mistakes import by_pair
+    from ..metrics.mistakes import by_pair
 
     print(f"mistakes    {len(found.mistakes):,}")
     for (true, pred), group in list(by_pair(found.mistakes).items())[:5]:

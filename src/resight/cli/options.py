@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
-    from .experiment import Run
+    from ..experiment import Run
+    from ..recipe import Recipe
+    from ..training.setup import Watch
     from .progress import ProgressLines
-    from .recipe import Recipe
-    from .training.setup import Watch
 
 
 @Parameter(name="*")
@@ -59,9 +59,9 @@ def progress(show: Show) -> "ProgressLines | nullcontext[Watch]":
 
 def asked(name: str, data: str | None, set_: list[str] | None, find: Find) -> "Recipe":
     """The recipe with what the flags change; what they name is there."""
-    from .recipe.presets import find_recipe
-    from .recipe.sources import find_source
-    from .recipe.toml import nested, overlay, with_overrides
+    from ..recipe.presets import find_recipe
+    from ..recipe.sources import find_source
+    from ..recipe.toml import nested, overlay, with_overrides
 
     flags = {"data.source": data, "data.skip_unreadable": find.skip_unreadable or None}
     given = nested((path, value) for path, value in flags.items() if value is not None)

@@ -2,8 +2,8 @@
 
 import json
 
-from .cli_options import Device, Find, Setting, Show, asked, progress
-from .errors import UsageError
+from ..errors import UsageError
+from .options import Device, Find, Setting, Show, asked, progress
 
 
 def doctor(
@@ -27,13 +27,15 @@ def doctor(
     data
         A name (see `resight data`) or a path, in place of the recipe's.
     """
-    from .recipe.sources import is_run
+    from ..recipe.sources import is_run
 
     if is_run(what) and set_:
         raise UsageError(f"{what} is a run, whose recipe stands: leave out --set")
     subject = what if is_run(what) else asked(what, data, set_, find)
 
-    from .diagnosis.doctor import doctor as examined  # torch: only now that the request makes sense
+    from ..diagnosis.doctor import (
+        doctor as examined,  # torch: only now that the request makes sense
+    )
 
     with progress(show) as watch:
         found = examined(

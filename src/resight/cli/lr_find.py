@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from .cli_options import Device, Find, Setting, Show, asked, progress
+from .options import Device, Find, Setting, Show, asked, progress
 
 
 def lr_find(
@@ -50,9 +50,9 @@ def lr_find(
     """
     changed = asked(recipe, data, set_, find)
 
-    from . import figures  # torch: only now that the request makes sense
-    from .lr_finder import find as rate_finder  # torch: only now that the request makes sense
-    from .lr_finder.text import curve_text
+    from .. import figures  # torch: only now that the request makes sense
+    from ..lr_finder import find as rate_finder  # torch: only now that the request makes sense
+    from ..lr_finder.text import curve_text
 
     if out is not None:
         figures.check_path(out)

@@ -12,17 +12,15 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter
 
-from . import (
-    __version__,
-    cli_doctor,
-    cli_explain,
-    cli_lists,
-    cli_lr,
-    cli_report,
-    cli_reproduce,
-    cli_runs,
-)
-from .errors import ResightError, UsageError
+from .. import __version__
+from ..errors import ResightError, UsageError
+from . import doctor as cli_doctor
+from . import explain as cli_explain
+from . import lists as cli_lists
+from . import lr_find as cli_lr
+from . import report as cli_report
+from . import reproduce as cli_reproduce
+from . import runs as cli_runs
 
 app = App(
     name="resight",
