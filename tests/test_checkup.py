@@ -12,9 +12,9 @@ import torch
 import resight
 from resight.cli.app import main
 from resight.datasets import Dataset, Split
-from resight.diagnosis import run_checks as checks
 from resight.diagnosis.dataset_checks import CHECKS as DATA_CHECKS
 from resight.diagnosis.dataset_checks import DataPatient
+from resight.diagnosis.diagnose import run_checks as checks
 from resight.diagnosis.issues import examine
 from resight.lr_finder.suggest import analyse
 from resight.metrics.classification import summarise

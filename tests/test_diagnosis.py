@@ -21,7 +21,7 @@ from torch.utils.data import (
 )
 
 import resight
-from resight.diagnosis import CHECKS
+from resight.diagnosis.diagnose import CHECKS
 from resight.errors import UsageError
 
 CLASSES = 10

@@ -13,7 +13,7 @@ from torch import nn
 
 import resight
 from resight.cli.app import app, main
-from resight.diagnosis import CHECKS
+from resight.diagnosis.diagnose import CHECKS
 from resight.recipe.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent

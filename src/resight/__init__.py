@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .cam import Heatmaps, faithfulness, heatmaps
     from .datasets import Dataset, Split, Statistics
     from .datasets import load as data
-    from .diagnosis import diagnose
+    from .diagnosis.diagnose import diagnose
     from .diagnosis.doctor import doctor
     from .diagnosis.issues import Diagnosis, Finding
     from .errors import Diverged, ResightError, UsageError
@@ -61,7 +61,7 @@ _HOME = {
     "compare": "runs.compare",
     "data": "datasets:load",
     "demo": "experiment",
-    "diagnose": "diagnosis",
+    "diagnose": "diagnosis.diagnose",
     "doctor": "diagnosis.doctor",
     "evaluate": "runs.inference",
     "explain": "interpret.explain",

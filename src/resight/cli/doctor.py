@@ -33,9 +33,7 @@ def doctor(
         raise UsageError(f"{what} is a run, whose recipe stands: leave out --set")
     subject = what if is_run(what) else asked(what, data, set_, find)
 
-    from ..diagnosis.doctor import (
-        doctor as examined,  # torch: only now that the request makes sense
-    )
+    from ..diagnosis.doctor import doctor as examined
 
     with progress(show) as watch:
         found = examined(

@@ -25,10 +25,10 @@ from ..training.batches import step_generator
 from ..training.predict import in_layout
 from ..training.restore import given_back
 from ..training.setup import Beginning, Watch, begin
-from . import CHECKS, measure
 from .augment_checks import DRAWS
 from .dataset_checks import CHECKS as DATA_CHECKS
 from .dataset_checks import DataPatient
+from .diagnose import CHECKS, measure
 from .issues import Diagnosis, Finding, LeftOut, doubt, examine, fault
 from .run_checks import CHECKS as RUN_CHECKS
 
