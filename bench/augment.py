@@ -31,10 +31,11 @@ from torch.utils.data import DataLoader, Dataset
 import resight
 from measure import in_turn, machine, optional, parsed, ratio, spread, write_json
 from resight.datasets import Split, Statistics, statistics
+from resight.events import EpochDone
 from resight.recipe import HSV, Augment, Crop, Cutout, Rotate
 from resight.recipe.toml import overlay
 from resight.training.batches import train_batches
-from resight.training.loop import EpochDone, fit
+from resight.training.loop import fit
 from resight.training.setup import fresh_model
 from resight.training.state import TrainData, start
 

@@ -17,9 +17,9 @@ from contextlib import closing
 
 import resight
 from measure import in_turn, machine, parsed, ratio, spread, write_json
+from resight.events import StepDone
 from resight.training.device import check_devices
 from resight.training.launcher import fit_on
-from resight.training.loop import StepDone
 from resight.training.setup import Beginning, begin
 
 FIRST = 3  # steps before the clock runs

@@ -26,9 +26,10 @@ import torch
 
 import resight
 from measure import in_turn, machine, optional, parsed, ratio, spread, write_json
+from resight.events import EpochDone
 from resight.metrics.classification import accuracy
 from resight.training.cost import cost
-from resight.training.loop import EpochDone, fit
+from resight.training.loop import fit
 from resight.training.predict import predict_split
 from resight.training.setup import fresh_model, split_and_measure
 from resight.training.state import start

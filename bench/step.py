@@ -35,11 +35,12 @@ import resight
 from augment import PerImage, WithPIL
 from measure import in_turn, machine, optional, parsed, ratio, spread, write_json
 from resight.datasets.augment import normalise
+from resight.events import StepDone
 from resight.recipe import Training
 from resight.recipe.toml import overlay
 from resight.training.autotune import settled
-from resight.training.loop import StepDone, fit
-from resight.training.predict import autocast, in_layout
+from resight.training.loop import fit
+from resight.training.precision import autocast, in_layout
 from resight.training.setup import fresh_model, split_and_measure
 from resight.training.state import TrainData, start
 

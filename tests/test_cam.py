@@ -12,7 +12,8 @@ import resight
 from cam_networks import LAYERS, K, labels, network, pictures
 from resight.cam import METHODS
 from resight.cam.closed_form import channel_weights
-from resight.cam.hooks import bare, borrowed, forward
+from resight.cam.hooks import borrowed, forward
+from resight.networks.unwrap import bare
 
 
 def pooled(pool: nn.Module, weights: list[list[float]]) -> nn.Sequential:

@@ -19,12 +19,12 @@ from torch import nn
 
 import resight
 from resight.errors import ResightError, UsageError
+from resight.events import StepDone
 from resight.recipe.toml import with_overrides
 from resight.training.batches import train_batches
 from resight.training.device import check_devices, check_model, cores
 from resight.training.distributed import Rank
 from resight.training.launcher import fit_on
-from resight.training.loop import StepDone
 from resight.training.setup import begin
 from test_resume import outcome, send
 

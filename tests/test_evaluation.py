@@ -10,14 +10,8 @@ from torch import nn
 from resight.datasets import statistics
 from resight.networks import build_model
 from resight.recipe import Evaluation, Swift, Training
-from resight.training.predict import (
-    autocast,
-    evaluating,
-    in_layout,
-    layout,
-    predict_split,
-    view_logits,
-)
+from resight.training.precision import autocast, in_layout, layout
+from resight.training.predict import evaluating, predict_split, view_logits
 
 FLOAT32 = Training(precision="float32")
 BF16 = Training(precision="bf16")

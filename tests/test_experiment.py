@@ -18,11 +18,10 @@ from torch import nn
 import resight
 from resight import files
 from resight.errors import Diverged, ResightError, UsageError
+from resight.events import EpochDone, Note, StepDone
 from resight.recipe import Constant
 from resight.recipe.toml import from_toml, with_overrides
 from resight.runs.run import RunFolder
-from resight.training.loop import EpochDone, StepDone
-from resight.training.setup import Note
 
 QUICK = [
     "model.name=swift",

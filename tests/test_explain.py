@@ -17,17 +17,18 @@ from torch import Tensor, nn
 
 import resight
 from resight.cam import METHODS
+from resight.cam.layers import usual_layers
 from resight.cli.app import main
 from resight.datasets import Dataset
 from resight.datasets.augment import normalise
 from resight.errors import ResightError, UsageError
+from resight.events import Loading, Note
 from resight.interpret import explain_run as run_explanation
-from resight.interpret.layer_maps import areas, evidence, usual_layers
+from resight.interpret.layer_maps import areas, evidence
 from resight.metrics.mistakes import mistakes
 from resight.networks import build_model
 from resight.recipe.training import Method
 from resight.runs.gallery import read_gallery
-from resight.training.setup import Loading, Note
 
 QUICK = [
     "model.widths=[8,8,8]",

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 import resight
+from resight.events import StepDone
 from resight.recipe.toml import with_overrides
-from resight.training.loop import StepDone, fit
+from resight.training.loop import fit
 from resight.training.setup import fresh_model, split_and_measure
 from resight.training.state import start
 

@@ -11,8 +11,9 @@ import resight
 import resight.networks
 from resight.cli.app import main
 from resight.errors import ResightError, UsageError
+from resight.events import Loading
 from resight.lr_finder.find import Ladder, find_rate, lr_find, with_found_rate
-from resight.training.setup import Loading, begin
+from resight.training.setup import begin
 
 WIDTHS = "model.widths=[8,8,16]"
 RECIPE = resight.with_epochs(

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 
 import resight
 from resight.errors import ResightError, UsageError
+from resight.events import EpochDone, StepDone
 from resight.recipe.toml import with_overrides
 from resight.records import EpochRow
-from resight.training.loop import EpochDone, StepDone
 
 # Dropout, averaging, momentum, a schedule that looks back, and 33 steps: all there is to restore.
 SETTINGS = [

@@ -15,8 +15,9 @@ import resight
 from resight import figures
 from resight import text as sketch
 from resight.cli.app import main
+from resight.cli.schedule_text import read_metrics, show_schedule
 from resight.errors import UsageError
-from resight.optim.curve import read_metrics, show_schedule, trace
+from resight.optim.curve import trace
 from resight.optim.schedules import build_schedule
 from resight.recipe import Plateau
 from resight.recipe.toml import with_overrides

@@ -7,10 +7,11 @@ import torch
 
 import resight
 from resight.datasets import Dataset, Split
+from resight.events import StepDone
 from resight.networks import build_model
 from resight.recipe.presets import PRESETS, preset
 from resight.recipe.toml import nested
-from resight.training.loop import StepDone, fit
+from resight.training.loop import fit
 from resight.training.setup import begin
 
 PLATEAU = {

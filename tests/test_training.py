@@ -15,6 +15,7 @@ from torch import nn
 
 from resight.datasets import hold_out, statistics
 from resight.errors import Diverged, UsageError
+from resight.events import EpochDone, StepDone
 from resight.metrics.classification import accuracy, mean_loss
 from resight.networks import build_model, prepare_model
 from resight.optim import muon
@@ -44,7 +45,7 @@ from resight.recipe import (
 )
 from resight.records import EpochRow
 from resight.training.batches import steps_per_epoch, train_batches
-from resight.training.loop import EpochDone, StepDone, _sized, best_epoch, fit
+from resight.training.loop import _sized, best_epoch, fit
 from resight.training.predict import predict_split
 from resight.training.state import TrainData, start
 

@@ -13,22 +13,23 @@ from torch import nn
 
 from .datasets import Dataset
 from .errors import Diverged, ResightError, UsageError
+from .events import EpochDone, Note, Watch
 from .files import remove_leftovers
 from .interpret.explain_run import explain_finished
-from .lr_finder.find import Ladder, find_rate, with_found_rate, write_found
+from .lr_finder.find import Ladder, find_rate, with_found_rate
 from .optim.schedules import describe
 from .recipe import Recipe
 from .recipe.presets import find_recipe
 from .recipe.toml import differences, from_toml
 from .records import History, Predictions
 from .runs.environment import devices_of, with_resumption
-from .runs.results import summarise_run, write_results
+from .runs.results import summarise_run, write_found, write_results
 from .runs.run import ModelInfo, RunFolder, run_path
 from .training.device import check_devices, check_model
 from .training.launcher import fit_on
-from .training.loop import EpochDone, check_losses, deterministic_if
+from .training.loop import check_losses, deterministic_if
 from .training.predict import predict_split
-from .training.setup import Beginning, Note, Watch, begin
+from .training.setup import Beginning, begin
 from .training.signals import stop_requested
 
 

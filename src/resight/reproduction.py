@@ -16,17 +16,19 @@ from typing import Any
 from . import figures
 from .datasets import Dataset
 from .errors import ResightError, UsageError
+from .events import Note, Watch
 from .experiment import resume, train
+from .figures.curves import draw
 from .files import write_text
 from .lr_finder.find import lr_find
 from .metrics.classification import Interval, mean_interval
-from .optim.curve import draw, schedule, trace
+from .optim.curve import schedule, trace
 from .recipe import Recipe
 from .recipe.presets import preset
 from .recipe.presets.published import Published, published
 from .recipe.toml import differences, overlay, to_toml, with_epochs, with_overrides
 from .runs.run import RunFolder
-from .training.setup import Note, Watch, find_dataset
+from .training.setup import find_dataset
 
 OWN_FIGURES = {  # beside the run folders
     "schedule.png": "schedule, before training",

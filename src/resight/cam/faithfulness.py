@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import UsageError
-from .hooks import bare, borrowed, check_logits, run
+from ..networks.unwrap import bare
+from .hooks import borrowed, check_logits, run
 from .maps import Heatmaps
 
 

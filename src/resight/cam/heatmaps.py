@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError, suggest
+from ..networks.unwrap import bare
 from .classes import Classes, check_classes, class_indices, rival_classes
 from .closed_form import channel_weights
 from .formulas import GRADIENT_FORMULAS, eigen_cam, weighted_sum
 from .hooks import (
     Pass,
-    bare,
     borrowed,
     find_layers,
     forward,

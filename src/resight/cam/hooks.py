@@ -8,12 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ..errors import UsageError, suggest
 from ..networks.eval_mode import evaluating
-
-_COMPILED = "_orig_mod"  # where torch.compile keeps the module it wraps
+from ..networks.unwrap import _COMPILED
 
 
 @dataclass
@@ -23,17 +21,6 @@ class Pass:
     logits: Tensor = field(default_factory=lambda: torch.empty(0))  # (N, K)
     activations: dict[str, Tensor] = field(default_factory=dict)  # layer -> (N, C, h, w)
     linear: tuple[nn.Linear, Tensor, Tensor] | None = None  # the last one: module, input, output
-
-
-def bare(model: nn.Module) -> nn.Module:
-    """The network inside the wrappers of DDP, DataParallel and torch.compile."""
-    while True:
-        if isinstance(model, DataParallel | DistributedDataParallel):
-            model = model.module
-        elif isinstance(inner := getattr(model, _COMPILED, None), nn.Module):
-            model = inner
-        else:
-            return model
 
 
 @contextmanager

@@ -9,11 +9,12 @@ import torch
 from .. import figures
 from ..datasets import Dataset, statistics
 from ..datasets.augment import augment, check_augment, denormalise
+from ..events import Loading, Watch
 from ..recipe import Recipe
 from ..recipe.presets import find_recipe
 from ..recipe.toml import overlay, with_overrides
 from ..training.batches import step_generator
-from ..training.setup import Loading, Watch, find_dataset
+from ..training.setup import find_dataset
 
 ROWS, DRAWS = 6, 7  # of the preview: images down, augmented draws across
 

@@ -147,9 +147,9 @@ def schedule(
     out
         Draw a figure: a .png or .svg file.
     """
-    from ..optim.curve import show_schedule
     from ..recipe.presets import find_recipe
     from ..recipe.toml import with_epochs, with_overrides
+    from .schedule_text import show_schedule
 
     asked = find_recipe(recipe)
     if epochs is not None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
+    from ..events import Watch
     from ..experiment import Run
     from ..recipe import Recipe
-    from ..training.setup import Watch
     from .progress import ProgressLines
 
 

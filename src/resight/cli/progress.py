@@ -7,9 +7,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from ..events import EpochDone, Event, Loading, Note, StepDone
 from ..records import EpochRow
-from ..training.loop import EpochDone, StepDone
-from ..training.setup import Event, Loading, Note
 
 REFRESH_SECS = 0.25  # reading the loss off a GPU makes it wait, so not at every step
 LINE_SECS = 30.0  # between plain lines within an epoch, where there is no terminal

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..cam.layers import usual_layers
 from ..datasets import Dataset, Split
 from ..datasets.augment import augment, normalise
 from ..errors import UsageError
-from ..interpret.layer_maps import usual_layers
+from ..events import Watch
 from ..metrics.classification import wilson
 from ..networks import layer_table
 from ..optim.schedules import steps_per_epoch
@@ -22,9 +23,9 @@ from ..recipe.presets import find_recipe
 from ..recipe.sources import is_run
 from ..runs.reading import read_run
 from ..training.batches import step_generator
-from ..training.predict import in_layout
+from ..training.precision import in_layout
 from ..training.restore import given_back
-from ..training.setup import Beginning, Watch, begin
+from ..training.setup import Beginning, begin
 from .augment_checks import DRAWS
 from .dataset_checks import CHECKS as DATA_CHECKS
 from .dataset_checks import DataPatient

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..cam.hooks import bare
 from ..errors import UsageError
 from ..lr_finder.range_test import LossFunction, seed_all
+from ..networks.unwrap import bare
 from .issues import LeftOut
 
 BATCHES, IMAGES = 4, 256  # batches that are looked at, and images of each that are passed through

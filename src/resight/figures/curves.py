@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle, groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..errors import UsageError
+from ..optim.curve import Curve
 from ..records import Floats, History
 from .style import BLUE, GREY, VERMILION, clean, house_style, shorten
 
@@ -204,3 +206,28 @@ def _finished(history: History) -> Sequence[Any]:
     if not history.epochs:
         raise UsageError("the run has no finished epoch, so there is nothing to draw yet")
     return history.epochs
+
+
+def draw(name: str, curves: Sequence[Curve], out: Path) -> None:
+    """The curves of a recipe of that name as a PNG or SVG file."""
+    from .. import figures
+
+    first, n = curves[0], curves[0].schedule.steps_per_epoch
+    kind = f" {first.schedule.spec.name}," if len(curves) == 1 else ""
+    title = f"{name}:{kind} {_length(first)}"
+    for watched in (curve.watched for curve in curves if curve.watched):
+        title += f"; {watched}"
+    if len(curves) > 1:
+        by_name: dict[str, Floats] = {c.schedule.spec.name: c.lrs for c in curves}
+        figure = figures.compare_schedules(by_name, steps_per_epoch=n, title=title)
+    else:
+        peak = int(first.lrs.argmax()) + 1
+        if peak > 1:
+            title += f"; peak {first.lrs.max():.4g} at epoch {round(peak / n, 2):g} (step {peak:,})"
+        figure = figures.schedule_curve(first.lrs, first.momenta, steps_per_epoch=n, title=title)
+    figures.save(figure, out)
+
+
+def _length(curve: Curve) -> str:
+    epochs, steps = curve.schedule.spec.epochs, curve.schedule.steps_per_epoch
+    return f"{epochs:,} epoch{'s' * (epochs > 1)} of {steps:,} step{'s' * (steps > 1)}"

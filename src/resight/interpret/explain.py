@@ -10,8 +10,10 @@ from torch import nn
 
 from .. import figures
 from ..cam import METHODS
+from ..cam.layers import check_layers, usual_layers
 from ..datasets import Dataset, Split, hold_out, read_pictures
 from ..errors import ResightError, UsageError, suggest
+from ..events import Watch
 from ..figures import LayerHeat, Shown
 from ..metrics.mistakes import Rank, check_rank, mistakes, sheet_rows
 from ..recipe import Explain
@@ -20,10 +22,11 @@ from ..records import Ints, Predictions
 from ..runs.inference import load_model
 from ..runs.results import draw_sheets
 from ..runs.run import ModelInfo, RunFolder
+from ..training.device import pick_device
 from ..training.predict import predict_split
-from ..training.setup import Watch, find_dataset, pick_device
+from ..training.setup import find_dataset
 from .explain_run import Explanation, Subject, as_pictures, explain_run
-from .layer_maps import areas, check_layers, evidence, two_classes, usual_layers
+from .layer_maps import areas, evidence, two_classes
 
 
 def explain(

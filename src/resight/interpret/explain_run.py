@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from .. import figures, html_report
+from ..cam.layers import usual_layers
 from ..datasets import Split, Statistics
 from ..errors import ResightError, UsageError
+from ..events import Loading, Note, Watch
 from ..figures import LayerHeat, Neighbours, Shown
 from ..metrics.mistakes import (
     Mistake,
@@ -31,17 +33,8 @@ from ..recipe import Explain, Recipe
 from ..records import Ints, Predictions
 from ..runs.gallery import LayerMaps, write_gallery
 from ..runs.run import RunFolder
-from ..training.setup import Beginning, Loading, Note, Watch
-from .layer_maps import (
-    PER_IMAGE,
-    Evidence,
-    areas,
-    areas_table,
-    averaged,
-    evidence,
-    two_classes,
-    usual_layers,
-)
+from ..training.setup import Beginning
+from .layer_maps import PER_IMAGE, Evidence, areas, areas_table, averaged, evidence, two_classes
 from .neighbors import Alike, most_alike
 
 NEIGHBOURS = 3  # of each class, beside a suspicious label

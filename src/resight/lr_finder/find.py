@@ -9,17 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import figures
 from ..datasets import Dataset
 from ..errors import ResightError, UsageError
-from ..optim.curve import draw, trace
+from ..events import Loading, Watch
 from ..recipe import Constant, Custom, MultiStep, Plateau, Recipe
 from ..recipe.presets import find_recipe
 from ..recipe.toml import overlay
-from ..runs.run import RunFolder
 from ..training.batches import eval_batches, train_batches
-from ..training.predict import MIXED, in_layout
-from ..training.setup import Beginning, Loading, Watch, begin, fresh_model
+from ..training.precision import MIXED, in_layout
+from ..training.setup import Beginning, begin, fresh_model
 from ..training.state import TrainData, TrainState, start
 from .range_test import lr_range_test
 from .suggest import LRCurve, Scale, merge
@@ -125,13 +123,6 @@ def with_found_rate(begun: Beginning, curve: LRCurve) -> Beginning:
     found = float(f"{curve.constant if holds else curve.peak:.2g}")
     recipe = overlay(begun.recipe, {"optimizer": {"lr": found}}, origin="range test")
     return replace(begun, recipe=recipe, state=start(recipe, begun.splits, begun.state.model))
-
-
-def write_found(folder: RunFolder, begun: Beginning, curve: LRCurve) -> None:
-    """The range test a run began with, and the schedule that came of it, as files of the run."""
-    folder.write_json("lr_find.json", {**curve.to_dict(), "used": begun.recipe.optimizer.lr})
-    figures.save(figures.lr_curve(curve), folder.path / "lr_find.png")
-    draw(begun.recipe.name, [trace(begun.state.schedule)], folder.path / "schedule.png")
 
 
 @dataclass(frozen=True)

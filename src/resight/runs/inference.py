@@ -10,12 +10,14 @@ from torch import nn
 
 from ..datasets import Dataset, read_pictures
 from ..errors import UsageError
+from ..events import Watch
 from ..metrics.classification import summarise
 from ..networks import build_model
 from ..recipe.toml import overlay
 from ..records import Predictions
+from ..training.device import pick_device
 from ..training.predict import predict_split
-from ..training.setup import Watch, find_dataset, pick_device
+from ..training.setup import find_dataset
 from .results import write_evaluation
 from .run import ModelInfo, RunFolder
 

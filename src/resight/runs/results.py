@@ -10,9 +10,12 @@ from torch import Tensor
 
 from .. import figures
 from ..errors import ResightError
+from ..figures.curves import draw
 from ..files import write_text
+from ..lr_finder.suggest import LRCurve
 from ..metrics.classification import calibration, confusion, per_class_accuracy, summarise, wilson
 from ..metrics.mistakes import Rank, sheet_rows
+from ..optim.curve import trace
 from ..recipe import Explain, Recipe
 from ..records import History, Ints, Predictions
 from ..training.loop import best_epoch
@@ -164,3 +167,10 @@ def model_card(recipe: Recipe, result: dict[str, Any]) -> str:
         "Not meant for images unlike those it was trained on.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def write_found(folder: RunFolder, begun: Beginning, curve: LRCurve) -> None:
+    """The range test a run began with, and the schedule that came of it, as files of the run."""
+    folder.write_json("lr_find.json", {**curve.to_dict(), "used": begun.recipe.optimizer.lr})
+    figures.save(figures.lr_curve(curve), folder.path / "lr_find.png")
+    draw(begun.recipe.name, [trace(begun.state.schedule)], folder.path / "schedule.png")

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from ..datasets.augment import normalise
 from ..recipe import Recipe
 from ..recipe.toml import overlay
-from .predict import autocast, in_layout
+from .precision import autocast, in_layout
 from .state import TrainData, TrainState
 
 SIZES = (32, 64, 128, 256)  # those below the batch; the batch itself too where it is no larger

@@ -9,12 +9,14 @@ from itertools import pairwise
 import torch
 
 from ..datasets import Split, Statistics
+from ..events import StepDone
 from ..networks import build_model, layer_table
 from ..recipe import Recipe
 from ..recipe.toml import overlay
 from .autotune import settled
-from .loop import StepDone, fit
-from .setup import fresh_model, pick_device
+from .device import pick_device
+from .loop import fit
+from .setup import fresh_model
 from .state import TrainData, start
 
 # Source -> (training images with those held out, (C, H, W)); other data is priced as CIFAR-10.

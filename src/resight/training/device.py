@@ -9,7 +9,6 @@ import torch.distributed
 from torch import nn
 
 from ..errors import UsageError
-from .setup import pick_device
 
 
 def check_devices(name: str, count: int, *, batch_size: int) -> str:
@@ -86,3 +85,24 @@ def check_model(model: nn.Module | None, count: int) -> None:
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; `auto` is what RESIGHT_DEVICE says, else a GPU where there is one.
+
+    Raises:
+        UsageError: torch knows no such device, or this machine has none.
+    """
+    said = ""
+    if name == "auto" and os.environ.get("RESIGHT_DEVICE", "auto") != "auto":
+        name, said = os.environ["RESIGHT_DEVICE"], "RESIGHT_DEVICE: "
+    mps = torch.backends.mps.is_available()
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": mps}
+    if name == "auto":
+        name = next(kind for kind in ("cuda", "mps", "cpu") if available[kind])
+    kind, _, index = name.partition(":")
+    if kind not in available or (index and not index.isdigit()):
+        raise UsageError(f"{said}device {name!r} is unknown; choose auto, cpu, cuda, cuda:N or mps")
+    if not available[kind] or (kind == "cuda" and int(index or 0) >= torch.cuda.device_count()):
+        raise UsageError(f"{said}this machine has no device {name}; choose --device auto or cpu")
+    return torch.device(name)

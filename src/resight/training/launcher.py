@@ -25,9 +25,10 @@ import torch.distributed
 
 from ..datasets import Split
 from ..errors import Diverged, ResightError
+from ..events import EpochDone, StepDone
 from ..recipe import Recipe
 from .distributed import ExchangeFailed, Rank
-from .loop import EpochDone, StepDone, deterministic_if, fit
+from .loop import deterministic_if, fit
 from .setup import Beginning
 from .state import TrainData, start
 

@@ -16,7 +16,6 @@ import math
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,13 +23,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import Diverged, UsageError
+from ..events import EpochDone, StepDone
 from ..metrics.classification import accuracy, mean_loss
 from ..optim.optimizers import add_l1_gradient, set_rates
 from ..recipe import Plateau, Recipe, Training
 from ..records import EpochRow, Predictions
 from .batches import mix_seed, train_batches
 from .distributed import ALONE, Rank
-from .predict import autocast, in_layout, predict_split
+from .precision import autocast, in_layout
+from .predict import predict_split
 from .state import TrainData, TrainState
 
 # A mean cross entropy this many times that of guessing is an explosion, not a bad batch.
@@ -39,28 +40,6 @@ EXPLODED = 50.0
 # The purpose of a seed; 1 and 2 are the order and the augmentation of batches.py. From 3 on there
 # is one for each rank.
 DROPOUT = 3
-
-
-@dataclass(frozen=True)
-class StepDone:
-    """A step was taken. `loss` stays on the device; reading it may wait for the device."""
-
-    epoch: int  # counted from 1
-    step: int  # steps done in the whole run
-    steps_per_epoch: int
-    total_steps: int
-    loss: Tensor  # () mean over the step's images
-    correct: Tensor  # () how many of them were right
-    lr: float
-    images: int
-
-
-@dataclass(frozen=True)
-class EpochDone:
-    """An epoch was finished and validated; `best`: its weights are the ones to keep so far."""
-
-    row: EpochRow
-    best: bool
 
 
 def fit(

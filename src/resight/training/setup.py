@@ -2,7 +2,6 @@
 
 import math
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,37 +9,22 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..cam.layers import check_layers
 from ..datasets import Dataset, hold_out, statistics
 from ..datasets import load as load_dataset
 from ..datasets.augment import check_augment, normalise
 from ..errors import UsageError
-from ..interpret.layer_maps import check_layers
+from ..events import Loading, Note, Watch
 from ..networks import SMALLEST_PX, build_model, prepare_model
 from ..optim.schedules import describe
 from ..recipe import Custom, Recipe, Swift
 from ..recipe.sources import find_source
 from ..recipe.toml import overlay
 from .autotune import settled
-from .loop import EpochDone, StepDone
+from .device import pick_device
 from .state import TrainData, TrainState, start
 
 PREPARED_IMAGES = 5_000  # training images that whitening looks at
-
-
-@dataclass(frozen=True)
-class Note:
-    """Something a person should know that is no fault: a conversion, a fallback."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Loading:
-    """What comes before training: data fetched or decoded, a range test; None: not known."""
-
-    what: str
-    done: int
-    total: int | None
 
 
 @dataclass(frozen=True)
@@ -51,31 +35,6 @@ class Beginning:
     dataset: Dataset
     splits: TrainData
     state: TrainState
-
-
-Event = StepDone | EpochDone | Note | Loading
-Watch = Callable[[Event], None]
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of that name; `auto` is what RESIGHT_DEVICE says, else a GPU where there is one.
-
-    Raises:
-        UsageError: torch knows no such device, or this machine has none.
-    """
-    said = ""
-    if name == "auto" and os.environ.get("RESIGHT_DEVICE", "auto") != "auto":
-        name, said = os.environ["RESIGHT_DEVICE"], "RESIGHT_DEVICE: "
-    mps = torch.backends.mps.is_available()
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": mps}
-    if name == "auto":
-        name = next(kind for kind in ("cuda", "mps", "cpu") if available[kind])
-    kind, _, index = name.partition(":")
-    if kind not in available or (index and not index.isdigit()):
-        raise UsageError(f"{said}device {name!r} is unknown; choose auto, cpu, cuda, cuda:N or mps")
-    if not available[kind] or (kind == "cuda" and int(index or 0) >= torch.cuda.device_count()):
-        raise UsageError(f"{said}this machine has no device {name}; choose --device auto or cpu")
-    return torch.device(name)
 
 
 def as_asked(recipe: Recipe, data: Dataset | str | Path | None, model: nn.Module | None) -> Recipe:

@@ -20,7 +20,7 @@ from ..optim.optimizers import build_optimizer
 from ..optim.schedules import Schedule, schedule_of, steps_per_epoch
 from ..recipe import Recipe
 from ..records import EpochRow, History
-from .predict import in_layout, layout
+from .precision import in_layout, layout
 
 
 @dataclass(frozen=True)

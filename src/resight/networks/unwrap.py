@@ -1,0 +1,17 @@
+"""A network without the wrappers that training may have put around it."""
+
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+_COMPILED = "_orig_mod"  # where torch.compile keeps the module it wraps
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """The network inside the wrappers of DDP, DataParallel and torch.compile."""
+    while True:
+        if isinstance(model, DataParallel | DistributedDataParallel):
+            model = model.module
+        elif isinstance(inner := getattr(model, _COMPILED, None), nn.Module):
+            model = inner
+        else:
+            return model
