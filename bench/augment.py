@@ -2,7 +2,7 @@
 
     python bench/augment.py                   # batches of 512 images of 32 px, made up
 
-Two sets of operations, each up to normalised float32 batches: flip, crop (padded by 4 px of
+Two sets of operations, each up to normalized float32 batches: flip, crop (padded by 4 px of
 reflection) and cutout (8 x 8); and the same after shifts of hue, saturation and value and a
 rotation, with the probabilities of resight's defaults. albumentations and PIL change one image at
 a time in a `Dataset`, put together by a `DataLoader` without workers, as people write it; kornia
@@ -33,11 +33,11 @@ from measure import in_turn, machine, optional, parsed, ratio, spread, write_jso
 from resight.datasets import Split, Statistics, statistics
 from resight.events import EpochDone
 from resight.recipe import HSV, Augment, Crop, Cutout, Rotate
-from resight.recipe.toml import overlay
+from resight.recipe.toml import with_changes
 from resight.training.batches import train_batches
 from resight.training.loop import fit
-from resight.training.setup import fresh_model
-from resight.training.state import TrainData, start
+from resight.training.setup import init_model
+from resight.training.state import TrainData, init_state
 
 BATCH, IMAGES, PX = 512, 2048, 32
 LEAST_SECS = 0.5  # a measurement: as many passes over the images as that takes
@@ -133,7 +133,7 @@ def with_resight(split: Split, spec: Augment, stats: Statistics) -> Batches:
 
 
 def with_albumentations(split: Split, spec: Augment, stats: Statistics) -> Batches | None:
-    """The same operations; normalised before cutout, so that 0 is the mean, exactly."""
+    """The same operations; normalized before cutout, so that 0 is the mean, exactly."""
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask the network for a newer one
     if (A := optional("albumentations")) is None:
         return None
@@ -189,7 +189,7 @@ def with_kornia(split: Split, spec: Augment, stats: Statistics) -> Batches | Non
 
 
 def check(name: str, batches: Batches) -> None:
-    """Every side has to give all images, normalised, a sixteenth of each cut out."""
+    """Every side has to give all images, normalized, a sixteenth of each cut out."""
     images = torch.cat(list(batches()))
     blank = float((images == 0).all(dim=1).float().mean())
     if images.shape != (IMAGES, 3, PX, PX) or images.dtype != torch.float32:
@@ -230,11 +230,11 @@ def compare(split: Split, spec: Augment, stats: Statistics, rounds: int) -> dict
 
 def share_of_step(split: Split, stats: Statistics, rounds: int) -> dict[str, float]:
     """Seconds of augmentation over those of an epoch's steps, of which it is a part."""
-    recipe = resight.with_epochs(resight.find_recipe("swift"), rounds + 1)
+    recipe = resight.with_epochs(resight.load_recipe("swift"), rounds + 1)
     slow = {"optimizer": {"lr": 0.01}, "training": {"select": "last"}}  # labels mean nothing here
-    recipe = overlay(recipe, slow, origin="bench")
+    recipe = with_changes(recipe, slow, origin="bench")
     data = TrainData(split, None, stats, tuple(map(str, range(10))))
-    events = fit(start(recipe, data, fresh_model(recipe, data)), recipe, data)
+    events = fit(init_state(recipe, data, init_model(recipe, data)), recipe, data)
 
     def step() -> float:
         began = time.perf_counter()

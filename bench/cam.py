@@ -3,7 +3,7 @@
     python bench/cam.py                       # three networks, 128 images of 32 px, two threads
 
 All sides use one model and one batch, float32. Each gives Grad-CAM maps for the true class,
-normalised to [0, 1] and enlarged to the image: at the last layer; at the last layer for all ten
+normalized to [0, 1] and enlarged to the image: at the last layer; at the last layer for all ten
 classes; and at four layers for two classes. The others are measured with the images as they come,
 as their documents show it, and in channels_last, which resight chooses by itself on a CPU. torchcam
 is also asked for all classes from one forward pass, by `retain_graph=True`. Before anything is
@@ -140,7 +140,7 @@ def main() -> None:
     every = [torch.full_like(labels, k) for k in range(CLASSES)]
     results: dict[str, dict[str, object]] = {}
     for name in arguments.networks:
-        spec = resight.find_recipe(name).model
+        spec = resight.load_recipe(name).model
         model = build_model(spec, in_channels=3, num_classes=CLASSES, image_size=IMAGE_PX, seed=0)
         layers = LAYERS[name]
         work: dict[str, tuple[Sequence[str], list[Tensor]]] = {

@@ -19,15 +19,15 @@ import resight
 from measure import in_turn, machine, parsed, ratio, spread, write_json
 from resight.events import StepDone
 from resight.training.device import check_devices
-from resight.training.launcher import fit_on
-from resight.training.setup import Beginning, begin
+from resight.training.launcher import fit_on_devices
+from resight.training.setup import TrainSetup, prepare
 
 FIRST = 3  # steps before the clock runs
 
 
-def images_per_sec(begun: Beginning, count: int, images: int) -> float:
+def images_per_sec(setup: TrainSetup, count: int, images: int) -> float:
     """Of a loop that goes on from where the last one was: no result depends on the weights."""
-    with closing(fit_on(begun, count)) as events:
+    with closing(fit_on_devices(setup, count)) as events:
         steps = (event for event in events if isinstance(event, StepDone))
         for step in itertools.islice(steps, FIRST):
             float(step.loss)
@@ -52,23 +52,23 @@ def main() -> None:
     asked = parsed(parser)
     where = machine()
     recipe = resight.with_overrides(
-        resight.find_recipe(asked.recipe),
+        resight.load_recipe(asked.recipe),
         ["training.progressive=none", *asked.overrides],
     )
     # Long enough for all rounds: a schedule that ends would end the measurement.
     recipe = resight.with_epochs(recipe, 10_000)
     size = recipe.training.batch_size
     device = check_devices(asked.device, max(asked.devices), batch_size=size)
-    begun = begin(
+    setup = prepare(
         recipe,
         data=asked.data,
         model=None,
         device=device,
         offline=False,
-        watch=lambda event: None,
+        on_event=lambda event: None,
     )
     sides: dict[str, Callable[[], float]] = {
-        str(count): lambda count=count: images_per_sec(begun, count, asked.images)  # type: ignore[misc]
+        str(count): lambda count=count: images_per_sec(setup, count, asked.images)  # type: ignore[misc]
         for count in asked.devices
     }
     figures = in_turn(sides, asked.rounds, lambda line: print(line, file=sys.stderr))
@@ -77,7 +77,7 @@ def main() -> None:
         {
             "machine": where,
             "recipe": asked.recipe,
-            "device": str(begun.splits.train.images.device),
+            "device": str(setup.splits.train.images.device),
             "batch_size": recipe.training.batch_size,
             "images_per_sec": {count: spread(values) for count, values in figures.items()},
             "ratio": {count: ratio(values, first) for count, values in figures.items()},

@@ -31,8 +31,8 @@ from resight.metrics.classification import accuracy
 from resight.training.cost import cost
 from resight.training.loop import fit
 from resight.training.predict import predict_split
-from resight.training.setup import fresh_model, split_and_measure
-from resight.training.state import start
+from resight.training.setup import init_model, make_splits
+from resight.training.state import init_state
 from step import plain_side, written
 
 RECIPE = "swift-gpu"
@@ -43,7 +43,7 @@ Run = tuple[float, float]  # seconds, test accuracy
 
 def ours(recipe: resight.Recipe, data: resight.Dataset, device: torch.device) -> Callable[[], Run]:
     """A whole training and the test set, data on the device before the clock starts."""
-    splits = split_and_measure(recipe, data, device)
+    splits = make_splits(recipe, data, device)
     test = data.test.to(device)
     seed = 0
 
@@ -53,7 +53,7 @@ def ours(recipe: resight.Recipe, data: resight.Dataset, device: torch.device) ->
         seeded = resight.with_overrides(recipe, [f"seed={seed}"])
         torch.cuda.synchronize()
         began = time.perf_counter()
-        state = start(seeded, splits, fresh_model(seeded, splits))
+        state = init_state(seeded, splits, init_model(seeded, splits))
         for _ in fit(state, seeded, splits):
             pass
         predictions = predict_split(
@@ -116,10 +116,10 @@ def matrix_speed(device: torch.device) -> float:
 
 def speeds(recipe: resight.Recipe, data: resight.Dataset, device: torch.device) -> dict[str, float]:
     """images/s: our epochs after the first, and an epoch of the loop people write."""
-    splits = split_and_measure(recipe, data, device)
-    state = start(recipe, splits, fresh_model(recipe, splits))
+    splits = make_splits(recipe, data, device)
+    state = init_state(recipe, splits, init_model(recipe, splits))
     rows = [e.row for e in fit(state, recipe, splits) if isinstance(e, EpochDone)]
-    on_cpu = split_and_measure(recipe, data, torch.device("cpu"))
+    on_cpu = make_splits(recipe, data, torch.device("cpu"))
     its = written(resight.with_overrides(recipe, ["training.batch_size=512"]), on_cpu)
     its.model.to(device)  # in place: the optimizer holds the same weights
     return {
@@ -151,7 +151,7 @@ def main() -> None:
         sys.exit("this bench needs a CUDA device, and torch finds none")
     device = torch.device("cuda")
     data = resight.data(asked.data)
-    recipe = resight.with_overrides(resight.find_recipe(RECIPE), ALL_IMAGES)
+    recipe = resight.with_overrides(resight.load_recipe(RECIPE), ALL_IMAGES)
     with tempfile.TemporaryDirectory() as folder:
         runs: dict[str, Callable[[], Run] | None] = {
             "resight": ours(recipe, data, device),

@@ -22,10 +22,10 @@ import torch
 import resight
 from resight.errors import Diverged
 from resight.files import write_text
-from resight.lr_finder.find import Ladder, find_rate
-from resight.recipe.toml import overlay
+from resight.lr_finder.find import LRRangeOptions, run_range_test
+from resight.recipe.toml import with_changes
 from resight.training.loop import fit
-from resight.training.setup import begin
+from resight.training.setup import prepare
 
 TRAIN_IMAGES = 10_000  # of which the recipe holds out a tenth
 PEER_STEPS = 100  # of torch-lr-finder, fastai and Lightning, by default
@@ -53,8 +53,8 @@ CASES = {
 def recipe_of(case: Case, **changes: Any) -> resight.Recipe:
     """The recipe of a case, with changes by section."""
     settings = ["training.precision=float32", *case.settings]  # as the grids were, and the peers
-    recipe = resight.with_overrides(resight.find_recipe(case.recipe), settings)
-    return overlay(resight.with_epochs(recipe, case.epochs), changes, origin="bench")
+    recipe = resight.with_overrides(resight.load_recipe(case.recipe), settings)
+    return with_changes(resight.with_epochs(recipe, case.epochs), changes, origin="bench")
 
 
 def part_of(data: str, image_size: int | None) -> resight.Dataset:
@@ -66,11 +66,11 @@ def part_of(data: str, image_size: int | None) -> resight.Dataset:
 
 def find(case: Case, dataset: resight.Dataset, repeats: int) -> dict[str, Any]:
     """What the range test recommends, and the images it took."""
-    begun = begin(
-        recipe_of(case), data=dataset, model=None, device="auto", offline=True, watch=_unwatched
+    setup = prepare(
+        recipe_of(case), data=dataset, model=None, device="auto", offline=True, on_event=_unwatched
     )
-    curve = find_rate(begun, Ladder(repeats=repeats), _unwatched)
-    batch = begun.recipe.training.batch_size
+    curve = run_range_test(setup, LRRangeOptions(repeats=repeats), _unwatched)
+    batch = setup.recipe.training.batch_size
     return {
         "peak": curve.peak,
         "interval": curve.interval,
@@ -83,13 +83,15 @@ def find(case: Case, dataset: resight.Dataset, repeats: int) -> dict[str, Any]:
 def train(case: Case, dataset: resight.Dataset, lr: float, seed: int) -> dict[str, Any]:
     """Validation accuracy and loss at the end of a short training; 0 where it diverged."""
     recipe = recipe_of(case, optimizer={"lr": lr}, seed=seed)
-    begun = begin(recipe, data=dataset, model=None, device="auto", offline=True, watch=_unwatched)
+    setup = prepare(
+        recipe, data=dataset, model=None, device="auto", offline=True, on_event=_unwatched
+    )
     try:
-        for _ in fit(begun.state, begun.recipe, begun.splits):
+        for _ in fit(setup.state, setup.recipe, setup.splits):
             pass
     except Diverged:
         return {"lr": lr, "seed": seed, "accuracy": 0.0, "loss": None}
-    row = begun.state.rows[-1]
+    row = setup.state.rows[-1]
     return {"lr": lr, "seed": seed, "accuracy": row.val_accuracy, "loss": row.val_loss}
 
 

@@ -25,13 +25,13 @@ from matplotlib.figure import Figure
 
 import resight
 from measure import write_json
-from resight.lr_finder.find import Ladder, find_rate
-from resight.lr_finder.range_test import ladder
-from resight.lr_finder.suggest import LRCurve, analyse, valley
-from resight.records import Floats
-from resight.training.setup import begin
+from resight.lr_finder.find import LRRangeOptions, run_range_test
+from resight.lr_finder.range_test import lr_values
+from resight.lr_finder.suggest import LRCurve, analyze, valley
+from resight.records import FloatArray
+from resight.training.setup import prepare
 
-LRS = ladder(1e-7, 10, 100, "exponential")
+LRS = lr_values(1e-7, 10, 100, "exponential")
 CHANCE = math.log(10)
 NETWORKS: dict[str, tuple[str, list[str]]] = {
     "resnet9": ("resnet9", []),
@@ -44,7 +44,7 @@ NETWORKS: dict[str, tuple[str, list[str]]] = {
 # --- the other tools ------------------------------------------------------------------------
 
 
-def torch_lr_finder(lrs: Floats, losses: Floats) -> float | None:
+def torch_lr_finder(lrs: FloatArray, losses: FloatArray) -> float | None:
     """The package's own suggestion, after its smoothing (0.05) and its stop (5 times the best)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it looks for a notebook when it is imported
@@ -63,7 +63,7 @@ def torch_lr_finder(lrs: Floats, losses: Floats) -> float | None:
         return None
 
 
-def corrected_average(losses: Floats) -> Floats:
+def corrected_average(losses: FloatArray) -> FloatArray:
     """Decay 0.98, corrected for its start, up to where it is 4 times its best."""
     smoothed, average = [], 0.0
     for i, loss in enumerate(losses.tolist(), 1):
@@ -74,7 +74,7 @@ def corrected_average(losses: Floats) -> Floats:
     return np.array(smoothed)
 
 
-def fastai(lrs: Floats, losses: Floats) -> float | None:
+def fastai(lrs: FloatArray, losses: FloatArray) -> float | None:
     """Its default rule, `valley`; a NaN ends the curve."""
     smoothed = corrected_average(losses)
     bad = np.flatnonzero(~np.isfinite(smoothed))
@@ -83,7 +83,7 @@ def fastai(lrs: Floats, losses: Floats) -> float | None:
     return valley(x, y) if len(y) > 1 else None
 
 
-def lightning(lrs: Floats, losses: Floats) -> float | None:
+def lightning(lrs: FloatArray, losses: FloatArray) -> float | None:
     """The steepest slope over the rate itself, of the losses that are finite."""
     y = corrected_average(losses)[10:-1]
     x = lrs[10 : 10 + len(y)][np.isfinite(y)]
@@ -91,7 +91,7 @@ def lightning(lrs: Floats, losses: Floats) -> float | None:
     return float(x[np.gradient(y, x).argmin()]) if len(y) > 2 else None
 
 
-TOOLS: dict[str, Callable[[Floats, Floats], float | None]] = {
+TOOLS: dict[str, Callable[[FloatArray, FloatArray], float | None]] = {
     "torch-lr-finder": torch_lr_finder,
     "fastai": fastai,
     "Lightning": lightning,
@@ -101,7 +101,7 @@ TOOLS: dict[str, Callable[[Floats, Floats], float | None]] = {
 # --- the curves -----------------------------------------------------------------------------
 
 
-def made_up() -> dict[str, Floats]:
+def made_up() -> dict[str, FloatArray]:
     """Losses (100,) at LRS; the clean one falls fastest at 0.02 and climbs from 0.3."""
     x = np.log10(LRS)
     clean = 2.3 - 0.9 / (1 + np.exp(-4 * (x - math.log10(0.02))))
@@ -124,22 +124,22 @@ def made_up() -> dict[str, Floats]:
 def of_network(preset: str, settings: list[str], data: str) -> tuple[LRCurve, LRCurve]:
     """(the curve as the others record it, ours), on a recipe's network."""
     settings = ["training.precision=float32", *settings]  # as the others compute
-    recipe = resight.with_overrides(resight.find_recipe(preset), settings)
-    begun = begin(
-        recipe, data=data, model=None, device="auto", offline=False, watch=lambda event: None
+    recipe = resight.with_overrides(resight.load_recipe(preset), settings)
+    setup = prepare(
+        recipe, data=data, model=None, device="auto", offline=False, on_event=lambda event: None
     )
-    plain = Ladder(
+    plain = LRRangeOptions(
         start=LRS[0], end=LRS[-1], steps=len(LRS), set_aside=False, stop_at=math.inf
     )  # the tools stop it themselves
-    return find_rate(begun, plain, lambda event: None), find_rate(
-        begun, Ladder(), lambda event: None
+    return run_range_test(setup, plain, lambda event: None), run_range_test(
+        setup, LRRangeOptions(), lambda event: None
     )
 
 
 # --- the table ------------------------------------------------------------------------------
 
 
-def row(name: str, lrs: Floats, losses: Floats, ours: LRCurve) -> dict[str, Any]:
+def row(name: str, lrs: FloatArray, losses: FloatArray, ours: LRCurve) -> dict[str, Any]:
     """What every tool says of one curve."""
     picks = {tool: answer(lrs, losses) for tool, answer in TOOLS.items()}
     print(f"{name}: {picks}, ours {ours.peak}, {ours.verdict}", file=sys.stderr)
@@ -180,7 +180,7 @@ def main() -> None:
     asked = parser.parse_args()
     rows = []
     for name, losses in made_up().items():
-        ours = analyse(LRS, losses, images=0, chance=CHANCE)
+        ours = analyze(LRS, losses, images=0, chance=CHANCE)
         rows.append(row(name, LRS, losses, ours))
     for name in asked.networks if asked.data else ():
         theirs, ours = of_network(*NETWORKS[name], asked.data)

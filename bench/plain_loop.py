@@ -3,7 +3,7 @@
     python bench/plain_loop.py --data PATH_OR_NAME        # CIFAR-10 in any layout
 
 Both sides train on the same images in float32 and channels_last. The plain loop has its images
-normalised beforehand, no augmentation, and is taken at the fastest of several batch sizes; ours
+normalized beforehand, no augmentation, and is taken at the fastest of several batch sizes; ours
 is the recipe, all of it: augmentation, micro-batches, schedule, loss and history included.
 """
 
@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 import resight
 from measure import in_turn, machine, parsed, spread, write_json
-from resight.datasets.augment import normalise
+from resight.datasets.augment import normalize
 from resight.networks import build_model
-from resight.recipe.toml import overlay
+from resight.recipe.toml import with_changes
 from resight.training.loop import fit
-from resight.training.setup import split_and_measure
-from resight.training.state import TrainData, start
+from resight.training.setup import make_splits
+from resight.training.state import TrainData, init_state
 
 NETWORKS = ("resnet9", "resnet18")
 PLAIN_BATCHES = (64, 128, 256)
@@ -47,7 +47,7 @@ def plain_side(model: nn.Module, images: Tensor, labels: Tensor, batch: int) -> 
 def our_side(recipe: resight.Recipe, data: TrainData, model: nn.Module) -> float:
     """images/s of the training loop of resight, its recipe as it is but for the precision."""
     steps = IMAGES // recipe.training.batch_size
-    events = fit(start(recipe, data, model), recipe, data)
+    events = fit(init_state(recipe, data, model), recipe, data)
     began = time.perf_counter()
     for _ in range(steps):
         next(events)
@@ -59,14 +59,14 @@ def our_side(recipe: resight.Recipe, data: TrainData, model: nn.Module) -> float
 def compare(name: str, data: resight.Dataset, rounds: int) -> dict[str, object]:
     """Both sides for one network, in turn."""
     same = {"optimizer": {"lr": 0.01}, "training": {"precision": "float32"}}
-    recipe = overlay(resight.find_recipe(name), same, origin="bench")
-    splits = split_and_measure(recipe, data, torch.device("cpu"))
+    recipe = with_changes(resight.load_recipe(name), same, origin="bench")
+    splits = make_splits(recipe, data, torch.device("cpu"))
 
     def fresh() -> nn.Module:
         model = build_model(recipe.model, in_channels=3, num_classes=10, image_size=32, seed=0)
         return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
-    images = normalise(splits.train.images[:IMAGES], splits.stats)
+    images = normalize(splits.train.images[:IMAGES], splits.stats)
     images = images.contiguous(memory_format=torch.channels_last)
     labels = splits.train.labels[:IMAGES]
     sides: dict[str, Callable[[], float]] = {

@@ -11,7 +11,7 @@ import torch
 
 import resight
 from resight.datasets import Dataset, Split
-from resight.metrics.mistakes import mistakes, suspicious_labels
+from resight.metrics.mistakes import label_issues, mistakes
 
 SHARE = 0.05
 CHANGES = ["model.widths=[16,32,32]", "explain.report=false"]
@@ -28,7 +28,7 @@ def spoilt(split: Split, generator: torch.Generator) -> tuple[Split, set[int]]:
 
 def main() -> None:
     clean = resight.data("digits")
-    recipe = resight.with_overrides(resight.find_recipe("digits"), CHANGES)
+    recipe = resight.with_overrides(resight.load_recipe("digits"), CHANGES)
     for seed in (4, 5, 6):
         generator = torch.Generator().manual_seed(seed)
         train, _ = spoilt(clean.train, generator)
@@ -37,7 +37,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as out:
             run = resight.train(resight.with_epochs(recipe, 10), data=data, out=out)
         assert run.predictions is not None
-        named = {label.row for label in suspicious_labels(run.predictions)}
+        named = {label.row for label in label_issues(run.predictions)}
         worst = {mistake.row for mistake in mistakes(run.predictions)[: len(planted)]}
         print(
             f"draw {seed}: {len(planted)} of {len(test)} labels changed; {len(named)} named "

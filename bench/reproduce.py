@@ -26,7 +26,7 @@ import resight
 from measure import machine
 from resight.errors import UsageError
 from resight.files import write_text
-from resight.recipe.presets.published import PUBLISHED, VARIANTS, published
+from resight.recipe.presets.published import PUBLISHED, VARIANTS, get_published
 from resight.reproduction import reproduce
 
 # The shortest first, so that a limit leaves as much finished as it can.
@@ -56,14 +56,14 @@ def part_of(data: str, images: int | None) -> resight.Dataset:
 
 def run_one(asked: argparse.Namespace) -> int:
     """One recipe, in this process; 130 when it was stopped."""
-    recipe = resight.find_recipe(asked.one)
+    recipe = resight.load_recipe(asked.one)
     done = reproduce(
         asked.one,
         data=part_of(asked.data, asked.images),
         seeds=asked.seeds,
         epochs=None if asked.share == 1 else max(1, round(asked.share * recipe.schedule.epochs)),
         out=asked.out,
-        watch=say,
+        on_event=say,
     )
     return 130 if done.interrupted else 0
 
@@ -145,7 +145,7 @@ def rows_of(folder: Path, name: str) -> list[dict[str, Any]]:
                 {
                     "recipe": name,
                     "seed": int(path.parent.name.removeprefix("seed")),
-                    "published": published(name).accuracy,
+                    "published": get_published(name).accuracy,
                     "accuracy": summary["test"]["accuracy"],
                     "best_epoch": summary["best_epoch"],
                     "epochs": summary["epochs"],

@@ -24,7 +24,7 @@ began = time.perf_counter()
 import torch
 from resight.batches import train_batches
 from resight.preparation import split_and_measure
-recipe, data = resight.find_recipe(sys.argv[1]), resight.data(sys.argv[2])
+recipe, data = resight.load_recipe(sys.argv[1]), resight.data(sys.argv[2])
 splits = split_and_measure(recipe, data, torch.device("cpu"))
 batch_size = recipe.training.batch_size
 images, _ = next(
@@ -81,7 +81,7 @@ def main() -> None:
     arguments = parsed(parser)
     where = machine()
     recipe = arguments.recipe or ("digits" if arguments.data == "digits" else "swift")
-    resight.find_recipe(recipe)  # a wrong name is told here, not by the process
+    resight.load_recipe(recipe)  # a wrong name is told here, not by the process
     result = measure(recipe, arguments.data, arguments.rounds)
     print("\n| ms | median | min | max |\n|---|---:|---:|---:|", file=sys.stderr)
     for name, ms in result["ms"].items():

@@ -34,15 +34,15 @@ from torch.utils.flop_counter import FlopCounterMode
 import resight
 from augment import PerImage, WithPIL
 from measure import in_turn, machine, optional, parsed, ratio, spread, write_json
-from resight.datasets.augment import normalise
+from resight.datasets.augment import normalize
 from resight.events import StepDone
 from resight.recipe import Training
-from resight.recipe.toml import overlay
-from resight.training.autotune import settled
+from resight.recipe.toml import with_changes
+from resight.training.autotune import resolve_auto
 from resight.training.loop import fit
-from resight.training.precision import autocast, in_layout
-from resight.training.setup import fresh_model, split_and_measure
-from resight.training.state import TrainData, start
+from resight.training.precision import autocast, to_memory_format
+from resight.training.setup import init_model, make_splits
+from resight.training.state import TrainData, init_state
 
 aten = torch.ops.aten
 Side = Callable[[], float]  # images/s of one measurement
@@ -140,7 +140,7 @@ def floor_side(found: list[Kernel], parts: int) -> float:
 
 def our_side(recipe: resight.Recipe, data: TrainData) -> Side:
     """The training loop of resight; a measurement is an epoch without validation."""
-    events = fit(start(recipe, data, fresh_model(recipe, data)), recipe, data)
+    events = fit(init_state(recipe, data, init_model(recipe, data)), recipe, data)
 
     def epoch() -> float:
         began, images = time.perf_counter(), 0
@@ -163,7 +163,7 @@ class Written:
 
 def written(recipe: resight.Recipe, data: TrainData, workers: int = 0) -> Written:
     """The recipe's network, batch size, augmentation and loss; one group of weights, as usual."""
-    model, size = fresh_model(recipe, data), recipe.training.batch_size
+    model, size = init_model(recipe, data), recipe.training.batch_size
     decay = recipe.optimizer.weight_decay
     images = PerImage(data.train, WithPIL(recipe.augment, data.stats))
     return Written(
@@ -251,19 +251,19 @@ def skorch_side(its: Written) -> Side | None:
 
 def sides_of(case: Case, data: resight.Dataset, rounds: int) -> dict[str, Side]:
     """The sides that are there, each with a network of its own."""
-    recipe = resight.with_overrides(resight.find_recipe(case.recipe), list(case.settings))
+    recipe = resight.with_overrides(resight.load_recipe(case.recipe), list(case.settings))
     changes = {"optimizer": {"lr": 0.01}, "training": {"select": "last"}}
-    recipe = overlay(resight.with_epochs(recipe, rounds + 1), changes, origin="bench")
+    recipe = with_changes(resight.with_epochs(recipe, rounds + 1), changes, origin="bench")
     size = recipe.training.batch_size
-    splits = split_and_measure(recipe, data, torch.device("cpu"))
+    splits = make_splits(recipe, data, torch.device("cpu"))
     rows = torch.randint(len(splits.train), (case.batches * size,))  # any will do
     splits = replace(splits, train=splits.train.select(rows), val=None)
-    state = start(recipe, splits, fresh_model(recipe, splits))  # in the recipe's layout
-    recipe, _ = settled(recipe, state, splits)
+    state = init_state(recipe, splits, init_model(recipe, splits))  # in the recipe's layout
+    recipe, _ = resolve_auto(recipe, state, splits)
     parts = recipe.training.parts(size, "cpu")
     assert size % parts == 0  # every micro-batch is of one size
-    images = normalise(splits.train.images[: size // parts], splits.stats)
-    found = kernels(state.model, in_layout(images, recipe.training), recipe.training)
+    images = normalize(splits.train.images[: size // parts], splits.stats)
+    found = kernels(state.model, to_memory_format(images, recipe.training), recipe.training)
     sides: dict[str, Side | None] = {
         "floor": lambda: floor_side(found, case.batches * parts),
         "resight": our_side(recipe, splits),

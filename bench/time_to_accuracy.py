@@ -25,7 +25,7 @@ import resight
 from measure import machine, parsed, spread, write_json
 from resight.recipe.presets import PRESETS
 from resight.recipe.presets.published import PUBLISHED
-from resight.training.setup import split_and_measure
+from resight.training.setup import make_splits
 from step import plain_side, written
 
 ALL_IMAGES = 50_000  # that the projects train on
@@ -55,7 +55,7 @@ def train(recipe: str, data: str, seed: int) -> dict[str, Any]:
 
 def epoch_secs(recipe: resight.Recipe, data: resight.Dataset, batches: int) -> float:
     """Seconds an epoch of 50,000 images would take in the loop people write."""
-    splits = split_and_measure(recipe, data, torch.device("cpu"))
+    splits = make_splits(recipe, data, torch.device("cpu"))
     rows = torch.arange(batches * recipe.training.batch_size)
     side = plain_side(written(recipe, replace(splits, train=splits.train.select(rows))))
     side()  # warms up
@@ -68,11 +68,11 @@ def others(data: resight.Dataset, accuracy: float, batches: int) -> dict[str, di
     for name, said in PUBLISHED.items():
         there = [epoch for epoch, value in said.points.items() if value >= accuracy]
         if there:
-            secs = epoch_secs(resight.find_recipe(name), data, batches)
+            secs = epoch_secs(resight.load_recipe(name), data, batches)
             found[name] = {"epochs": min(there), "epoch_secs": secs, "secs": min(there) * secs}
     base, settings, epochs = AIRBENCH
     secs = epoch_secs(
-        resight.with_overrides(resight.find_recipe(base), list(settings)), data, batches
+        resight.with_overrides(resight.load_recipe(base), list(settings)), data, batches
     )
     found["airbench94's network and epochs"] = {
         "epochs": epochs, "epoch_secs": secs, "secs": epochs * secs

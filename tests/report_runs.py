@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from resight.lr_finder.suggest import analyse
-from resight.metrics.classification import summarise
+from resight.lr_finder.suggest import analyze
+from resight.metrics.classification import summarize
 from resight.recipe import Recipe
 from resight.recipe.toml import to_toml
 from resight.records import EpochRow, History, Predictions
-from resight.runs.gallery import LayerMaps, write_gallery
+from resight.runs.gallery import GalleryMaps, write_gallery
 from resight.runs.run import RunFolder
 
 EPOCHS = 3
@@ -46,7 +46,7 @@ def make_run(
     folder.write_json("summary.json", summary(recipe, predictions))
     folder.write_history(History(tuple(map(epoch, range(1, EPOCHS + 1))), *[np.zeros(0)] * 3))
     rates = np.geomspace(1e-4, 1, 60)
-    curve = analyse(rates, 2.3 - 1.5 * np.exp(-((np.log10(rates) + 1) ** 2)), images=600)
+    curve = analyze(rates, 2.3 - 1.5 * np.exp(-((np.log10(rates) + 1) ** 2)), images=600)
     folder.write_json("lr_find.json", {**curve.to_dict(), "used": 0.1})
     if predictions is not None:
         folder.write_predictions(predictions)
@@ -68,7 +68,7 @@ def add_gallery(path: Path, predictions: Predictions) -> None:
     wrong = np.flatnonzero(~predictions.correct)
     rows = np.concatenate([wrong, np.flatnonzero(predictions.correct)[: len(wrong)]])
     maps = [
-        LayerMaps(layer, *rng.normal(size=(2, len(rows), side, side)).astype(np.float32))
+        GalleryMaps(layer, *rng.normal(size=(2, len(rows), side, side)).astype(np.float32))
         for layer, side in (("block1", 8), ("block2", 4))
     ]
     write_gallery(path, pictures, predictions, rows=rows, maps=maps, method="grad-cam")
@@ -92,12 +92,12 @@ def summary(recipe: Recipe, predictions: Predictions | None) -> dict[str, Any]:
     accuracy = {"value": 0.8, "low": 0.7, "high": 0.9, "n": 50}
     return {
         "recipe": recipe.name,
-        "data": {"train": 100, "val": 50, "test": 150, "notes": ["2 pictures were grey"]},
+        "data": {"train": 100, "val": 50, "test": 150, "notes": ["2 pictures were gray"]},
         "model": {"name": recipe.model.name, "parameters": 12345},
         "epochs": EPOCHS,
         "best_epoch": EPOCHS,
         "selected_by": "val_accuracy",
         "validation": {"accuracy": accuracy, "loss": 0.7},
-        "test": summarise(predictions) if predictions else None,
+        "test": summarize(predictions) if predictions else None,
         "train_secs": 452.0,
     }

@@ -13,7 +13,7 @@ from torch import nn
 
 import resight
 from resight.cli.app import app, main
-from resight.diagnosis.diagnose import CHECKS
+from resight.diagnosis.diagnose import OBJECT_CHECKS
 from resight.recipe.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
@@ -100,7 +100,7 @@ def test_the_doctor_says_what_the_docs_say(capsys: pytest.CaptureFixture[str]) -
 
 def test_every_check_of_the_doctor_is_documented() -> None:
     text = (ROOT / "docs" / "doctor.md").read_text()
-    assert re.findall(r"^\| (\w[\w ]*) \|", text, re.MULTILINE)[1:] == [*CHECKS, "augment"]
+    assert re.findall(r"^\| (\w[\w ]*) \|", text, re.MULTILINE)[1:] == [*OBJECT_CHECKS, "augment"]
 
 
 @pytest.mark.usefixtures("folder")

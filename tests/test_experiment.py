@@ -18,7 +18,7 @@ from torch import nn
 import resight
 from resight import files
 from resight.errors import Diverged, ResightError, UsageError
-from resight.events import EpochDone, Note, StepDone
+from resight.events import EpochDone, Message, StepDone
 from resight.recipe import Constant
 from resight.recipe.toml import from_toml, with_overrides
 from resight.runs.run import RunFolder
@@ -37,7 +37,7 @@ QUICK = [
 
 
 def quick(*more: str) -> resight.Recipe:
-    return with_overrides(resight.find_recipe("base"), [*QUICK, *more])
+    return with_overrides(resight.load_recipe("base"), [*QUICK, *more])
 
 
 @pytest.fixture(scope="module")
@@ -179,14 +179,14 @@ def test_divergence_keeps_the_last_good_checkpoint(tmp_path: Path, tiny: resight
 FULL_DISK = """
 import resource, sys
 import resight
-from resight.recipe_text import with_epochs, with_overrides
-recipe = with_epochs(resight.find_recipe("digits"), 3)
+from resight.recipe.toml import with_epochs, with_overrides
+recipe = with_epochs(resight.load_recipe("digits"), 3)
 recipe = with_overrides(recipe, ["model.widths=[8,8,8]", "explain.report=false"])
 def fill(event):
     if type(event).__name__ == "StepDone" and event.epoch == 2:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
-    resight.train(recipe, out=sys.argv[1], name="a", watch=fill)
+    resight.train(recipe, out=sys.argv[1], name="a", on_event=fill)
 except resight.ResightError as error:
     print(error)
 """
@@ -255,14 +255,14 @@ def test_metrics_that_cannot_be_written_are_a_note_and_written_later(
 ) -> None:
     notes = []
 
-    def watch(event: object) -> None:
+    def on_event(event: object) -> None:
         if isinstance(event, EpochDone) and event.row.epoch == 1:
             (tmp_path / "run" / "metrics.csv" / "in the way").mkdir(parents=True)
-        if isinstance(event, Note):
+        if isinstance(event, Message):
             notes.append(event.text)
             shutil.rmtree(tmp_path / "run" / "metrics.csv", ignore_errors=True)
 
-    run = resight.train(quick(), data=tiny, out=tmp_path, name="run", watch=watch)
+    run = resight.train(quick(), data=tiny, out=tmp_path, name="run", on_event=on_event)
     assert any("cannot write" in note and "metrics.csv" in note for note in notes)
     assert len((run.folder / "metrics.csv").read_text().splitlines()) == 3
 
@@ -326,7 +326,7 @@ def test_watching_changes_nothing(run: resight.Run, tiny: resight.Dataset, tmp_p
         if isinstance(event, StepDone):
             np.random.default_rng().random()
 
-    other = resight.train(quick(), data=tiny, out=tmp_path, name="run", watch=look)
+    other = resight.train(quick(), data=tiny, out=tmp_path, name="run", on_event=look)
     assert (other.folder / "best.safetensors").read_bytes() == (
         run.folder / "best.safetensors"
     ).read_bytes()
@@ -357,7 +357,7 @@ def test_two_runs_of_one_name_do_not_destroy_each_other(
             resight.train(quick("seed=1"), data=tiny, out=tmp_path, name="a")
 
     with pytest.raises(UsageError, match="exists already"):
-        resight.train(quick("seed=2"), data=tiny, out=tmp_path, name="a", watch=overtake)
+        resight.train(quick("seed=2"), data=tiny, out=tmp_path, name="a", on_event=overtake)
     assert from_toml((tmp_path / "a" / "recipe.toml").read_text()).seed == 1
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
@@ -370,7 +370,7 @@ def test_a_folder_is_trained_in_by_one_process_at_a_time(
             with pytest.raises(UsageError, match="another process is training in"):
                 resight.resume(tmp_path / "a", data=tiny)
 
-    resight.train(quick(), data=tiny, out=tmp_path, name="a", watch=meddle)
+    resight.train(quick(), data=tiny, out=tmp_path, name="a", on_event=meddle)
 
 
 def test_the_recipe_that_runs_is_the_one_that_is_saved(
@@ -383,7 +383,7 @@ def test_the_recipe_that_runs_is_the_one_that_is_saved(
         if isinstance(event, StepDone):
             file.write_text(file.read_text().replace("seed = 0", "seed = 5"))
 
-    resight.train(quick(), data=tiny, out=tmp_path, name="a", watch=edit)
+    resight.train(quick(), data=tiny, out=tmp_path, name="a", on_event=edit)
     saved = torch.load(tmp_path / "a" / "last.pt", weights_only=True)
     assert from_toml(saved["recipe"]).seed == 0
     with pytest.raises(UsageError, match=r"changed since the run began \(seed\)"):
@@ -438,6 +438,6 @@ def test_data_of_ones_own_is_checked(tiny: resight.Dataset) -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "swift"])
 def test_a_small_batch_needs_no_other_knob(name: str) -> None:
-    recipe = with_overrides(resight.find_recipe(name), ["training.batch_size=32"])
+    recipe = with_overrides(resight.load_recipe(name), ["training.batch_size=32"])
     assert recipe.training.micro_batch is not None
     assert with_overrides(recipe, ["schedule.name=multistep"]).schedule.name == "multistep"

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import resight
 from cifar_files import archive, cifar10_python, write_folder
-from resight.datasets import load
 from resight.datasets.readers.unpickle import load_arrays
 from resight.errors import UsageError
 
@@ -68,7 +68,7 @@ def test_a_pickle_that_runs_code_is_refused(
     write_folder(tmp_path / "cifar", cifar10_python() | {"data_batch_2": content})
     before = tree(tmp_path)
     with pytest.raises(UsageError) as caught:
-        load("cifar")
+        resight.data("cifar")
     assert "data_batch_2 is refused: its pickle asks for" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert [p for p in tree(tmp_path) if "cache" not in p] == before
@@ -180,7 +180,7 @@ def test_hostile_archives_are_refused(
     (tmp_path / "inner" / "cifar.tar").write_bytes(body + b"\x00" * 1024)
     before = tree(tmp_path)
     with pytest.raises(UsageError) as caught:
-        load(str(tmp_path / "inner" / "cifar.tar"))
+        resight.data(str(tmp_path / "inner" / "cifar.tar"))
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
     assert [p for p in tree(tmp_path) if "cache" not in p] == before
@@ -192,7 +192,7 @@ def test_a_truncated_archive_is_refused(tmp_path: Path, keep: float) -> None:
     whole = archive(cifar10_python())
     (tmp_path / "cifar.tar.gz").write_bytes(whole[: int(len(whole) * keep)])
     with pytest.raises(UsageError, match="is not a whole archive") as caught:
-        load(str(tmp_path / "cifar.tar.gz"))
+        resight.data(str(tmp_path / "cifar.tar.gz"))
     assert "\n" not in str(caught.value)
 
 
@@ -200,7 +200,7 @@ def test_a_truncated_archive_is_refused(tmp_path: Path, keep: float) -> None:
 def test_other_archives_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.tar.gz").write_bytes(content)
     with pytest.raises(UsageError, match=r"is not a whole archive|holds no CIFAR batches"):
-        load(str(tmp_path / "x.tar.gz"))
+        resight.data(str(tmp_path / "x.tar.gz"))
 
 
 def test_an_archive_without_one_batch_is_refused(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_an_archive_without_one_batch_is_refused(tmp_path: Path) -> None:
     del files["data_batch_4"]
     (tmp_path / "x.tar.gz").write_bytes(archive(files))
     with pytest.raises(UsageError, match="data_batch_4 is missing"):
-        load(str(tmp_path / "x.tar.gz"))
+        resight.data(str(tmp_path / "x.tar.gz"))
 
 
 # --- arrays ---------------------------------------------------------------------------------
@@ -219,6 +219,6 @@ def test_pickles_inside_npz_stay_shut(tmp_path: Path, monkeypatch: pytest.Monkey
     hostile = np.array([Call(os.system, "touch MARK")] * 2, dtype=object)
     np.savez("a.npz", images=hostile, labels=np.array([0, 1]))
     with pytest.raises(UsageError, match=r"a\.npz cannot be read as arrays") as caught:
-        load("a.npz")
+        resight.data("a.npz")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "MARK").exists()

@@ -20,7 +20,7 @@ import resight
 from resight import figures
 from resight.datasets import Dataset
 from resight.interpret.explain_run import Explanation
-from resight.lr_finder.suggest import analyse
+from resight.lr_finder.suggest import analyze
 from resight.metrics.mistakes import mistakes
 from resight.notebook import KINDS, Display
 from resight.records import EpochRow, History, Predictions
@@ -69,7 +69,7 @@ def run(folder: Path, *, finished: bool) -> resight.Run:
     figures.save(figures.training_curves(history(2), 1), folder / "curves.png")
     return resight.Run(
         folder=folder,
-        recipe=resight.find_recipe("digits"),
+        recipe=resight.load_recipe("digits"),
         history=history(2),
         predictions=predictions("cat", "dog") if finished else None,
         summary={"epochs": 2},
@@ -93,7 +93,7 @@ def values(tmp_path: Path, tiny: Dataset) -> list[Any]:
         explanation(tmp_path, name="dog"),
         maps(tiny.test.images[:2] / 255),
         history(2),
-        analyse(lrs, 2 - np.minimum(lrs, 0.1) * 10, images=40),
+        analyze(lrs, 2 - np.minimum(lrs, 0.1) * 10, images=40),
         predictions("cat", "dog"),
         run(tmp_path, finished=True),
         resight.schedule("digits"),
@@ -151,12 +151,12 @@ def test_a_value_without_anything_to_draw_says_so() -> None:
 
 def test_a_curve_that_cannot_be_trusted_says_so() -> None:
     lrs = np.geomspace(1e-4, 1, 40)
-    shown = resight.show(analyse(lrs, np.full(40, 2.0), images=40))
+    shown = resight.show(analyze(lrs, np.full(40, 2.0), images=40))
     assert shown.text.startswith("learning-rate range test: do not trust it: ")
 
 
 def test_a_plateau_says_which_validation_it_was_shown() -> None:
-    recipe = resight.with_overrides(resight.find_recipe("base"), ["schedule.name=plateau"])
+    recipe = resight.with_overrides(resight.load_recipe("base"), ["schedule.name=plateau"])
     assert resight.show(resight.schedule(recipe)).notes[0].startswith("made-up val_loss")
 
 
@@ -193,7 +193,7 @@ def test_maps_that_are_no_numbers_are_shown_as_none(tiny: Dataset) -> None:
 
 
 def test_a_grid_of_heat_maps_needs_names_for_all() -> None:
-    heat = figures.LayerHeat("a", np.ones((2, 1, 4, 4), np.float32))
+    heat = figures.LayerHeatmap("a", np.ones((2, 1, 4, 4), np.float32))
     assert figures.heat_grid(None, ["x", "y"], [heat], [["cat"], ["dog"]])
     with pytest.raises(resight.UsageError, match="give a row of names an image"):
         figures.heat_grid(None, ["x", "y"], [heat], [["cat"]])

@@ -32,7 +32,7 @@ QUICK = [*SMALL, "explain.report=false"]
 def test_every_published_project_has_a_recipe_of_its_length() -> None:
     for name, said in PUBLISHED.items():
         assert name in PRESETS
-        assert resight.find_recipe(name).schedule.epochs == said.epochs
+        assert resight.load_recipe(name).schedule.epochs == said.epochs
         assert max(said.curve.values(), default=said.accuracy) == said.accuracy
 
 
@@ -70,12 +70,12 @@ def test_a_stopped_seed_is_resumed(tmp_path: Path) -> None:
         """Stands for a kill."""
 
     def kill(event: object) -> None:
-        if isinstance(event, resight.training.EpochDone):
+        if isinstance(event, resight.events.EpochDone):
             raise Enough
 
     settings = {"data": DATA, "epochs": 2, "out": tmp_path, "overrides": QUICK}
     with pytest.raises(Enough):
-        reproduce("resnet18-onecycle", watch=kill, **settings)
+        reproduce("resnet18-onecycle", on_event=kill, **settings)
     done = reproduce("resnet18-onecycle", **settings)
     assert done.summaries[0]["epochs"] == 2
     assert not done.interrupted

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Note:
+class Message:
     """Something a person should know that is no fault: a conversion, a fallback."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Loading:
+class Progress:
     """What comes before training: data fetched or decoded, a range test; None: not known."""
 
     what: str
@@ -48,5 +48,5 @@ class EpochDone:
     best: bool
 
 
-Event = StepDone | EpochDone | Note | Loading
-Watch = Callable[[Event], None]
+Event = StepDone | EpochDone | Message | Progress
+OnEvent = Callable[[Event], None]

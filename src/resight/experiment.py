@@ -13,23 +13,23 @@ from torch import nn
 
 from .datasets import Dataset
 from .errors import Diverged, ResightError, UsageError
-from .events import EpochDone, Note, Watch
-from .files import remove_leftovers
+from .events import EpochDone, Message, OnEvent
+from .files import remove_temporary_files
 from .interpret.explain_run import explain_finished
-from .lr_finder.find import Ladder, find_rate, with_found_rate
+from .lr_finder.find import LRRangeOptions, run_range_test, with_found_lr
 from .optim.schedules import describe
 from .recipe import Recipe
-from .recipe.presets import find_recipe
+from .recipe.presets import load_recipe
 from .recipe.toml import differences, from_toml
 from .records import History, Predictions
-from .runs.environment import devices_of, with_resumption
-from .runs.results import summarise_run, write_found, write_results
-from .runs.run import ModelInfo, RunFolder, run_path
+from .runs.environment import num_devices, with_resume_entry
+from .runs.results import summarize_run, write_lr_find, write_results
+from .runs.run import ModelInfo, RunFolder, new_run_path
 from .training.device import check_devices, check_model
-from .training.launcher import fit_on
-from .training.loop import check_losses, deterministic_if
+from .training.launcher import fit_on_devices
+from .training.loop import check_losses, deterministic_mode
 from .training.predict import predict_split
-from .training.setup import Beginning, begin
+from .training.setup import TrainSetup, prepare
 from .training.signals import stop_requested
 
 
@@ -55,15 +55,15 @@ def train(
     out: str | Path = "runs",
     name: str | None = None,
     force: bool = False,
-    find_lr: bool | Ladder = False,
+    find_lr: bool | LRRangeOptions = False,
     offline: bool = False,
-    watch: Watch | None = None,
+    on_event: OnEvent | None = None,
 ) -> Run:
     """Train by a recipe (a value, a preset's name or a TOML file) and evaluate the best weights.
 
-    `data` stands in for `recipe.data.source`; `model` for the recipe's network. `watch` is shown
+    `data` stands in for `recipe.data.source`; `model` for the recipe's network. `on_event` is shown
     every event and cannot change anything. `find_lr` sets the recipe's rate by a range test first;
-    a `Ladder` says how it climbs, `Ladder(repeats=3)` takes the median of three.
+    a `LRRangeOptions` says how it climbs, `LRRangeOptions(repeats=3)` takes the median of three.
     `devices` share each batch: that many GPUs, or on a CPU processes that divide its cores.
     Interrupted by Ctrl-C, the run returns with `interrupted=True` and can be resumed. A finished
     run leaves `model` with the chosen weights.
@@ -74,37 +74,39 @@ def train(
         ResightError: with `find_lr`, the range test cannot be trusted; with `devices`, the process
             of another device ended before its time.
     """
-    watch = watch or (lambda event: None)
-    recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
+    on_event = on_event or (lambda event: None)
+    recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
     device = check_devices(device, devices, batch_size=recipe.training.batch_size)
     check_model(model, devices)
-    path = run_path(Path(out), name, recipe, force=force)
-    begun = begin(
+    path = new_run_path(Path(out), name, recipe, force=force)
+    setup = prepare(
         recipe,
         data=data,
         model=model,
         device=device,
         offline=offline,
-        watch=watch,
+        on_event=on_event,
     )
     curve = None
     if find_lr:
-        curve = find_rate(begun, find_lr if isinstance(find_lr, Ladder) else Ladder(), watch)
+        curve = run_range_test(
+            setup, find_lr if isinstance(find_lr, LRRangeOptions) else LRRangeOptions(), on_event
+        )
     if curve:
-        begun = with_found_rate(begun, curve)
-        watch(Note(f"found: {describe(begun.state.schedule)}"))
+        setup = with_found_lr(setup, curve)
+        on_event(Message(f"found: {describe(setup.state.schedule)}"))
     folder = RunFolder.create(
         path,
-        begun.recipe,
-        begun.state.state_dict(),
-        fingerprint=begun.dataset.fingerprint,
+        setup.recipe,
+        setup.state.state_dict(),
+        fingerprint=setup.dataset.fingerprint,
         force=force,
-        device=str(begun.splits.train.images.device),
+        device=str(setup.splits.train.images.device),
         devices=devices,
     )
     if curve:
-        write_found(folder, begun, curve)
-    return _run(folder, begun, watch, devices=devices)
+        write_lr_find(folder, setup, curve)
+    return _run(folder, setup, on_event, devices=devices)
 
 
 def resume(
@@ -116,7 +118,7 @@ def resume(
     devices: int | None = None,
     out: str | Path = "runs",
     offline: bool = False,
-    watch: Watch | None = None,
+    on_event: OnEvent | None = None,
 ) -> Run:
     """Go on with a run that was stopped or killed, exactly as if it had not been.
 
@@ -127,73 +129,75 @@ def resume(
         UsageError: no such run, or its recipe or data have changed since.
         ResightError: no checkpoint can be read.
     """
-    watch = watch or (lambda event: None)
+    on_event = on_event or (lambda event: None)
     folder = RunFolder.open(Path(run)) if run else RunFolder.newest(Path(out))
-    devices = devices_of(folder.path / "env.json") if devices is None else devices
+    devices = num_devices(folder.path / "env.json") if devices is None else devices
     recipe = folder.recipe
     device = check_devices(device, devices, batch_size=recipe.training.batch_size)
     check_model(model, devices)
     saved, faults = folder.load_checkpoint()
     for fault in faults:
-        watch(Note(fault))
+        on_event(Message(fault))
     changed = differences(recipe, from_toml(saved["recipe"], origin="checkpoint"))
     if changed:
         raise UsageError(
             f"{folder.path / 'recipe.toml'} was changed since the run began "
             f"({', '.join(changed)}); put it back, or start a new run from it"
         )
-    begun = begin(
+    setup = prepare(
         recipe,
         data=data,
         model=model,
         device=device,
         offline=offline,
-        watch=watch,
+        on_event=on_event,
     )
-    if begun.dataset.fingerprint != saved["fingerprint"]:
+    if setup.dataset.fingerprint != saved["fingerprint"]:
         raise UsageError(
             f"the data in {recipe.data.source} changed since the run began; "
             "put it back, or start a new run"
         )
-    begun.state.load_state_dict(saved["state"])
-    return _run(folder, begun, watch, devices=devices, resumed=True)
+    setup.state.load_state_dict(saved["state"])
+    return _run(folder, setup, on_event, devices=devices, resumed=True)
 
 
-def demo(*, out: str | Path = "runs", watch: Watch | None = None) -> Run:
+def demo(*, out: str | Path = "runs", on_event: OnEvent | None = None) -> Run:
     """The whole path on the bundled digits, in well under a minute."""
-    return train("digits", out=out, watch=watch)
+    return train("digits", out=out, on_event=on_event)
 
 
 def _run(
-    folder: RunFolder, begun: Beginning, watch: Watch, *, devices: int, resumed: bool = False
+    folder: RunFolder, setup: TrainSetup, on_event: OnEvent, *, devices: int, resumed: bool = False
 ) -> Run:
     """Train to the end, keeping the best weights and the last state; then read the test once."""
-    recipe, state, fingerprint = begun.recipe, begun.state, begun.dataset.fingerprint
-    images = begun.splits.train.images  # (N, C, H, W)
+    recipe, state, fingerprint = setup.recipe, setup.state, setup.dataset.fingerprint
+    images = setup.splits.train.images  # (N, C, H, W)
     batch = recipe.training.batch_size
     if devices > 1:
-        watch(Note(f"{devices} processes on {images.device.type} share each batch of {batch}"))
+        on_event(
+            Message(f"{devices} processes on {images.device.type} share each batch of {batch}")
+        )
     info = ModelInfo(
         recipe=recipe,
-        classes=begun.dataset.classes,
-        stats=begun.splits.stats,
+        classes=setup.dataset.classes,
+        stats=setup.splits.stats,
         channels=images.shape[1],
         image_size=images.shape[-1],
         epoch=0,
     )
     with (
         folder.alone(),
-        deterministic_if(recipe.training.deterministic),
+        deterministic_mode(recipe.training.deterministic),
         stop_requested() as asked,
-        closing(fit_on(begun, devices)) as events,
+        closing(fit_on_devices(setup, devices)) as events,
     ):
-        remove_leftovers(folder.path)
+        remove_temporary_files(folder.path)
         if resumed:
-            now = with_resumption(folder.path / "env.json", str(images.device), devices)
+            now = with_resume_entry(folder.path / "env.json", str(images.device), devices)
             folder.write_json("env.json", now)
         try:
             for event in events:
-                watch(event)
+                on_event(event)
                 if isinstance(event, EpochDone):
                     if event.best:
                         folder.save_best(state.evaluated, replace(info, epoch=event.row.epoch))
@@ -201,10 +205,10 @@ def _run(
                     try:
                         folder.write_history(state.history)
                     except ResightError as error:  # a spreadsheet may hold it open
-                        watch(Note(str(error)))
+                        on_event(Message(str(error)))
                 if asked():
                     break
-            check_losses(state, begun.splits)  # on a GPU, those of an epoch cut short were not
+            check_losses(state, setup.splits)  # on a GPU, those of an epoch cut short were not
         except Diverged as error:
             raise Diverged(
                 f"{error}; the state after epoch {len(state.rows)} is kept in {folder.path}"
@@ -213,28 +217,28 @@ def _run(
             if "out of memory" not in str(error):
                 raise
             raise ResightError(
-                f"the memory of {begun.splits.train.images.device} is full; set "
+                f"the memory of {setup.splits.train.images.device} is full; set "
                 "training.gpu_micro_batch to less than "
                 f"{recipe.training.gpu_micro_batch or math.ceil(batch / devices)}"
             ) from error
         interrupted = len(state.rows) < recipe.schedule.epochs
         if interrupted:
             folder.save_checkpoint(recipe, state.state_dict(), fingerprint=fingerprint)
-    predictions = None if interrupted else _test(folder, begun)
-    summary = summarise_run(begun, predictions)
-    write_results(folder, recipe, summary, state.history, predictions, begun.dataset.test.images)
+    predictions = None if interrupted else _test(folder, setup)
+    summary = summarize_run(setup, predictions)
+    write_results(folder, recipe, summary, state.history, predictions, setup.dataset.test.images)
     if predictions:
-        explain_finished(folder, begun, predictions, watch)
+        explain_finished(folder, setup, predictions, on_event)
     return Run(folder.path, recipe, state.history, predictions, summary, interrupted)
 
 
-def _test(folder: RunFolder, begun: Beginning) -> Predictions:
+def _test(folder: RunFolder, setup: TrainSetup) -> Predictions:
     """What the chosen weights say about the test set; the model is left with them."""
     weights, info = folder.load_best()
-    begun.state.model.load_state_dict(weights)
+    setup.state.model.load_state_dict(weights)
     return predict_split(
-        begun.state.model,
-        begun.dataset.test.to(begun.splits.train.images.device),
+        setup.state.model,
+        setup.dataset.test.to(setup.splits.train.images.device),
         info.stats,
         classes=info.classes,
         training=info.recipe.training,

@@ -11,7 +11,7 @@ from pathlib import Path
 from .errors import ResightError
 
 WINDOWS = os.name == "nt"
-WAITS_SECS = (0.05, 0.1, 0.2, 0.4, 0.8)
+RETRY_SECS = (0.05, 0.1, 0.2, 0.4, 0.8)
 
 
 def move(source: Path, target: Path) -> None:
@@ -20,7 +20,7 @@ def move(source: Path, target: Path) -> None:
     Windows refuses it as long as a virus scanner or an indexer has just opened either, so there it
     is tried again.
     """
-    for wait in WAITS_SECS if WINDOWS else ():
+    for wait in RETRY_SECS if WINDOWS else ():
         try:
             os.replace(source, target)
             return
@@ -30,7 +30,7 @@ def move(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place, whole and on disk, when the block ends.
 
     Whatever goes wrong inside, `path` stays as it was and the temporary file is removed.
@@ -59,7 +59,7 @@ def write_text(path: Path, text: str) -> None:
 
     In UTF-8; a file name that is none, as Unix allows, is written with its bytes as \udcXX.
     """
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
@@ -70,7 +70,7 @@ def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
     write_text(path, text.getvalue())
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_temporary_files(folder: Path) -> None:
     """Remove the temporary files of writers that were killed; no other may be at work here."""
     for leftover in folder.glob(".*.part*"):
         leftover.unlink(missing_ok=True)

@@ -23,11 +23,11 @@ from .cam import Heatmaps
 from .datasets import Dataset
 from .errors import ResightError, UsageError
 from .experiment import Run
-from .figures import LayerHeat
+from .figures import LayerHeatmap
 from .interpret.explain_run import Explanation
 from .lr_finder.suggest import LRCurve
 from .metrics.classification import accuracy, confusion
-from .metrics.mistakes import by_pair
+from .metrics.mistakes import group_by_pair
 from .optim.curve import trace
 from .optim.schedules import Schedule, describe
 from .records import History, Predictions
@@ -158,7 +158,8 @@ def _explanation(found: Explanation) -> Display:
     """The sheets of what went wrong, and the most frequent mistakes in words."""
     text = f"{found.method} at {', '.join(found.layers) or 'no layer'}; {found.folder}"
     pairs = [
-        f"{true} taken for {pred}: {len(m)}" for (true, pred), m in by_pair(found.mistakes).items()
+        f"{true} taken for {pred}: {len(m)}"
+        for (true, pred), m in group_by_pair(found.mistakes).items()
     ]
     notes = (
         (f"mistakes: {len(found.mistakes)}; most often {', '.join(pairs[:5])}",) if pairs else ()
@@ -221,7 +222,7 @@ def _heatmaps(maps: Heatmaps, images: Tensor | None, classes: Sequence[str]) -> 
         at = maps.logits[:_MOST].gather(1, shown).topk(most, dim=1).indices  # (n, most)
         notes = (f"of {m} classes the {most} of largest logit are shown", *notes)
     heats = [
-        LayerHeat(
+        LayerHeatmap(
             layer,
             raw[:_MOST].take_along_dim(at[:, :, None, None], 1).nan_to_num(0, 0, 0).cpu().numpy(),
         )

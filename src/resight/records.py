@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +37,9 @@ class History:
     """A whole run: a row an epoch, and the rate, momentum and training loss of every step."""
 
     epochs: tuple[EpochRow, ...]
-    lrs: Floats  # (steps,)
-    momenta: Floats  # (steps,), NaN where the optimizer has none
-    losses: Floats  # (steps,) mean over the step's images
+    lrs: FloatArray  # (steps,)
+    momenta: FloatArray  # (steps,), NaN where the optimizer has none
+    losses: FloatArray  # (steps,) mean over the step's images
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ class Predictions:
 
     ids: tuple[str, ...]  # file name or row, leads back to the source
     logits: NDArray[np.float32]  # (N, K)
-    labels: Ints  # (N,)
+    labels: IntArray  # (N,)
     classes: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @cached_property
-    def log_probs(self) -> Floats:
+    def log_probs(self) -> FloatArray:
         """(N, K) log-softmax of the logits, in float64."""
         z = self.logits.astype(np.float64)
         z -= z.max(axis=1, keepdims=True)
@@ -63,22 +63,22 @@ class Predictions:
         return z
 
     @cached_property
-    def probs(self) -> Floats:
+    def probs(self) -> FloatArray:
         """(N, K), each row sums to 1."""
         return np.asarray(np.exp(self.log_probs))
 
     @cached_property
-    def preds(self) -> Ints:
+    def preds(self) -> IntArray:
         """(N,) the class with the largest logit; the first of equals."""
         return np.asarray(self.logits.argmax(axis=1), dtype=np.int64)
 
     @cached_property
-    def confidence(self) -> Floats:
+    def confidence(self) -> FloatArray:
         """(N,) probability of the predicted class."""
         return np.asarray(self.probs.max(axis=1))
 
     @cached_property
-    def losses(self) -> Floats:
+    def losses(self) -> FloatArray:
         """(N,) cross entropy of each image, without label smoothing."""
         return np.asarray(-self.log_probs[np.arange(len(self)), self.labels])
 

@@ -16,19 +16,19 @@ from typing import Any
 from . import figures
 from .datasets import Dataset
 from .errors import ResightError, UsageError
-from .events import Note, Watch
+from .events import Message, OnEvent
 from .experiment import resume, train
-from .figures.curves import draw
+from .figures.curves import draw_schedule
 from .files import write_text
 from .lr_finder.find import lr_find
 from .metrics.classification import Interval, mean_interval
 from .optim.curve import schedule, trace
 from .recipe import Recipe
-from .recipe.presets import preset
-from .recipe.presets.published import Published, published
-from .recipe.toml import differences, overlay, to_toml, with_epochs, with_overrides
+from .recipe.presets import get_preset
+from .recipe.presets.published import PublishedProject, get_published
+from .recipe.toml import differences, to_toml, with_changes, with_epochs, with_overrides
 from .runs.run import RunFolder
-from .training.setup import find_dataset
+from .training.setup import load_dataset
 
 OWN_FIGURES = {  # beside the run folders
     "schedule.png": "schedule, before training",
@@ -53,7 +53,7 @@ class Reproduction:
     name: str
     folder: Path
     recipe: Recipe
-    published: Published
+    published: PublishedProject
     summaries: tuple[dict[str, Any], ...]  # of the finished runs
     accuracy: Interval | None  # test: of one run over its images, of several over the runs
     interrupted: bool
@@ -71,7 +71,7 @@ def reproduce(
     device: str = "auto",
     devices: int = 1,
     offline: bool = False,
-    watch: Watch | None = None,
+    on_event: OnEvent | None = None,
 ) -> Reproduction:
     """Run the recipe of a published project and put what it reaches beside what was reported.
 
@@ -82,31 +82,31 @@ def reproduce(
     Raises:
         UsageError: not one of the projects, no seeds, or another recipe ran in that folder.
     """
-    watch = watch or (lambda event: None)
+    on_event = on_event or (lambda event: None)
     recipe = _recipe(name, all_train=all_train, epochs=epochs, overrides=overrides)
     if seeds < 1:
         raise UsageError(f"seeds = {seeds} must be at least 1; 3 give an interval")
-    dataset = find_dataset(recipe, data, offline=offline, watch=watch)
+    dataset = load_dataset(recipe, data, offline=offline, on_event=on_event)
     if data is not None and not isinstance(data, Dataset):
-        recipe = overlay(recipe, {"data": {"source": str(data)}}, origin=name)
+        recipe = with_changes(recipe, {"data": {"source": str(data)}}, origin=name)
     folder = Path(out) / name
     folder.mkdir(parents=True, exist_ok=True)
     _check_same(folder, recipe, dataset)
     given = data if isinstance(data, Dataset) else None
     runs, interrupted = [], False
     for seed in range(seeds):
-        seeded = overlay(recipe, {"seed": seed}, origin=name)
-        watch(Note(f"{name}, seed {seed}"))
+        seeded = with_changes(recipe, {"seed": seed}, origin=name)
+        on_event(Message(f"{name}, seed {seed}"))
         path = folder / f"seed{seed}"
         if not path.exists():
             run = train(
                 seeded, data=given, out=folder, name=path.name, device=device, devices=devices,
-                offline=offline, watch=watch,
+                offline=offline, on_event=on_event,
             )  # fmt: skip
             interrupted = run.interrupted
         elif not (path / "summary.json").exists() or not RunFolder(path).read_summary()["test"]:
             run = resume(
-                path, data=given, device=device, devices=devices, offline=offline, watch=watch
+                path, data=given, device=device, devices=devices, offline=offline, on_event=on_event
             )
             interrupted = run.interrupted
         if interrupted:
@@ -116,19 +116,19 @@ def reproduce(
     _draw(done, dataset, runs)
     write_text(folder / "README.md", page(done, runs))
     if done.published.lr_finder and not interrupted and not (folder / "lr_find.png").exists():
-        _draw_range_test(done, dataset, device=device, watch=watch)
+        _draw_range_test(done, dataset, device=device, on_event=on_event)
         write_text(folder / "README.md", page(done, runs))
     return done
 
 
 def _recipe(name: str, *, all_train: bool, epochs: int | None, overrides: Sequence[str]) -> Recipe:
-    published(name)  # other recipes have nothing to be put beside
-    recipe = preset(name)
+    get_published(name)  # other recipes have nothing to be put beside
+    recipe = get_preset(name)
     if epochs is not None:
         recipe = with_epochs(recipe, epochs)
     if all_train:
         changes = {"data": {"val_fraction": "none"}, "training": {"select": "last"}}
-        recipe = overlay(recipe, changes, origin="--all-train")
+        recipe = with_changes(recipe, changes, origin="--all-train")
     return with_overrides(recipe, overrides)
 
 
@@ -140,12 +140,12 @@ def _check_same(folder: Path, recipe: Recipe, dataset: Dataset) -> None:
     elif json.loads(mark.read_text(encoding="utf-8"))["fingerprint"] != dataset.fingerprint:
         raise UsageError(f"{folder} has runs of other data; choose another --out")
     may = {"seed", "data.source"}
-    for knob in ("micro_batch", "precision"):
-        if getattr(recipe.training, knob) == "auto":  # a run has what was measured
-            may.add(f"training.{knob}")
+    for setting in ("micro_batch", "precision"):
+        if getattr(recipe.training, setting) == "auto":  # a run has what was measured
+            may.add(f"training.{setting}")
     for path in sorted(folder.glob("seed*/recipe.toml")):
         changed = differences(RunFolder(path.parent).recipe, recipe)
-        odd = [knob for knob in changed if knob not in may]
+        odd = [setting for setting in changed if setting not in may]
         if odd:
             raise UsageError(
                 f"{path.parent} ran with another {', '.join(odd[:3])}; choose another --out"
@@ -162,7 +162,7 @@ def _conclude(
         interval = Interval(**accuracies[0])
     elif accuracies:
         interval = mean_interval([a["value"] for a in accuracies])
-    return Reproduction(name, folder, recipe, published(name), summaries, interval, interrupted)
+    return Reproduction(name, folder, recipe, get_published(name), summaries, interval, interrupted)
 
 
 def _draw(done: Reproduction, dataset: Dataset, runs: Sequence[Path]) -> None:
@@ -174,21 +174,25 @@ def _draw(done: Reproduction, dataset: Dataset, runs: Sequence[Path]) -> None:
     )
     figures.save(figure, folder / "accuracy.png")
     train_images = len(dataset.train) * (1 - (recipe.data.val_fraction or 0))
-    draw(done.name, [trace(schedule(recipe, images=round(train_images)))], folder / "schedule.png")
+    draw_schedule(
+        done.name, [trace(schedule(recipe, images=round(train_images)))], folder / "schedule.png"
+    )
     if done.published.zigzag:
-        zigzag = overlay(recipe, {"schedule": {"name": "triangular"}}, origin="zigzag")
-        draw(
+        zigzag = with_changes(recipe, {"schedule": {"name": "triangular"}}, origin="zigzag")
+        draw_schedule(
             done.name, [trace(schedule(zigzag, images=round(train_images)))], folder / "zigzag.png"
         )
 
 
-def _draw_range_test(done: Reproduction, dataset: Dataset, *, device: str, watch: Watch) -> None:
+def _draw_range_test(
+    done: Reproduction, dataset: Dataset, *, device: str, on_event: OnEvent
+) -> None:
     """The range test that the project's page shows; one without an answer is only a note."""
     try:
-        curve = lr_find(done.recipe, data=dataset, device=device, watch=watch)
+        curve = lr_find(done.recipe, data=dataset, device=device, on_event=on_event)
         figures.save(figures.lr_curve(curve), done.folder / "lr_find.png")
     except ResightError as error:
-        watch(Note(f"no range test to show: {error}"))
+        on_event(Message(f"no range test to show: {error}"))
         return
     write_text(done.folder / "lr_find.json", json.dumps(curve.to_dict()))
 
@@ -235,7 +239,7 @@ def page(done: Reproduction, runs: Sequence[Path]) -> str:
         for file, what in FIGURES.items():
             if (path / file).exists():
                 lines.append(f"| {what} | [{path.name}/{file}]({path.name}/{file}) |")
-    changed = differences(recipe, preset(done.name))
+    changed = differences(recipe, get_preset(done.name))
     changed.pop("data.source", None)
     if changed:
         lines += ["", f"Set otherwise than in `{done.name}`: {', '.join(map(_code, changed))}."]
@@ -243,8 +247,8 @@ def page(done: Reproduction, runs: Sequence[Path]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _code(knob: str) -> str:
-    return f"`{knob}`"
+def _code(setting: str) -> str:
+    return f"`{setting}`"
 
 
 def _interval_text(found: Interval, runs: int) -> str:

@@ -6,13 +6,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from .records import Floats
+from .records import FloatArray
 
 COLUMNS, ROWS = 60, 10
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
-def bars(values: Floats, *, low: float, high: float, rows: int = ROWS) -> list[str]:
+def plot_bars(values: FloatArray, *, low: float, high: float, rows: int = ROWS) -> list[str]:
     """A bar a column from `low` up to its highest value, in eighths of a character."""
     share = [(float(column.max()) - low) / (high - low) for column in _columns(values)]
     eighths = [math.ceil(8 * rows * s - 1e-9) for s in share]
@@ -23,7 +23,7 @@ def bars(values: Floats, *, low: float, high: float, rows: int = ROWS) -> list[s
     return _framed(lines, low, high)
 
 
-def overlay(curves: Mapping[str, Floats], *, high: float) -> list[str]:
+def plot_marks(curves: Mapping[str, FloatArray], *, high: float) -> list[str]:
     """Curves from 0 to `high`, each as its mark in every place that it passes; the last on top."""
     grid = [[" "] * COLUMNS for _ in range(ROWS)]  # the lowest row first
     for mark, values in curves.items():
@@ -34,12 +34,12 @@ def overlay(curves: Mapping[str, Floats], *, high: float) -> list[str]:
     return _framed(["".join(row) for row in reversed(grid)], 0.0, high)
 
 
-def axis(left: str, right: str) -> str:
+def plot_axis(left: str, right: str) -> str:
     """What is written below a frame."""
     return f"{'':10}{left}{right:>{COLUMNS - len(left)}}"
 
 
-def _columns(values: Floats) -> list[Floats]:
+def _columns(values: FloatArray) -> list[FloatArray]:
     """The values of each column; where there are fewer values than columns they are repeated."""
     edges = np.linspace(0, len(values), COLUMNS + 1).tolist()
     return [values[int(a) : max(int(a) + 1, math.ceil(b))] for a, b in pairwise(edges)]

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import UsageError
-from ..networks.unwrap import bare
-from .hooks import borrowed, check_logits, run
+from ..networks.unwrap import unwrap
+from .hooks import borrow, check_logits, run
 from .maps import Heatmaps
 
 
@@ -50,8 +50,8 @@ def faithfulness(
         heatmaps: the maps (N, M, h, w) and the classes (N, M) they are of.
         layer: whose maps; None takes the last.
         steps: S, into how many parts the pixels are divided.
-        baseline: what stands for no pixel, broadcast to the images; None is 0, the mean colour of
-            normalised images.
+        baseline: what stands for no pixel, broadcast to the images; None is 0, the mean color of
+            normalized images.
         batch_size: images in one pass; by default about as many pixels as 256 images of 32 px.
 
     Raises:
@@ -74,8 +74,8 @@ def faithfulness(
         torch.arange(len(counts), device=device),
         torch.arange(2, device=device),
     )
-    network, scores = bare(model), []
-    with borrowed(network, device):
+    network, scores = unwrap(model), []
+    with borrow(network, device):
         like = next((p for p in network.parameters() if p.is_floating_point()), images)
         flat = images.to(device, like.dtype).reshape(n, channels, pixels)
         empty = torch.zeros_like(images) if baseline is None else baseline.expand_as(images)

@@ -63,7 +63,7 @@ def x_grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
 def eigen_cam(activations: Tensor) -> Tensor:
     """(N, C, h, w) -> (N, h, w): the cells' activations along their first principal direction.
 
-    A = U S V^T with a row a cell and a column a channel, not centred; the map is A v_1. It belongs
+    A = U S V^T with a row a cell and a column a channel, not centerd; the map is A v_1. It belongs
     to no class. The sign of v_1 is open: here the map's sum is not negative.
 
     Muhammad & Yeasin 2020, "Eigen-CAM", arXiv 2008.00299, equations 2 to 4.

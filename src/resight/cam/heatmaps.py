@@ -7,20 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError, suggest
-from ..networks.unwrap import bare
+from ..networks.unwrap import unwrap
 from .classes import Classes, check_classes, class_indices, rival_classes
 from .closed_form import channel_weights
 from .formulas import GRADIENT_FORMULAS, eigen_cam, weighted_sum
-from .hooks import (
-    Pass,
-    borrowed,
-    find_layers,
-    forward,
-    gradients_of,
-    map_sizes,
-    named_layers,
-    no_map,
-)
+from .hooks import Pass, borrow, find_layers, forward, gradients_of, map_sizes, named_layers, no_map
 from .maps import Heatmaps, reading_notes
 from .perturbation import ablation_weights, score_weights
 
@@ -48,7 +39,7 @@ def heatmaps(
 
     Args:
         model: returns logits (N, K). Wrapped by DDP or torch.compile it runs bare and uncompiled.
-        images: (N, C, H, W), normalised as in training.
+        images: (N, C, H, W), normalized as in training.
         layers: names as in `model.named_modules()`; None takes the last layer with a map.
         classes: "predicted", "all", a class index, a label for each image (N,), or a sequence of
             these: ("predicted", labels) gives M = 2 maps of each image.
@@ -63,7 +54,7 @@ def heatmaps(
     """
     _check(images, method, against, batch_size)
     check_classes(classes, len(images))
-    network = bare(model)
+    network = unwrap(model)
     like = next((p for p in network.parameters() if p.is_floating_point()), images)
     names = [layers] if isinstance(layers, str) else None if layers is None else list(layers)
     if names == []:
@@ -75,7 +66,7 @@ def heatmaps(
         )
     batch_size = batch_size or max(1, 128 * 32 * 32 // (images.shape[2] * images.shape[3]))
     parts = []
-    with borrowed(network, like.device):
+    with borrow(network, like.device):
         images = images.to(like.device, like.dtype)
         if images.is_inference():  # made in the caller's inference mode
             images = images.clone()
@@ -205,7 +196,7 @@ def _check(images: Tensor, method: str, against: Tensor | None, batch_size: int 
             f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images)
         )
         raise UsageError(
-            f"images are {what}; heat maps take float images (N, C, H, W), normalised as in "
+            f"images are {what}; heat maps take float images (N, C, H, W), normalized as in "
             "training"
         )
     if images.numel() == 0:

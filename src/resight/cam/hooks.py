@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError, suggest
-from ..networks.eval_mode import evaluating
+from ..networks.eval_mode import eval_mode
 from ..networks.unwrap import _COMPILED
 
 
@@ -24,7 +24,7 @@ class Pass:
 
 
 @contextmanager
-def borrowed(model: nn.Module, device: torch.device) -> Iterator[None]:
+def borrow(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Evaluation mode, no gradients, nothing compiled, whatever mode the caller is in.
 
     A compiled module would not call hooks that it did not know when it was compiled. Autocast stays
@@ -45,7 +45,7 @@ def borrowed(model: nn.Module, device: torch.device) -> Iterator[None]:
         enabled=torch.is_autocast_enabled(kind),
         cache_enabled=False,
     )
-    with torch.inference_mode(False), evaluating(model), eager, lent:
+    with torch.inference_mode(False), eval_mode(model), eager, lent:
         yield
 
 

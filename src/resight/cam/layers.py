@@ -6,21 +6,21 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import suggest
-from ..networks.unwrap import bare
-from .hooks import borrowed, find_layers, map_sizes, named_layers, no_map
+from ..networks.unwrap import unwrap
+from .hooks import borrow, find_layers, map_sizes, named_layers, no_map
 
-_LARGEST, _SMALLEST = 3 / 4, 3  # sides of the maps of `usual_layers`: of the image, in cells
+_LARGEST, _SMALLEST = 3 / 4, 3  # sides of the maps of `default_layers`: of the image, in cells
 
 
-def usual_layers(model: nn.Module, shape: Sequence[int]) -> tuple[str, ...]:
+def default_layers(model: nn.Module, shape: Sequence[int]) -> tuple[str, ...]:
     """The outermost layer of each map size, from 3/4 of the image's side down to 3 cells.
 
     Of several the last: mostly the ends of a network's stages. Larger maps are those of edges and
-    colours, and say little about a class; a smaller one does not say where. Pooling layers are
+    colors, and say little about a class; a smaller one does not say where. Pooling layers are
     left out; none at all where no layer has such a map. `shape` is (C, H, W).
     """
-    network, image = bare(model), _blank(model, shape)
-    with borrowed(network, image.device):
+    network, image = unwrap(model), _blank(model, shape)
+    with borrow(network, image.device):
         known = named_layers(network)
         sizes = map_sizes(network, known, image)  # in the order in which they finish
     largest = _LARGEST**2 * shape[1] * shape[2]
@@ -34,8 +34,8 @@ def usual_layers(model: nn.Module, shape: Sequence[int]) -> tuple[str, ...]:
 
 def check_layers(model: nn.Module, names: Sequence[str], shape: Sequence[int]) -> None:
     """UsageError, with a list of those that do, unless all of these layers put out a map."""
-    network, image = bare(model), _blank(model, shape)
-    with borrowed(network, image.device):
+    network, image = unwrap(model), _blank(model, shape)
+    with borrow(network, image.device):
         found = find_layers(network, list(names), image)
         with_map = map_sizes(network, found, image)
         if flat := [name for name in found if name not in with_map]:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from ..errors import UsageError, suggest
 
-COARSE = 5  # cells a side; a map with fewer cannot say where in the image something is
+COARSE_CELLS = 5  # cells a side; a map with fewer cannot say where in the image something is
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Heatmaps:
     image_size: tuple[int, int]  # (H, W) px
     notes: tuple[str, ...]  # what to keep in mind when reading them, one line each
 
-    def normalised(self, layer: str) -> Tensor:
+    def normalized(self, layer: str) -> Tensor:
         """(N, M, h, w) in [0, 1]: the evidence for a class over the largest of the image's M maps.
 
         The M maps of an image share one scale, so that a weaker class looks weaker. Negative
@@ -38,11 +38,11 @@ class Heatmaps:
         return maps / torch.where(largest > 0, largest, 1.0)
 
     def upsampled(self, layer: str, size: tuple[int, int] | None = None) -> Tensor:
-        """(N, M, H, W) in [0, 1]: the normalised maps, bilinear, as large as the images.
+        """(N, M, H, W) in [0, 1]: the normalized maps, bilinear, as large as the images.
 
         `size`: (height, width) in px in place of that of the images.
         """
-        maps = self.normalised(layer)
+        maps = self.normalized(layer)
         return F.interpolate(maps, size or self.image_size, mode="bilinear", align_corners=False)
 
     def _at(self, layer: str) -> Tensor:
@@ -62,7 +62,7 @@ def reading_notes(
     height, width = image_size
     for layer, values in maps.items():
         h, w = values.shape[-2:]
-        if min(h, w) < COARSE:
+        if min(h, w) < COARSE_CELLS:
             down, across = f"{height / h:.3g}", f"{width / w:.3g}"
             cell = down if down == across else f"{down}x{across}"
             notes.append(f"{layer}: {h}x{w} map, a cell covers {cell} px: too coarse to say where")

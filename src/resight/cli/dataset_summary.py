@@ -8,37 +8,37 @@ import torch
 
 from .. import figures
 from ..datasets import Dataset, statistics
-from ..datasets.augment import augment, check_augment, denormalise
-from ..events import Loading, Watch
+from ..datasets.augment import augment, check_augment, denormalize
+from ..events import OnEvent, Progress
 from ..recipe import Recipe
-from ..recipe.presets import find_recipe
-from ..recipe.toml import overlay, with_overrides
+from ..recipe.presets import load_recipe
+from ..recipe.toml import with_changes, with_overrides
 from ..training.batches import step_generator
-from ..training.setup import find_dataset
+from ..training.setup import load_dataset
 
 ROWS, DRAWS = 6, 7  # of the preview: images down, augmented draws across
 
 
-def describe_data(
+def dataset_summary(
     source: str,
     *,
     recipe: str = "base",
     overrides: Sequence[str] = (),
     preview: Path | None = None,
     offline: bool = False,
-    watch: Watch = lambda event: None,
+    on_event: OnEvent = lambda event: None,
 ) -> dict[str, Any]:
     """Counts, classes, shape and statistics of a data set; with `preview`, a picture as well.
 
     `recipe` and `overrides` decide size and augmentation.
     """
-    asked = overlay(find_recipe(recipe), {"data": {"source": source}}, origin="data")
+    asked = with_changes(load_recipe(recipe), {"data": {"source": source}}, origin="data")
     asked = with_overrides(asked, overrides)
-    dataset = find_dataset(
+    dataset = load_dataset(
         asked,
         None,
         offline=offline,
-        watch=lambda event: watch(event) if isinstance(event, Loading) else None,
+        on_event=lambda event: on_event(event) if isinstance(event, Progress) else None,
     )
     if preview is not None:
         draw_preview(dataset, asked, preview)
@@ -65,7 +65,7 @@ def draw_preview(dataset: Dataset, recipe: Recipe, path: Path) -> None:
     rows = torch.linspace(0, len(images) - 1, min(ROWS, len(images))).long()
     # Consecutive epochs, so that alternating flips show.
     draws = [
-        denormalise(
+        denormalize(
             augment(
                 images[rows],
                 recipe.augment,

@@ -3,7 +3,7 @@
 import json
 
 from ..errors import UsageError
-from .options import Device, Find, Setting, Show, asked, progress
+from .options import DataOptions, Device, OutputOptions, SetOption, progress, recipe_from_flags
 
 
 def doctor(
@@ -11,10 +11,10 @@ def doctor(
     /,
     *,
     data: str | None = None,
-    set_: Setting = None,
+    set_: SetOption = None,
     device: Device = "auto",
-    find: Find = Find(),
-    show: Show = Show(),
+    find: DataOptions = DataOptions(),
+    show: OutputOptions = OutputOptions(),
 ) -> int:
     """Look for faults that train without complaint: in a recipe and its data, or in a run.
 
@@ -31,17 +31,17 @@ def doctor(
 
     if is_run(what) and set_:
         raise UsageError(f"{what} is a run, whose recipe stands: leave out --set")
-    subject = what if is_run(what) else asked(what, data, set_, find)
+    subject = what if is_run(what) else recipe_from_flags(what, data, set_, find)
 
     from ..diagnosis.doctor import doctor as examined
 
-    with progress(show) as watch:
+    with progress(show) as on_event:
         found = examined(
             subject,
             data=data if is_run(what) else None,  # the recipe has it by now
             device=device,
             offline=find.offline,
-            watch=watch,
+            on_event=on_event,
         )
     print(json.dumps(found.to_dict()) if show.json else found)
     return 1 if found.faults else 0

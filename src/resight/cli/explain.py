@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from ..errors import ResightError
-from ..metrics.choices import Rank
-from .options import Device, Show, progress
+from ..metrics.choices import MistakeOrder
+from .options import Device, OutputOptions, progress
 
 if TYPE_CHECKING:
     from ..interpret.explain_run import Explanation
@@ -22,13 +22,13 @@ def explain(
     *pictures: Path,
     layers: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     method: str | None = None,
-    rank: Rank | None = None,
+    rank: MistakeOrder | None = None,
     images: int | None = None,
     label: str | None = None,
     data: str | None = None,
     device: Device = "auto",
     offline: bool = False,
-    show: Show = Show(),
+    show: OutputOptions = OutputOptions(),
 ) -> int:
     """Show a run's mistakes, where the network looked, and which labels are suspicious.
 
@@ -56,7 +56,7 @@ def explain(
     """
     from ..interpret.explain import explain as ask
 
-    with progress(show) as watch:
+    with progress(show) as on_event:
         found = ask(
             run,
             pictures,
@@ -68,7 +68,7 @@ def explain(
             data=data,
             device=device,
             offline=offline,
-            watch=watch,
+            on_event=on_event,
         )
     if show.json:
         print(json.dumps(as_json(found)))
@@ -92,14 +92,14 @@ def print_found(found: "Explanation", *, mistakes: bool) -> None:
 
 def print_mistakes(found: "Explanation") -> None:
     """The most frequent pairs and the most suspicious labels, a line each."""
-    from ..metrics.mistakes import by_pair
+    from ..metrics.mistakes import group_by_pair
 
     print(f"mistakes    {len(found.mistakes):,}")
-    for (true, pred), group in list(by_pair(found.mistakes).items())[:5]:
+    for (true, pred), group in list(group_by_pair(found.mistakes).items())[:5]:
         print(f"  {len(group)} x {true} taken for {pred}, the worst {group[0].id}")
     print(f"suspicious  {len(found.suspicious):,} labels")
     for label in found.suspicious[:5]:
-        print(f"  {label.id}: labelled {label.given}, suggested {label.suggested}")
+        print(f"  {label.id}: labeled {label.given}, suggested {label.suggested}")
 
 
 def as_json(found: "Explanation") -> dict[str, object]:

@@ -11,10 +11,10 @@ from rich.table import Table
 
 from ..errors import UsageError, suggest
 from ..recipe import KINDS, Model, Recipe
-from ..recipe.presets import PRESETS, find_recipe, preset
+from ..recipe.presets import PRESETS, get_preset, load_recipe
 from ..recipe.presets.published import PUBLISHED
 from ..recipe.sources import BUILT_IN
-from ..recipe.toml import differences, overlay, to_toml, with_overrides
+from ..recipe.toml import differences, to_toml, with_changes, with_overrides
 
 if TYPE_CHECKING:
     from ..metrics.classification import Interval
@@ -42,10 +42,10 @@ def data_text(found: dict[str, Any]) -> str:
     classes = found["classes"]
     shown = ", ".join(classes[:12]) + (f", ... {len(classes)} in all" if len(classes) > 12 else "")
     channels, height, width = found["shape"]
-    colour = "grey" if channels == 1 else "colour"
+    color = "gray" if channels == 1 else "color"
     lines = [
         f"{found['name']}: {found['train']:,} training and {found['test']:,} test images, "
-        f"{colour}, {height} x {width} px",
+        f"{color}, {height} x {width} px",
         f"classes  {shown}",
         f"mean     {_numbers(found['mean'])}  (of the training images, in [0, 1])",
         f"std      {_numbers(found['std'])}",
@@ -59,11 +59,11 @@ def data_text(found: dict[str, Any]) -> str:
 def recipe_list(*, as_json: bool = False) -> str:
     """The named recipes."""
     if as_json:
-        return json.dumps({name: preset(name).model_dump() for name in PRESETS})
+        return json.dumps({name: get_preset(name).model_dump() for name in PRESETS})
     columns = ("recipe", "network", "epochs", "test accuracy", "published", "what it is", "source")
     table = _table(*columns, right=("epochs",))
     for name, entry in PRESETS.items():
-        recipe = preset(name)
+        recipe = get_preset(name)
         epochs = str(recipe.schedule.epochs)
         published = f"{100 * PUBLISHED[name].accuracy:.2f} %" if name in PUBLISHED else "-"
         figures = (entry.accuracy, published)
@@ -81,7 +81,7 @@ def recipe_costs(*, device: str = "auto", as_json: bool = False) -> str:
     rates: dict[tuple[Model, str], float] = {}  # many recipes share a network
     found = {}
     for name in PRESETS:
-        recipe = preset(name)
+        recipe = get_preset(name)
         way = (recipe.model, recipe.training.precision)
         rate = rates[way] = rates.get(way) or images_per_sec(recipe, device=device)
         counted = cost(recipe)
@@ -95,7 +95,7 @@ def recipe_costs(*, device: str = "auto", as_json: bool = False) -> str:
             name,
             f"{of['parameters']:,}",
             f"{of['forward_flop'] / 1e6:,.0f}",
-            str(preset(name).schedule.epochs),
+            str(get_preset(name).schedule.epochs),
             f"{of['run_flop'] / 1e12:,.1f}",
             f"{of['images_per_sec']:,.0f}",
             duration(of["secs"]),
@@ -109,7 +109,7 @@ def recipe_costs(*, device: str = "auto", as_json: bool = False) -> str:
 
 def recipe_text(name: str, *, as_json: bool = False) -> str:
     """One named recipe: where it comes from, how and why it differs from its base, its TOML."""
-    recipe = preset(name)
+    recipe = get_preset(name)
     if as_json:
         return json.dumps(recipe.model_dump())
     entry = PRESETS[name]
@@ -123,22 +123,22 @@ def recipe_text(name: str, *, as_json: bool = False) -> str:
 
 
 def recipe_difference(one: str, other: str, *, as_json: bool = False) -> str:
-    """Every knob in which two recipes (names or TOML files) differ, side by side."""
-    a, b = find_recipe(one), find_recipe(other)
+    """Every setting in which two recipes (names or TOML files) differ, side by side."""
+    a, b = load_recipe(one), load_recipe(other)
     changed = {path: pair for path, pair in differences(b, a).items() if path != "name"}
     if as_json:
         return json.dumps({path: {one: old, other: new} for path, (old, new) in changed.items()})
     if not changed:
         return f"{one} and {other} are the same but for their names"
-    table = _table("knob", one, other)
+    table = _table("setting", one, other)
     for path, pair in changed.items():
         table.add_row(path, *("-" if value is None else _shown(value) for value in pair))
     return _text(table)
 
 
 def comparison_text(found: "Comparison") -> str:
-    """Runs side by side: figures, the knobs in which settings differ, means over seeds, flips."""
-    setting_of = {run: k for k, of in enumerate(found.settings, start=1) for run in of.runs}
+    """Runs side by side: figures, the settings in which settings differ, means over seeds, flips."""
+    setting_of = {run: k for k, of in enumerate(found.groups, start=1) for run in of.runs}
     columns = ("setting", "seed", "test accuracy", "loss", "val accuracy", "epochs", "training")
     table = _table("run", *columns)
     for run in found.runs:
@@ -155,13 +155,13 @@ def comparison_text(found: "Comparison") -> str:
             f"{run.summary['train_secs']:,.0f} s",
         )
     parts = [_text(table)]
-    if found.knobs:
-        table = _table("knob", *(f"setting {k}" for k in range(1, 1 + len(found.settings))))
-        for path, values in found.knobs.items():
+    if found.settings:
+        table = _table("setting", *(f"setting {k}" for k in range(1, 1 + len(found.groups))))
+        for path, values in found.settings.items():
             table.add_row(path, *("-" if value is None else _shown(value) for value in values))
         parts.append(_text(table))
     said = []
-    for k, setting in enumerate(found.settings, start=1):
+    for k, setting in enumerate(found.groups, start=1):
         if len(setting.runs) > 1:
             over = f"mean of {len(setting.runs)} runs {100 * setting.mean:.2f} %"
             ends = setting.interval
@@ -221,7 +221,7 @@ def model_table(
         )
     if input_shape[0] < 1 or classes < 2:
         raise UsageError(f"--channels {input_shape[0]} --classes {classes}: give at least 1 and 2")
-    recipe = overlay(Recipe(), {"model": {"name": name}}, origin="models")
+    recipe = with_changes(Recipe(), {"model": {"name": name}}, origin="models")
     recipe = with_overrides(recipe, overrides)
 
     from ..networks import build_model, layer_table

@@ -7,10 +7,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..errors import UsageError
-from .options import Device, Find, Setting, Show, progress
+from .options import DataOptions, Device, OutputOptions, SetOption, progress
 
 
-def recipes(*what: str, device: Device = "auto", show: Show = Show()) -> int:
+def recipes(*what: str, device: Device = "auto", show: OutputOptions = OutputOptions()) -> int:
     """List the named recipes; `show NAME`, `diff A B` and `cost` say more.
 
     Parameters
@@ -42,11 +42,11 @@ def models(
     name: str | None = None,
     /,
     *,
-    set_: Setting = None,
+    set_: SetOption = None,
     image_size: int = 32,
     channels: int = 3,
     classes: int = 10,
-    show: Show = Show(),
+    show: OutputOptions = OutputOptions(),
 ) -> int:
     """List the networks, or print one layer by layer.
 
@@ -77,10 +77,10 @@ def data(
     *,
     preview: bool = False,
     recipe: str = "base",
-    set_: Setting = None,
+    set_: SetOption = None,
     out: Path = Path("preview.png"),
-    find: Find = Find(),
-    show: Show = Show(),
+    find: DataOptions = DataOptions(),
+    show: OutputOptions = OutputOptions(),
 ) -> int:
     """List the built-in data sets, or describe one.
 
@@ -100,16 +100,16 @@ def data(
     if source is None:
         print(listings.source_list(as_json=show.json))
         return 0
-    from .dataset_summary import describe_data
+    from .dataset_summary import dataset_summary
 
-    with progress(show) as watch:
-        found = describe_data(
+    with progress(show) as on_event:
+        found = dataset_summary(
             source,
             recipe=recipe,
             overrides=[f"data.skip_unreadable={str(find.skip_unreadable).lower()}", *(set_ or [])],
             preview=out if preview else None,
             offline=find.offline,
-            watch=watch,
+            on_event=on_event,
         )
     print(json.dumps(found) if show.json else listings.data_text(found))
     return 0
@@ -122,11 +122,11 @@ def schedule(
     epochs: int | None = None,
     images: int | None = None,
     steps_per_epoch: int | None = None,
-    set_: Setting = None,
+    set_: SetOption = None,
     compare: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     metrics: str | None = None,
     out: Path | None = None,
-    show: Show = Show(),
+    show: OutputOptions = OutputOptions(),
 ) -> int:
     """Show learning rate and momentum of a whole run, before any training.
 
@@ -147,11 +147,11 @@ def schedule(
     out
         Draw a figure: a .png or .svg file.
     """
-    from ..recipe.presets import find_recipe
+    from ..recipe.presets import load_recipe
     from ..recipe.toml import with_epochs, with_overrides
     from .schedule_text import show_schedule
 
-    asked = find_recipe(recipe)
+    asked = load_recipe(recipe)
     if epochs is not None:
         asked = with_epochs(asked, epochs)
     print(

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from .options import Device, Find, Setting, Show, asked, progress
+from .options import DataOptions, Device, OutputOptions, SetOption, progress, recipe_from_flags
 
 
 def lr_find(
@@ -17,11 +17,11 @@ def lr_find(
     end: float | None = None,
     linear: bool = False,
     on_validation: bool = False,
-    set_: Setting = None,
+    set_: SetOption = None,
     out: Path | None = None,
     device: Device = "auto",
-    find: Find = Find(),
-    show: Show = Show(),
+    find: DataOptions = DataOptions(),
+    show: OutputOptions = OutputOptions(),
 ) -> int:
     """Find the learning rate by a range test, and say whether it can be trusted.
 
@@ -48,7 +48,7 @@ def lr_find(
     out
         Draw a figure: a .png or .svg file.
     """
-    changed = asked(recipe, data, set_, find)
+    changed = recipe_from_flags(recipe, data, set_, find)
 
     from .. import figures  # torch: only now that the request makes sense
     from ..lr_finder import find as rate_finder  # torch: only now that the request makes sense
@@ -56,17 +56,17 @@ def lr_find(
 
     if out is not None:
         figures.check_path(out)
-    ladder = rate_finder.Ladder(
+    ladder = rate_finder.LRRangeOptions(
         start=start,
         end=end,
-        steps=rate_finder.STEPS if steps is None else steps,
+        steps=rate_finder.NUM_STEPS if steps is None else steps,
         scale="linear" if linear else "exponential",
         repeats=repeats,
         on_validation=on_validation,
     )
-    with progress(show) as watch:
+    with progress(show) as on_event:
         curve = rate_finder.lr_find(
-            changed, device=device, offline=find.offline, ladder=ladder, watch=watch
+            changed, device=device, offline=find.offline, ladder=ladder, on_event=on_event
         )
     if out is not None:
         figures.save(figures.lr_curve(curve), out)

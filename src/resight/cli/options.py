@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
-    from ..events import Watch
+    from ..events import OnEvent
     from ..experiment import Run
     from ..recipe import Recipe
     from .progress import ProgressLines
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Show:
+class OutputOptions:
     """How results are shown."""
 
     quiet: bool = False
@@ -28,7 +28,7 @@ class Show:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Find:
+class DataOptions:
     """How data is found and read."""
 
     offline: bool = False
@@ -37,8 +37,8 @@ class Find:
     "Leave out pictures that cannot be read, and say so."
 
 
-Setting = Annotated[
-    list[str] | None, Parameter(name="--set", help="A knob, such as schedule.epochs=40.")
+SetOption = Annotated[
+    list[str] | None, Parameter(name="--set", help="A setting, such as schedule.epochs=40.")
 ]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:N or mps.")]
 Devices = Annotated[
@@ -46,7 +46,7 @@ Devices = Annotated[
 ]
 
 
-def progress(show: Show) -> "ProgressLines | nullcontext[Watch]":
+def progress(show: OutputOptions) -> "ProgressLines | nullcontext[OnEvent]":
     """What watches a run: lines and a bar on standard error, or nothing."""
     if show.quiet:
         return nullcontext(lambda event: None)
@@ -57,20 +57,22 @@ def progress(show: Show) -> "ProgressLines | nullcontext[Watch]":
     return ProgressLines(Console(stderr=True))
 
 
-def asked(name: str, data: str | None, set_: list[str] | None, find: Find) -> "Recipe":
+def recipe_from_flags(
+    name: str, data: str | None, set_: list[str] | None, find: DataOptions
+) -> "Recipe":
     """The recipe with what the flags change; what they name is there."""
-    from ..recipe.presets import find_recipe
+    from ..recipe.presets import load_recipe
     from ..recipe.sources import find_source
-    from ..recipe.toml import nested, overlay, with_overrides
+    from ..recipe.toml import unflatten, with_changes, with_overrides
 
     flags = {"data.source": data, "data.skip_unreadable": find.skip_unreadable or None}
-    given = nested((path, value) for path, value in flags.items() if value is not None)
-    recipe = with_overrides(overlay(find_recipe(name), given, origin="flags"), set_ or [])
+    given = unflatten((path, value) for path, value in flags.items() if value is not None)
+    recipe = with_overrides(with_changes(load_recipe(name), given, origin="flags"), set_ or [])
     find_source(recipe.data.source)
     return recipe
 
 
-def report(run: "Run", show: Show) -> int:
+def print_run(run: "Run", show: OutputOptions) -> int:
     """Print what came of a run; returns the exit code."""
     if show.json:
         print(

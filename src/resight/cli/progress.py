@@ -4,10 +4,11 @@ import time
 from types import TracebackType
 from typing import Self
 
+from rich import progress as rich_progress
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 
-from ..events import EpochDone, Event, Loading, Note, StepDone
+from ..events import EpochDone, Event, Message, Progress, StepDone
 from ..records import EpochRow
 
 REFRESH_SECS = 0.25  # reading the loss off a GPU makes it wait, so not at every step
@@ -19,7 +20,7 @@ class ProgressLines:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.bar: Progress | None = None
+        self.bar: rich_progress.Progress | None = None
         self.task: TaskID | None = None
         self.shown = 0.0
         self.loaded = ""
@@ -28,7 +29,7 @@ class ProgressLines:
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
-            self.bar = Progress(
+            self.bar = rich_progress.Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
                 TextColumn("{task.fields[figures]}"),
@@ -51,9 +52,9 @@ class ProgressLines:
 
     def __call__(self, event: Event) -> None:
         match event:
-            case Note(text):
+            case Message(text):
                 self._line(text)
-            case Loading():
+            case Progress():
                 self._loading(event)
             case StepDone():
                 self._step(event)
@@ -63,7 +64,7 @@ class ProgressLines:
     def _line(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def _loading(self, event: Loading) -> None:
+    def _loading(self, event: Progress) -> None:
         if self.bar:
             done, total = event.done, event.total
             figures = f"{done / total:.0%}" if total else f"{done:,}"

@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from .options import Show
+from .options import OutputOptions
 
 
-def report(run: Path, /, *, show: Show = Show()) -> int:
+def report(run: Path, /, *, show: OutputOptions = OutputOptions()) -> int:
     """Write a run's report.html, one page that opens anywhere, from the run folder alone.
 
     Parameters
@@ -14,9 +14,9 @@ def report(run: Path, /, *, show: Show = Show()) -> int:
     run
         The run folder.
     """
-    from ..html_report import build
+    from .. import html_report
 
-    path = build(run)
+    path = html_report.report(run)
     if show.json:
         print(json.dumps({"report": str(path), "bytes": path.stat().st_size}))
     else:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from .options import Device, Devices, Setting, Show, progress
+from .options import Device, Devices, OutputOptions, SetOption, progress
 
 
 def reproduce(
@@ -14,12 +14,12 @@ def reproduce(
     seeds: int = 1,
     all_train: bool = False,
     epochs: int | None = None,
-    set_: Setting = None,
+    set_: SetOption = None,
     out: Path = Path("reproductions"),
     device: Device = "auto",
     devices: Devices = 1,
     offline: bool = False,
-    show: Show = Show(),
+    show: OutputOptions = OutputOptions(),
 ) -> int:
     """Run a published project's recipe, and put what it reaches beside what was reported.
 
@@ -42,16 +42,16 @@ def reproduce(
     offline
         Never download.
     """
-    from ..recipe.presets.published import PUBLISHED, published
+    from ..recipe.presets.published import PUBLISHED, get_published
 
     if name != "all":
-        published(name)  # a slip is told before torch is imported
+        get_published(name)  # a slip is told before torch is imported
 
     from ..reproduction import reproduce as run_again
 
     found = []
     for project in PUBLISHED if name == "all" else [name]:
-        with progress(show) as watch:
+        with progress(show) as on_event:
             done = run_again(
                 project,
                 data=data,
@@ -63,7 +63,7 @@ def reproduce(
                 device=device,
                 devices=devices,
                 offline=offline,
-                watch=watch,
+                on_event=on_event,
             )
         a = done.accuracy
         found.append(

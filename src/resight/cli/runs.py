@@ -5,7 +5,16 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import UsageError
-from .options import Device, Devices, Find, Setting, Show, accuracy_text, progress, report
+from .options import (
+    DataOptions,
+    Device,
+    Devices,
+    OutputOptions,
+    SetOption,
+    accuracy_text,
+    print_run,
+    progress,
+)
 
 
 def train(
@@ -20,7 +29,7 @@ def train(
     repeats: int | None = None,
     seed: int | None = None,
     precision: str | None = None,
-    set_: Setting = None,
+    set_: SetOption = None,
     out: Path = Path("runs"),
     name: str | None = None,
     force: bool = False,
@@ -28,8 +37,8 @@ def train(
     dry_run: bool = False,
     device: Device = "auto",
     devices: Devices = 1,
-    find: Find = Find(),
-    show: Show = Show(),
+    find: DataOptions = DataOptions(),
+    show: OutputOptions = OutputOptions(),
 ) -> int:
     """Train by a recipe, then read the test set once.
 
@@ -64,9 +73,9 @@ def train(
     dry_run
         Check recipe and data, print the resolved recipe, and stop.
     """
-    from ..recipe.presets import find_recipe
+    from ..recipe.presets import load_recipe
     from ..recipe.sources import find_source
-    from ..recipe.toml import nested, overlay, to_toml, with_epochs, with_overrides
+    from ..recipe.toml import to_toml, unflatten, with_changes, with_epochs, with_overrides
 
     flags = {
         "data.source": data,
@@ -84,37 +93,39 @@ def train(
         raise UsageError(f"--find-lr and {other} contradict each other; give one of them")
     if repeats is not None and not find_lr:
         raise UsageError(f"--repeats {repeats} is of --find-lr; give both or neither")
-    asked = find_recipe(recipe)
+    asked = load_recipe(recipe)
     if epochs is not None:
         asked = with_epochs(asked, epochs)
-    given = nested((path, value) for path, value in flags.items() if value is not None)
-    asked = with_overrides(overlay(asked, given, origin="flags"), set_ or [])
+    given = unflatten((path, value) for path, value in flags.items() if value is not None)
+    asked = with_overrides(with_changes(asked, given, origin="flags"), set_ or [])
     find_source(asked.data.source)
 
     from .. import experiment  # torch: only now that the request makes sense
-    from ..lr_finder.find import Ladder
+    from ..lr_finder.find import LRRangeOptions
     from ..training.device import check_devices
-    from ..training.setup import begin
+    from ..training.setup import prepare
 
     offline = find.offline
-    with progress(show) as watch:
+    with progress(show) as on_event:
         if dry_run:
             device = check_devices(device, devices, batch_size=asked.training.batch_size)
-            begun = begin(asked, data=None, model=None, device=device, offline=offline, watch=watch)
-            print(to_toml(begun.recipe), end="")
+            setup = prepare(
+                asked, data=None, model=None, device=device, offline=offline, on_event=on_event
+            )
+            print(to_toml(setup.recipe), end="")
             return 0
         run = experiment.train(
             asked,
             out=out,
             name=name,
             force=force,
-            find_lr=find_lr and Ladder(repeats=repeats or 1),
+            find_lr=find_lr and LRRangeOptions(repeats=repeats or 1),
             device=device,
             devices=devices,
             offline=offline,
-            watch=watch,
+            on_event=on_event,
         )
-    return report(run, show)
+    return print_run(run, show)
 
 
 def resume(
@@ -125,7 +136,7 @@ def resume(
     device: Device = "auto",
     devices: int | None = None,
     offline: bool = False,
-    show: Show = Show(),
+    show: OutputOptions = OutputOptions(),
 ) -> int:
     """Go on with a run that was stopped or killed, as if it had not been.
 
@@ -142,11 +153,11 @@ def resume(
     """
     from .. import experiment
 
-    with progress(show) as watch:
+    with progress(show) as on_event:
         result = experiment.resume(
-            run, out=out, device=device, devices=devices, offline=offline, watch=watch
+            run, out=out, device=device, devices=devices, offline=offline, on_event=on_event
         )
-    return report(result, show)
+    return print_run(result, show)
 
 
 def evaluate(
@@ -156,8 +167,8 @@ def evaluate(
     data: str | None = None,
     tta: Literal["flip", "flip_shift", "none"] | None = None,
     device: Device = "auto",
-    find: Find = Find(),
-    show: Show = Show(),
+    find: DataOptions = DataOptions(),
+    show: OutputOptions = OutputOptions(),
 ) -> int:
     """Ask a run's weights about its test set, or about the test set of other data.
 
@@ -172,8 +183,8 @@ def evaluate(
     """
     from ..runs.inference import evaluate as ask
 
-    with progress(show) as watch:
-        found, _ = ask(run, data=data, tta=tta, device=device, watch=watch, **vars(find))
+    with progress(show) as on_event:
+        found, _ = ask(run, data=data, tta=tta, device=device, on_event=on_event, **vars(find))
     if show.json:
         print(json.dumps(found))
         return 0
@@ -191,7 +202,7 @@ def predict(
     *images: Path,
     top: int = 3,
     device: Device = "auto",
-    show: Show = Show(),
+    show: OutputOptions = OutputOptions(),
 ) -> int:
     """What a run's weights see in picture files.
 
@@ -216,7 +227,7 @@ def predict(
     return 0
 
 
-def compare(*runs: Path, out: Path | None = None, show: Show = Show()) -> int:
+def compare(*runs: Path, out: Path | None = None, show: OutputOptions = OutputOptions()) -> int:
     """Put runs side by side: what they reach, where their recipes differ, which images flipped.
 
     Parameters
@@ -244,7 +255,7 @@ def compare(*runs: Path, out: Path | None = None, show: Show = Show()) -> int:
     return 0
 
 
-def demo(*, out: Path = Path("runs"), show: Show = Show()) -> int:
+def demo(*, out: Path = Path("runs"), show: OutputOptions = OutputOptions()) -> int:
     """Train and evaluate on the bundled digits: the whole path in well under a minute.
 
     Parameters
@@ -254,6 +265,6 @@ def demo(*, out: Path = Path("runs"), show: Show = Show()) -> int:
     """
     from .. import experiment
 
-    with progress(show) as watch:
-        run = experiment.demo(out=out, watch=watch)
-    return report(run, show)
+    with progress(show) as on_event:
+        run = experiment.demo(out=out, on_event=on_event)
+    return print_run(run, show)

@@ -8,11 +8,10 @@ from typing import Any
 
 from .. import text as sketch
 from ..errors import UsageError
-from ..figures.curves import _length, draw
-from ..optim.curve import IMAGES, Curve, schedule, trace
+from ..optim.curve import IMAGES, Curve, length_text, schedule, trace
 from ..optim.schedules import describe
 from ..recipe import SGD, Constant, MultiStep, Plateau, Recipe, RMSprop
-from ..recipe.toml import overlay
+from ..recipe.toml import with_changes
 
 MARKS = {  # of the sketch that compares
     "one_cycle": "o",
@@ -81,7 +80,7 @@ def show_schedule(
         UsageError: an unknown kind, metrics without a plateau, or numbers that do not fit.
     """
     recipes = [
-        overlay(recipe, {"schedule": {"name": kind}}, origin="--compare")
+        with_changes(recipe, {"schedule": {"name": kind}}, origin="--compare")
         for kind in dict.fromkeys(compare)
     ] or [recipe]
     seen = None
@@ -97,7 +96,9 @@ def show_schedule(
         trace(schedule(r, steps_per_epoch=steps_per_epoch, images=images), seen) for r in recipes
     ]
     if out is not None:
-        draw(recipe.name, curves, out)
+        from ..figures.curves import draw_schedule  # matplotlib: only where a file is drawn
+
+        draw_schedule(recipe.name, curves, out)
     if as_json:
         return json.dumps(
             {
@@ -111,7 +112,7 @@ def show_schedule(
         n = f"{images:,}" if images else f"supposing {IMAGES:,}"
         counted = f" ({n} training images in batches of {recipe.training.batch_size})"
     beta1 = "" if isinstance(recipe.optimizer, SGD | RMSprop) else " (its momentum is beta1)"
-    lines = [f"{recipe.name}: {_length(curves[0])}{counted}, {recipe.optimizer.name}{beta1}"]
+    lines = [f"{recipe.name}: {length_text(curves[0])}{counted}, {recipe.optimizer.name}{beta1}"]
     for curve in curves:
         lines += [describe(curve.schedule), *_wiring(curve)]
     lines += ["", *_sketch(curves)]
@@ -169,15 +170,15 @@ def _wiring(curve: Curve) -> list[str]:
 def _sketch(curves: Sequence[Curve]) -> list[str]:
     """Learning rate from 0 to its peak; below it the momentum, where one curve changes it."""
     spec, steps = curves[0].schedule.spec, curves[0].schedule.total_steps
-    axis = sketch.axis("epoch 0", f"{spec.epochs:,} (step {steps:,})")
+    axis = sketch.plot_axis("epoch 0", f"{spec.epochs:,} (step {steps:,})")
     high = max(float(curve.lrs.max()) for curve in curves)
     if len(curves) > 1:
         by_mark = {MARKS[curve.schedule.spec.name]: curve.lrs for curve in curves}
         legend = "   ".join(f"{mark} {name}" for name, mark in MARKS.items() if mark in by_mark)
-        return [f"learning rate     {legend}", *sketch.overlay(by_mark, high=high), axis]
+        return [f"learning rate     {legend}", *sketch.plot_marks(by_mark, high=high), axis]
     lrs, momenta = curves[0].lrs, curves[0].momenta
-    lines = ["learning rate", *sketch.bars(lrs, low=0.0, high=high, rows=10)]
+    lines = ["learning rate", *sketch.plot_bars(lrs, low=0.0, high=high, rows=10)]
     if momenta.min() < momenta.max():
         low, high = float(momenta.min()), float(momenta.max())
-        lines += ["momentum", *sketch.bars(momenta, low=low, high=high, rows=3)]
+        lines += ["momentum", *sketch.plot_bars(momenta, low=low, high=high, rows=3)]
     return [*lines, axis]

@@ -21,9 +21,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import ResightError
-from ..files import replacing, write_text
+from ..files import atomic_write, write_text
 from .dataset import Dataset, Split
-from .readers.contents import Options
+from .readers.contents import ReadOptions
 
 _VERSION = f"1, Pillow {PIL.__version__}"  # raise the number when decoding changes
 _SETTLED_NS = (
@@ -39,7 +39,7 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path("~/.cache").expanduser()) / "resight"
 
 
-def entry_key(digest: str, options: Options) -> str:
+def entry_key(digest: str, options: ReadOptions) -> str:
     """The name of the entry for content with this digest, read with these options."""
     text = f"{_VERSION}|{digest}|{options.image_size}|{options.skip_unreadable}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -104,7 +104,7 @@ def write_entry(key: str, dataset: Dataset) -> Dataset:
     path = _entry(key)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             save_file(tensors, temporary, metadata={"resight": json.dumps(about)})
     except (OSError, ResightError, SafetensorError) as error:
         note = f"not cached ({error}); point RESIGHT_CACHE to a folder that can be written"

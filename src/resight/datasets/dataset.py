@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 
-Progress = Callable[[str, int, int | None], None]  # (what, done, total or None if unknown)
+OnProgress = Callable[[str, int, int | None], None]  # (what, done, total or None if unknown)
 
 _CHUNK = 4096  # images whose pixels are widened at a time, to need little memory
 
@@ -55,7 +55,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A labelled training and test split, and where they came from."""
+    """A labeled training and test split, and where they came from."""
 
     name: str
     classes: tuple[str, ...]
@@ -96,7 +96,7 @@ def statistics(split: Split) -> Statistics:
     """Mean and standard deviation over every pixel of `split`, channel by channel.
 
     Sums are kept as integers, so the result is the same on every device. A channel that never
-    varies gets std 1, which leaves it at 0 after normalising.
+    varies gets std 1, which leaves it at 0 after normalizing.
     """
     channels = split.images.shape[1]
     counts = torch.zeros(channels, 256, dtype=torch.int64)

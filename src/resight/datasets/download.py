@@ -15,7 +15,7 @@ from .. import __version__
 from ..errors import ResightError, UsageError
 from ..files import move
 from ..recipe.sources import Archive
-from .dataset import Progress
+from .dataset import OnProgress
 from .readers.contents import no_progress
 
 try:
@@ -53,7 +53,7 @@ def fetch(
     folder: Path,
     *,
     offline: bool = False,
-    on_progress: Progress = no_progress,
+    on_progress: OnProgress = no_progress,
     wait_secs: float = 1.0,
 ) -> Path:
     """The path of `archive` in `folder`, downloaded if it is not there whole.
@@ -122,7 +122,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _fetch_from(
-    url: str, target: Path, archive: Archive, on_progress: Progress, wait_secs: float
+    url: str, target: Path, archive: Archive, on_progress: OnProgress, wait_secs: float
 ) -> None:
     """Download from one mirror, as often as it gets further.
 
@@ -160,7 +160,7 @@ def _fetch_from(
         time.sleep(wait_secs * 2**tries)
 
 
-def _transfer(url: str, part: Path, archive: Archive, on_progress: Progress) -> None:
+def _transfer(url: str, part: Path, archive: Archive, on_progress: OnProgress) -> None:
     """Append to `part` what is missing; from the start if the server cannot resume."""
     done = _size(part)
     headers = {"User-Agent": f"resight/{__version__}"}

@@ -6,23 +6,23 @@ from pathlib import Path
 from ..errors import UsageError
 from ..recipe.sources import ARCHIVES, find_source
 from . import cache
-from .dataset import Dataset, Progress, hold_out
+from .dataset import Dataset, OnProgress, hold_out
 from .download import fetch
 from .readers import cifar, digits, folder, parquet
 from .readers import npz as arrays
-from .readers.contents import MAX_PX, MIN_PX, Contents, Found, Options, no_progress
+from .readers.contents import MAX_PX, MIN_PX, DataLayout, LoadedData, ReadOptions, no_progress
 
 _TEST_FRACTION = 0.2  # held out of sources that come in one piece
 _TEST_SEED = 0
 
 
-def load(
+def data(
     source: str,
     *,
     image_size: int | None = None,
     offline: bool = False,
     skip_unreadable: bool = False,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Dataset:
     """Load a built-in data set by name, or any of the layouts below by path.
 
@@ -37,7 +37,7 @@ def load(
     """
     if image_size is not None and not MIN_PX <= image_size <= MAX_PX:
         raise UsageError(f"image_size = {image_size} must be {MIN_PX} to {MAX_PX} px")
-    options = Options(image_size, skip_unreadable, on_progress or no_progress)
+    options = ReadOptions(image_size, skip_unreadable, on_progress or no_progress)
     where = find_source(source)
     if where == "digits":
         return _finish(where, digits.read(options))
@@ -45,24 +45,24 @@ def load(
         name, archive = where, ARCHIVES[where]
         digest = cache.digest_of({"": archive.sha256})
 
-        def read() -> Contents:
+        def read() -> LoadedData:
             downloads = cache.cache_folder() / "downloads"
             path = fetch(archive, downloads, offline=offline, on_progress=options.on_progress)
             return cifar.read_archive(path, options)
     else:
-        found = _recognise(where)
+        found = _recognize(where)
         name = where.resolve().name if where.is_dir() else where.name.partition(".")[0]
         digest = cache.digest_files(found.files)
 
-        def read() -> Contents:
+        def read() -> LoadedData:
             return found.read(options)
 
     key = cache.entry_key(digest, options)
     return cache.read_entry(key, name) or cache.write_entry(key, _finish(name, read()))
 
 
-def _recognise(path: Path) -> Found:
-    finders: tuple[Callable[[Path], Found | None], ...] = (
+def _recognize(path: Path) -> DataLayout:
+    finders: tuple[Callable[[Path], DataLayout | None], ...] = (
         arrays.find,
         cifar.find,
         parquet.find,
@@ -80,7 +80,7 @@ def _recognise(path: Path) -> Found:
     )
 
 
-def _finish(name: str, contents: Contents) -> Dataset:
+def _finish(name: str, contents: LoadedData) -> Dataset:
     """Divide what came in one piece, and check what every data set must have."""
     classes, train, test, notes = contents.classes, contents.train, contents.test, contents.notes
     if len(classes) < 2:

@@ -20,14 +20,14 @@ from torch.utils.data import (
 )
 from torch.utils.data.distributed import DistributedSampler
 
-from .issues import Finding, LeftOut, doubt, fault
-from .probe import BATCHES, IMAGES, Patient, pair
+from .issues import Issue, Skipped, error, warning
+from .probe import BATCHES, IMAGES, Probe, pair
 
 _OF_ALL = (SequentialSampler, RandomSampler, WeightedRandomSampler, DistributedSampler)
-FEWEST = 8  # images; of fewer, a coincidence may look like a fault
+MIN_IMAGES = 8  # images; of fewer, a coincidence may look like a fault
 
 
-def order(of: Patient) -> Iterator[Finding]:
+def order(of: Probe) -> Iterator[Issue]:
     """Training images of several classes come in random order."""
     unshuffled = isinstance(_sampler(of.source), SequentialSampler)
     classes = [label for _, labels in of.batches if _hard(labels) for label in labels.tolist()]
@@ -35,38 +35,38 @@ def order(of: Patient) -> Iterator[Finding]:
     # ln of the number of orders that these labels could be in
     orders = math.lgamma(len(classes) + 1) - sum(math.lgamma(count + 1) for count in counts)
     if classes and classes == sorted(classes) and orders > math.log(10_000):
-        yield fault(
+        yield error(
             f"the first {len(classes):,} images come sorted by class",
             "shuffle, as by shuffle=True of a DataLoader: else every batch is of one class or two",
         )
     elif len(classes) >= 32 and len(counts) == 1:
-        yield (fault if unshuffled else doubt)(
+        yield (error if unshuffled else warning)(
             f"the first {len(classes):,} images are all of class {classes[0]}",
             "shuffle data that is sorted by class; else look at how labels are read",
         )
     elif unshuffled:
-        yield doubt(
+        yield warning(
             "the DataLoader does not shuffle, so every epoch has the same batches",
             "pass shuffle=True",
         )
 
 
-def pixels(of: Patient) -> Iterator[Finding]:
-    """Images are normalised: mean 0 and deviation 1 in each channel, and nothing far outside."""
+def pixels(of: Probe) -> Iterator[Issue]:
+    """Images are normalized: mean 0 and deviation 1 in each channel, and nothing far outside."""
     shape = of.batches[0][0].shape[1:]
     parts = [b[: IMAGES // 4].float() for b, _ in of.batches if b.shape[1:] == shape]
     images = torch.cat(parts)
     if images.ndim != 4:
-        raise LeftOut("needs images of shape (N, C, H, W)")
+        raise Skipped("needs images of shape (N, C, H, W)")
     if bad := int((~images.isfinite()).sum()):
-        yield fault(
+        yield error(
             f"{bad:,} values are NaN or infinite",
             "look at the pictures; a channel that never varies is not to be divided by its "
             "deviation, 0",
         )
         return
-    if len(images) < 4 * FEWEST:
-        raise LeftOut(f"needs {4 * FEWEST} images in the first {BATCHES} batches")
+    if len(images) < 4 * MIN_IMAGES:
+        raise Skipped(f"needs {4 * MIN_IMAGES} images in the first {BATCHES} batches")
     mean, std = images.mean(dim=(0, 2, 3)), images.std(dim=(0, 2, 3))  # (C,)
     mixed = of.batches[0][1].is_floating_point()  # pictures laid over each other have less contrast
     fits = (mean.abs() < 0.3) & (std < 1.15) & ((std > 0.8) | mixed)
@@ -74,37 +74,37 @@ def pixels(of: Patient) -> Iterator[Finding]:
         return
     low, high = float(images.min()), float(images.max())
     far = float((images.abs() > 10).any(dim=1).float().mean())  # share of the pixels
-    mend = "measure mean and deviation of the training images, channel by channel"
+    fix = "measure mean and deviation of the training images, channel by channel"
     if low >= 0 and high > 10 and bool((images == images.round()).all()):
         what = f"pixels are as they are stored, from {low:.0f} to {high:.0f}"
     elif far:
         what = (
             f"{far:.2%} of the pixels lie more than 10 deviations out, from {low:.0f} to "
-            f"{high:.0f}: filled in after normalising, in units of stored pixels, or not scaled"
+            f"{high:.0f}: filled in after normalizing, in units of stored pixels, or not scaled"
         )
-        mend = "pad, rotate and cut out first and normalise last, or fill with 0"
+        fix = "pad, rotate and cut out first and normalize last, or fill with 0"
     elif bool((std == 0).any()):
-        what, mend = f"channel {int(std.argmin())} never varies", "look at the pictures"
+        what, fix = f"channel {int(std.argmin())} never varies", "look at the pictures"
     else:
         what = (
             f"channels have means {_each(mean)} and deviations {_each(std)}, not 0 and 1: not "
-            "normalised, or by the statistics of other images"
+            "normalized, or by the statistics of other images"
         )
-    yield doubt(
+    yield warning(
         what,
-        f"{mend}; well where the model normalises, or was pretrained with these statistics",
+        f"{fix}; well where the model normalizes, or was pretrained with these statistics",
     )
 
 
-def copies(of: Patient) -> Iterator[Finding]:
+def copies(of: Probe) -> Iterator[Issue]:
     """The images of a batch are not each other's copies, and none is blank."""
     images = of.images
-    if len(images) < FEWEST or getattr(_sampler(of.source), "replacement", False):
-        raise LeftOut(f"needs {FEWEST} images in a batch, drawn without replacement")
+    if len(images) < MIN_IMAGES or getattr(_sampler(of.source), "replacement", False):
+        raise Skipped(f"needs {MIN_IMAGES} images in a batch, drawn without replacement")
     stored = images.cpu().contiguous().view(torch.uint8).numpy()
     spare = len(images) - len({image.tobytes() for image in stored})
     if spare >= len(images) / 4:
-        yield fault(
+        yield error(
             f"{spare} of the {len(images)} images of a batch are copies of others in it",
             "look at how the data set uses its index",
         )
@@ -113,38 +113,38 @@ def copies(of: Patient) -> Iterator[Finding]:
         return
     flat = images.flatten(2)  # (B, C, pixels)
     if blank := int((flat.amax(dim=2) == flat.amin(dim=2)).all(dim=1).sum()):
-        yield doubt(
-            f"{blank} of the {len(images)} images of a batch are of one colour throughout",
+        yield warning(
+            f"{blank} of the {len(images)} images of a batch are of one color throughout",
             "look at them; a transform may leave nothing",
         )
 
 
-def validation(of: Patient) -> Iterator[Finding]:
+def validation(of: Probe) -> Iterator[Issue]:
     """All of it, unchanged, and other images than in training."""
     loader, source = of.val_batches, of.source
     if loader is None:
-        raise LeftOut("needs val_batches=")
+        raise Skipped("needs val_batches=")
     batches = _batches(loader)
     if batches is None:
-        raise LeftOut("needs a DataLoader of data with a length, with torch's own BatchSampler")
+        raise Skipped("needs a DataLoader of data with a length, with torch's own BatchSampler")
     sampler = _sampler(loader)
     n = len(sampler)
     (of_one, held_out), (of_other, trained_on) = _rows(loader), _rows(source)
     if of_one is of_other and (both := len(held_out & trained_on)):
-        yield fault(
+        yield error(
             f"{both:,} of its {n:,} images are trained on",
             "hold images out, for instance by torch.utils.data.random_split",
         )
     left_over = n % batches.batch_size
     if batches.drop_last and left_over:
-        yield fault(
+        yield error(
             f"drop_last leaves out {left_over} of its {n:,} images",
             "pass drop_last=False",
         )
     if isinstance(sampler, SequentialSampler):
         one, two = (next(iter(islice(loader, 1)), None) for _ in range(2))
         if one is not None and not torch.equal(*(pair(b)[0].nan_to_num() for b in (one, two))):
-            yield doubt(
+            yield warning(
                 "its images differ from pass to pass: they are augmented",
                 "give the validation set transforms of its own, without chance",
             )

@@ -7,10 +7,10 @@ from hashlib import blake2b
 import torch
 
 from ..datasets import Dataset, Split, statistics
-from .issues import Finding, doubt, fault
+from .issues import Issue, error, warning
 
 
-class DataPatient:
+class DatasetProbe:
     """A data set, and a digest of the pixels of each of its images, made once."""
 
     def __init__(self, dataset: Dataset) -> None:
@@ -27,21 +27,21 @@ class DataPatient:
         return _rows(self.dataset.test)
 
 
-def test_images(of: DataPatient) -> Iterator[Finding]:
+def test_images(of: DatasetProbe) -> Iterator[Issue]:
     """No test image is a training image."""
     train, test = of.dataset.train, of.dataset.test
     both = [digest for digest in of.test if digest in of.train]
     if both:
         n = sum(len(of.test[digest]) for digest in both)
         one, other = test.ids[of.test[both[0]][0]], train.ids[of.train[both[0]][0]]
-        yield fault(
+        yield error(
             f"{n:,} of {len(test):,} test images are training images, pixel for pixel: {one} is "
             f"{other}",
             f"take them out of one of both; up to {n / len(test):.1%} of the accuracy is theirs",
         )
 
 
-def duplicates(of: DataPatient) -> Iterator[Finding]:
+def duplicates(of: DatasetProbe) -> Iterator[Issue]:
     """Images that are there twice have the same label, and there are few of them."""
     train = of.dataset.train
     labels = train.labels.tolist()
@@ -51,21 +51,21 @@ def duplicates(of: DataPatient) -> Iterator[Finding]:
         one = against[0][0]
         other = next(row for row in against[0] if labels[row] != labels[one])
         told = (f"{train.ids[row]} is {of.dataset.classes[labels[row]]}" for row in (one, other))
-        yield fault(
+        yield error(
             f"{sum(map(len, against)):,} training images are there again with another label: "
             f"{' and '.join(told)}",
             "correct the labels, or leave the images out",
         )
     spare = sum(len(rows) - 1 for rows in several)
     if spare >= max(1, 0.01 * len(train)):
-        yield doubt(
+        yield warning(
             f"{spare:,} of {len(train):,} training images are copies of others, so images that are "
             "held out may be trained on",
             "leave the copies out",
         )
 
 
-def classes(of: DataPatient) -> Iterator[Finding]:
+def classes(of: DatasetProbe) -> Iterator[Issue]:
     """Every class has images in both splits, and none has ten times as many as another."""
     names = of.dataset.classes
     counts = {
@@ -74,7 +74,7 @@ def classes(of: DataPatient) -> Iterator[Finding]:
     }
     for what, each in counts.items():
         if empty := [name for name, count in zip(names, each, strict=True) if count == 0]:
-            yield (fault if what == "training" else doubt)(
+            yield (error if what == "training" else warning)(
                 f"{len(empty)} of {len(names)} classes have no {what} image: "
                 f"{', '.join(empty[:5])}",
                 "add images, or take the class out",
@@ -83,33 +83,33 @@ def classes(of: DataPatient) -> Iterator[Finding]:
     if least and most > 10 * least:
         small = names[counts["training"].index(least)]
         large = names[counts["training"].index(most)]
-        yield doubt(
+        yield warning(
             f"{large} has {most:,} training images and {small} {least:,}: accuracy is mostly that "
             "of the large classes",
             "look at the accuracy of each class, in the report",
         )
 
 
-def blank(of: DataPatient) -> Iterator[Finding]:
-    """No image is of one colour throughout."""
+def blank(of: DatasetProbe) -> Iterator[Issue]:
+    """No image is of one color throughout."""
     for what, split in (("training", of.dataset.train), ("test", of.dataset.test)):
         flat = split.images.flatten(2)  # (N, C, pixels)
         plain = (flat.amax(dim=2) == flat.amin(dim=2)).all(dim=1)
         rows = plain.nonzero().flatten().tolist()
         if rows:
-            yield doubt(
-                f"{len(rows):,} {what} images are of one colour throughout, such as "
+            yield warning(
+                f"{len(rows):,} {what} images are of one color throughout, such as "
                 f"{split.ids[rows[0]]}",
                 "look at the files",
             )
 
 
-def splits_alike(of: DataPatient) -> Iterator[Finding]:
+def splits_alike(of: DatasetProbe) -> Iterator[Issue]:
     """Test images are as bright and as rich in contrast as training images."""
     train, test = statistics(of.dataset.train), statistics(of.dataset.test)
     pairs = zip(train.mean, test.mean, train.std, test.std, strict=True)
     if any(abs(a - b) > 0.25 * s or not 0.75 < t / s < 1.33 for a, b, s, t in pairs):
-        yield doubt(
+        yield warning(
             f"training images have mean {_each(train.mean)} and deviation {_each(train.std)}, test "
             f"images {_each(test.mean)} and {_each(test.std)}: they are of different kinds",
             "see that both were read and resized in the same way",
@@ -127,7 +127,7 @@ def _each(values: tuple[float, ...]) -> str:
     return "/".join(f"{value:.2f}" for value in values)
 
 
-CHECKS = {
+DATASET_CHECKS = {
     "test images": test_images,
     "duplicates": duplicates,
     "classes": classes,

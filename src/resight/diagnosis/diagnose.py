@@ -1,6 +1,6 @@
 """A check-up of anyone's PyTorch objects: faults that train without complaint.
 
-Each check is a function of a `Patient`. What they look for is what has gone wrong, unseen, in
+Each check is a function of a `Probe`. What they look for is what has gone wrong, unseen, in
 published work; `docs/doctor.md` lists it.
 """
 
@@ -13,15 +13,15 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..lr_finder.range_test import LossFunction
-from ..training.restore import given_back, places_kept
+from ..training.restore import preserve_positions, preserve_state
 from . import batch_checks as seen
 from . import model_checks as network
 from . import optimizer_checks as wiring
 from .augment_checks import Transform, named_transforms, transform
-from .issues import Diagnosis, Finding, examine
-from .probe import Patient, measure
+from .issues import Diagnosis, Issue, apply_checks
+from .probe import Probe, run_probe
 
-CHECKS: dict[str, Callable[[Patient], Iterator[Finding]]] = {
+OBJECT_CHECKS: dict[str, Callable[[Probe], Iterator[Issue]]] = {
     "parameters": wiring.parameters,
     "scheduler": wiring.scheduler,
     "schedule length": wiring.schedule_length,
@@ -72,8 +72,8 @@ def diagnose(
         UsageError: batches, outputs or a loss that are not as above.
     """
     modules = [m for m in (model, loss_fn) if isinstance(m, nn.Module)]
-    with given_back(optimizer, *modules), places_kept(batches, val_batches):
-        patient = measure(
+    with preserve_state(optimizer, *modules), preserve_positions(batches, val_batches):
+        patient = run_probe(
             model,
             optimizer,
             loss_fn,
@@ -82,16 +82,13 @@ def diagnose(
             steps=steps,
             val_batches=val_batches,
         )
-        found = examine(patient, CHECKS, of_others=True)
+        found = apply_checks(patient, OBJECT_CHECKS, of_others=True)
         if augment is None:
             return found + Diagnosis((), (), {"augment": "needs augment="})
         changes = named_transforms(augment).items()
         with torch.no_grad():
-            return found + examine(
+            return found + apply_checks(
                 patient.batches[0][0][:64].nan_to_num(),
                 {name: partial(transform, change) for name, change in changes},
                 of_others=True,
             )
-
-
-__all__ = ["CHECKS", "diagnose", "measure"]

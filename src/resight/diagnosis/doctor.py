@@ -10,30 +10,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..cam.layers import usual_layers
+from ..cam.layers import default_layers
 from ..datasets import Dataset, Split
-from ..datasets.augment import augment, normalise
+from ..datasets.augment import augment, normalize
 from ..errors import UsageError
-from ..events import Watch
+from ..events import OnEvent
 from ..metrics.classification import wilson
 from ..networks import layer_table
 from ..optim.schedules import steps_per_epoch
 from ..recipe import Augment, Plateau, Recipe
-from ..recipe.presets import find_recipe
+from ..recipe.presets import load_recipe
 from ..recipe.sources import is_run
 from ..runs.reading import read_run
 from ..training.batches import step_generator
-from ..training.precision import in_layout
-from ..training.restore import given_back
-from ..training.setup import Beginning, begin
-from .augment_checks import DRAWS
-from .dataset_checks import CHECKS as DATA_CHECKS
-from .dataset_checks import DataPatient
-from .diagnose import CHECKS, measure
-from .issues import Diagnosis, Finding, LeftOut, doubt, examine, fault
-from .run_checks import CHECKS as RUN_CHECKS
+from ..training.precision import to_memory_format
+from ..training.restore import preserve_state
+from ..training.setup import TrainSetup, prepare
+from .augment_checks import NUM_DRAWS
+from .dataset_checks import DATASET_CHECKS, DatasetProbe
+from .diagnose import OBJECT_CHECKS
+from .issues import Diagnosis, Issue, Skipped, apply_checks, error, warning
+from .probe import run_probe
+from .run_checks import RUN_CHECKS
 
-LOOKED_AT = 256  # images that augmentation and the network are tried on
+NUM_IMAGES = 256  # images that augmentation and the network are tried on
 _OF_MODEL = ("outputs", "start", "gradients", "dropout", "evaluation", "decay")
 
 
@@ -43,7 +43,7 @@ def doctor(
     data: Dataset | str | Path | None = None,
     device: str = "auto",
     offline: bool = False,
-    watch: Watch | None = None,
+    on_event: OnEvent | None = None,
 ) -> Diagnosis:
     """Look for what is wrong with a run, or with a recipe and its data before any training.
 
@@ -60,58 +60,60 @@ def doctor(
             raise UsageError(
                 f"{what} is a run, which is judged by its folder: leave data out, or name a recipe"
             )
-        return examine(read_run(Path(what)), RUN_CHECKS)
-    recipe = what if isinstance(what, Recipe) else find_recipe(str(what))
-    watch = watch or (lambda event: None)
-    begun = begin(recipe, data=data, model=None, device=device, offline=offline, watch=watch)
+        return apply_checks(read_run(Path(what)), RUN_CHECKS)
+    recipe = what if isinstance(what, Recipe) else load_recipe(str(what))
+    on_event = on_event or (lambda event: None)
+    setup = prepare(
+        recipe, data=data, model=None, device=device, offline=offline, on_event=on_event
+    )
     return (
-        examine(DataPatient(begun.dataset), DATA_CHECKS)
-        + examine(begun, RECIPE_CHECKS)
-        + _examine_model(begun)
+        apply_checks(DatasetProbe(setup.dataset), DATASET_CHECKS)
+        + apply_checks(setup, RECIPE_CHECKS)
+        + _examine_model(setup)
     )
 
 
-def augmentation(begun: Beginning) -> Iterator[Finding]:
+def augmentation(setup: TrainSetup) -> Iterator[Issue]:
     """Every augmentation changes images of this data."""
-    train, stats = begun.splits.train, begun.splits.stats
-    rows = _evenly(train, LOOKED_AT)
+    train, stats = setup.splits.train, setup.splits.stats
+    rows = _evenly(train, NUM_IMAGES)
     images = train.images[rows]
-    before = normalise(images, stats)
-    for kind, spec in begun.recipe.augment:
+    before = normalize(images, stats)
+    for kind, spec in setup.recipe.augment:
         if spec is None:
             continue
         changed = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-        for epoch in range(DRAWS):
+        for epoch in range(NUM_DRAWS):
             after = augment(
                 images,
                 Augment(**{kind: spec}),
                 stats,
                 rows=rows,
                 epoch=epoch,
-                seed=begun.recipe.seed,
-                generator=step_generator(begun.recipe.seed, epoch, 0, images.device),
+                seed=setup.recipe.seed,
+                generator=step_generator(setup.recipe.seed, epoch, 0, images.device),
             )
             changed |= (after != before).flatten(1).any(dim=1)
         count = int(changed.sum())
         if count < 0.05 * len(images):
-            yield fault(
-                f"augment.{kind} changes {count} of {len(images)} images in {DRAWS} draws",
+            yield error(
+                f"augment.{kind} changes {count} of {len(images)} images in {NUM_DRAWS} draws",
                 f"set augment.{kind}=none, or other limits",
             )
 
 
-def validation(begun: Beginning) -> Iterator[Finding]:
+def validation(setup: TrainSetup) -> Iterator[Issue]:
     """Enough images are held out to choose an epoch by."""
-    val = begun.splits.val
+    val = setup.splits.val
     if val is None:
-        raise LeftOut("nothing is held out")
-    recipe = begun.recipe
+        raise Skipped("nothing is held out")
+    recipe = setup.recipe
     if recipe.training.select == "last" and not isinstance(recipe.schedule, Plateau):
-        raise LeftOut("no epoch and no rate is chosen by it")
+        raise Skipped("no epoch and no rate is chosen by it")
     width = wilson(round(0.9 * len(val)), len(val))
     half = (width.high - width.low) / 2
     if half > 0.03:
-        yield doubt(
+        yield warning(
             f"{len(val)} images are held out, by which 90 % is known to {100 * half:.0f} points: "
             "the best epoch is partly luck",
             "hold more out by data.val_fraction, or take the last epoch of a cycle: "
@@ -119,19 +121,19 @@ def validation(begun: Beginning) -> Iterator[Finding]:
         )
 
 
-def steps(begun: Beginning) -> Iterator[Finding]:
+def steps(setup: TrainSetup) -> Iterator[Issue]:
     """There are steps enough for the schedule, and images enough in each part of a batch."""
-    recipe, train = begun.recipe, begun.splits.train
+    recipe, train = setup.recipe, setup.splits.train
     schedule, size = recipe.schedule, recipe.training.batch_size
     each = steps_per_epoch(len(train), size)
     if each * schedule.epochs < 100:
-        yield doubt(
+        yield warning(
             f"{len(train):,} images in batches of {size} for {schedule.epochs} epochs are "
             f"{each * schedule.epochs} steps in all",
             "more epochs, or a smaller training.batch_size",
         )
     if isinstance(schedule, Plateau) and schedule.patience + 2 >= schedule.epochs:
-        yield fault(
+        yield error(
             f"the rate cannot fall within {schedule.epochs} epochs: patience is "
             f"{schedule.patience}",
             "set schedule.patience lower, or train for longer",
@@ -140,30 +142,30 @@ def steps(begun: Beginning) -> Iterator[Finding]:
     parts = recipe.training.parts(size, train.images.device.type)
     norm = getattr(recipe.model, "norm", "batch")
     if norm == "batch" and size // parts < 8:
-        yield doubt(
+        yield warning(
             f"batch norm measures {size // parts} images at a time",
             "give it 16 or more: training.batch_size and training.micro_batch",
         )
 
 
-def heat_maps(begun: Beginning) -> Iterator[Finding]:
+def heat_maps(setup: TrainSetup) -> Iterator[Issue]:
     """The last layer that heat maps are made of has 5 x 5 cells, enough to say where."""
-    model = begun.state.model
-    _, channels, height, width = begun.dataset.train.images.shape
+    model = setup.state.model
+    _, channels, height, width = setup.dataset.train.images.shape
     shape = (channels, height, width)
-    layers = begun.recipe.explain.layers or usual_layers(model, shape)
+    layers = setup.recipe.explain.layers or default_layers(model, shape)
     sizes = {row.path: row.map_size for row in layer_table(model, shape)}
     last = sizes.get(layers[-1]) if layers else None
     if not layers or (last and min(last) < 5):
         found = f"{layers[-1]} has {last[0]} x {last[1]}" if last else "no layer has 3 x 3"
-        yield doubt(
+        yield warning(
             f"for images of {height} px {found} cells, too few to say where",
             "trust earlier layers more, or keep maps larger: model.last_stage_stride=1 for "
             "resnet18, or data.image_size",
         )
 
 
-RECIPE_CHECKS: dict[str, Callable[[Beginning], Iterator[Finding]]] = {
+RECIPE_CHECKS: dict[str, Callable[[TrainSetup], Iterator[Issue]]] = {
     "augmentation": augmentation,
     "validation images": validation,
     "steps": steps,
@@ -171,17 +173,17 @@ RECIPE_CHECKS: dict[str, Callable[[Beginning], Iterator[Finding]]] = {
 }
 
 
-def _examine_model(begun: Beginning) -> Diagnosis:
+def _examine_model(setup: TrainSetup) -> Diagnosis:
     """The recipe's network on one batch, as `diagnose` looks at anyone's."""
-    state, splits, training = begun.state, begun.splits, begun.recipe.training
+    state, splits, training = setup.state, setup.splits, setup.recipe.training
     size = min(training.batch_size, len(splits.train))
     size //= training.parts(size, splits.train.images.device.type)  # as much as memory holds
-    part = splits.train.select(_evenly(splits.train, min(size, LOOKED_AT)))
-    images = in_layout(normalise(part.images, splits.stats), training)
-    with given_back(state.optimizer, state.model):
+    part = splits.train.select(_evenly(splits.train, min(size, NUM_IMAGES)))
+    images = to_memory_format(normalize(part.images, splits.stats), training)
+    with preserve_state(state.optimizer, state.model):
         batches = [(images, part.labels)]
-        patient = measure(state.model, state.optimizer, F.cross_entropy, batches)
-        return examine(patient, {name: CHECKS[name] for name in _OF_MODEL})
+        patient = run_probe(state.model, state.optimizer, F.cross_entropy, batches)
+        return apply_checks(patient, {name: OBJECT_CHECKS[name] for name in _OF_MODEL})
 
 
 def _evenly(split: Split, most: int) -> Tensor:

@@ -8,45 +8,45 @@ Subject = TypeVar("Subject")
 
 
 @dataclass(frozen=True)
-class Finding:
+class Issue:
     """One thing that is wrong, or may be; one line each."""
 
     check: str
     grade: Literal["fault", "doubt"]
     what: str  # what was seen, with its numbers
-    mend: str
+    fix: str
 
 
-def fault(what: str, mend: str) -> Finding:
-    """What is hardly ever meant; `examine` adds the name of the check."""
-    return Finding("", "fault", what, mend)
+def error(what: str, fix: str) -> Issue:
+    """What is hardly ever meant; `apply_checks` adds the name of the check."""
+    return Issue("", "fault", what, fix)
 
 
-def doubt(what: str, mend: str) -> Finding:
+def warning(what: str, fix: str) -> Issue:
     """What may be as intended, and often is not."""
-    return Finding("", "doubt", what, mend)
+    return Issue("", "doubt", what, fix)
 
 
 @dataclass(frozen=True, repr=False)
 class Diagnosis:
     """What came of a check-up; printed, it is a list, the faults first."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[Issue, ...]
     well: tuple[str, ...]  # checks that found nothing
-    left_out: Mapping[str, str]  # check -> why it could not be made
+    skipped: Mapping[str, str]  # check -> why it could not be made
 
     @property
-    def faults(self) -> tuple[Finding, ...]:
+    def faults(self) -> tuple[Issue, ...]:
         """Without the doubts."""
         return tuple(of for of in self.findings if of.grade == "fault")
 
     def __repr__(self) -> str:
         lines = []
         for of in self.findings:
-            lines += [f"{of.grade}  {of.check}: {of.what}", f"       {of.mend}"]
+            lines += [f"{of.grade}  {of.check}: {of.what}", f"       {of.fix}"]
         if self.well:
             lines.append(f"well   {', '.join(self.well)}")
-        lines += [f"not    {check}: {why}" for check, why in self.left_out.items()]
+        lines += [f"not    {check}: {why}" for check, why in self.skipped.items()]
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class Diagnosis:
         return {
             "findings": [asdict(of) for of in self.findings],
             "well": list(self.well),
-            "left_out": dict(self.left_out),
+            "left_out": dict(self.skipped),
         }
 
     def __add__(self, other: "Diagnosis") -> "Diagnosis":
@@ -62,17 +62,17 @@ class Diagnosis:
         return _sorted(
             self.findings + other.findings,
             self.well + other.well,
-            {**self.left_out, **other.left_out},
+            {**self.skipped, **other.skipped},
         )
 
 
-class LeftOut(Exception):
+class Skipped(Exception):
     """A check cannot be made; the message says what it needs."""
 
 
-def examine(
+def apply_checks(
     subject: Subject,
-    checks: Mapping[str, Callable[[Subject], Iterable[Finding]]],
+    checks: Mapping[str, Callable[[Subject], Iterable[Issue]]],
     *,
     of_others: bool = False,
 ) -> Diagnosis:
@@ -82,28 +82,28 @@ def examine(
     transforms, modules), which may raise anything at what it was not made for; that leaves the
     check out.
     """
-    findings: list[Finding] = []
+    findings: list[Issue] = []
     well: list[str] = []
-    left_out = {}
+    skipped = {}
     for name, check in checks.items():
         before = len(findings)
         try:
             for finding in check(subject):
                 findings.append(replace(finding, check=name))  # noqa: PERF401 - if the next raises
-        except LeftOut as why:
-            left_out[name] = str(why)
+        except Skipped as why:
+            skipped[name] = str(why)
         except Exception as error:
             if not of_others:
                 raise
-            left_out[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            skipped[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         else:
             if len(findings) == before:
                 well.append(name)
-    return _sorted(tuple(findings), tuple(well), left_out)
+    return _sorted(tuple(findings), tuple(well), skipped)
 
 
 def _sorted(
-    findings: tuple[Finding, ...], well: tuple[str, ...], left_out: Mapping[str, str]
+    findings: tuple[Issue, ...], well: tuple[str, ...], skipped: Mapping[str, str]
 ) -> Diagnosis:
     faults_first = sorted(findings, key=lambda of: of.grade == "doubt")
-    return Diagnosis(tuple(faults_first), well, left_out)
+    return Diagnosis(tuple(faults_first), well, skipped)

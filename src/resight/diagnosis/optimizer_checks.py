@@ -6,11 +6,11 @@ from torch import nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
-from .issues import Finding, LeftOut, doubt, fault
-from .probe import Patient
+from .issues import Issue, Skipped, error, warning
+from .probe import Probe
 
 
-def parameters(of: Patient) -> Iterator[Finding]:
+def parameters(of: Probe) -> Iterator[Issue]:
     """The optimizer holds every parameter that can learn, and no other model's."""
     held = {id(p) for group in of.optimizer.param_groups for p in group["params"]}
     own = dict(of.model.named_parameters())
@@ -18,21 +18,21 @@ def parameters(of: Patient) -> Iterator[Finding]:
     if isinstance(of.loss_fn, nn.Module):
         known |= {id(p) for p in of.loss_fn.parameters()}
     missing = [name for name, p in own.items() if p.requires_grad and id(p) not in held]
-    mend = "build the optimizer from model.parameters() after the last change to the model"
+    fix = "build the optimizer from model.parameters() after the last change to the model"
     if not held & known:
-        yield fault(
+        yield error(
             f"none of the {len(held)} tensors in the optimizer is this model's, so stepping does "
             "not train it",
-            mend,
+            fix,
         )
         return
     if strangers := len(held - known):
-        yield doubt(
+        yield warning(
             f"{strangers} of the {len(held)} tensors in the optimizer are not this model's",
-            mend,
+            fix,
         )
     if missing:
-        yield doubt(
+        yield warning(
             f"{len(missing)} tensors that could learn are in no group of this optimizer: "
             f"{named(missing)}",
             "add them, unless another optimizer has them; of those that are not to learn say "
@@ -40,53 +40,53 @@ def parameters(of: Patient) -> Iterator[Finding]:
         )
 
 
-def scheduler(of: Patient) -> Iterator[Finding]:
+def scheduler(of: Probe) -> Iterator[Issue]:
     """The scheduler sets the rate of the optimizer that steps."""
     if of.scheduler is None:
-        raise LeftOut("needs scheduler=")
+        raise Skipped("needs scheduler=")
     other = getattr(of.scheduler, "optimizer", None)
     if other is None:
-        raise LeftOut(f"a {type(of.scheduler).__name__} has no .optimizer to look at")
+        raise Skipped(f"a {type(of.scheduler).__name__} has no .optimizer to look at")
     groups = {id(group) for group in of.optimizer.param_groups}
     if not groups & {id(group) for group in other.param_groups}:  # a wrapper shares its groups
-        yield fault(
+        yield error(
             f"{type(of.scheduler).__name__} is bound to another optimizer, so the rate stays at "
             f"{_rates(of.optimizer)}",
             "build the scheduler from the optimizer that steps, after it",
         )
 
 
-def schedule_length(of: Patient) -> Iterator[Finding]:
+def schedule_length(of: Probe) -> Iterator[Issue]:
     """The schedule is as long as the training."""
     if of.scheduler is None or of.steps is None:
-        raise LeftOut("needs scheduler= and steps=, how often scheduler.step() will be called")
+        raise Skipped("needs scheduler= and steps=, how often scheduler.step() will be called")
     if isinstance(of.scheduler, OneCycleLR):
         length, most, after = of.scheduler.total_steps, 0, "it raises an error after that"
     elif isinstance(of.scheduler, CosineAnnealingLR):
         # The last of the steps comes after the last of the training.
         length, most, after = of.scheduler.T_max, 1, "its rate climbs again after that"
     else:
-        raise LeftOut(f"a {type(of.scheduler).__name__} does not say how long it is")
+        raise Skipped(f"a {type(of.scheduler).__name__} does not say how long it is")
     steps = _done(of) + of.steps
     if not 0.95 * length <= steps <= length + most:
         early = "training ends with the rate not yet down"
-        yield fault(
+        yield error(
             f"{type(of.scheduler).__name__} is {length} steps long but is stepped {steps} "
             f"times: {early if steps < length else after}",
             "give it the epochs if it is stepped once an epoch, else the epochs times the batches",
         )
 
 
-def rate(of: Patient) -> Iterator[Finding]:
+def rate(of: Probe) -> Iterator[Issue]:
     """The rate is not 0."""
     if of.scheduler is None and not any(group["lr"] for group in of.optimizer.param_groups):
-        yield fault(
+        yield error(
             "the optimizer has lr = 0 and no scheduler raises it",
             "give it a rate; resight.lr_range_test finds one",
         )
 
 
-def fresh(of: Patient) -> Iterator[Finding]:
+def fresh(of: Probe) -> Iterator[Issue]:
     """Nothing was trained before the first epoch."""
     signs = []
     states = of.optimizer.state.values()  # some optimizers have one from the start, of no steps
@@ -97,26 +97,26 @@ def fresh(of: Patient) -> Iterator[Finding]:
     if _done(of):
         signs.append(f"the scheduler is at step {_done(of)}")
     if signs:
-        yield doubt(
+        yield warning(
             f"this is not the beginning: {'; '.join(signs)}",
             "build model, optimizer and scheduler anew, unless it goes on from a checkpoint or "
             "from pretrained weights",
         )
 
 
-def decay(of: Patient) -> Iterator[Finding]:
+def decay(of: Probe) -> Iterator[Issue]:
     """Weight decay acts on weights, and as a decay."""
     groups = [group for group in of.optimizer.param_groups if group.get("weight_decay")]
     flat = [p for group in groups for p in group["params"] if p.ndim <= 1 and p.requires_grad]
     if flat:
-        yield doubt(
+        yield warning(
             f"weight decay acts on {len(flat)} tensors of one dimension: biases, and the scales "
             "of norms",
             "put them in a group of their own with weight_decay=0",
         )
     coupled = type(of.optimizer) is Adam and not of.optimizer.defaults.get("decoupled_weight_decay")
     if groups and coupled:
-        yield doubt(
+        yield warning(
             "Adam adds weight decay to the gradient and then divides by the gradient's size, so "
             "weights with large gradients hardly decay",
             "use AdamW (Loshchilov and Hutter 2019)",
@@ -129,7 +129,7 @@ def named(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + more
 
 
-def _done(of: Patient) -> int:
+def _done(of: Probe) -> int:
     """Steps of the scheduler so far."""
     return max(0, getattr(of.scheduler, "last_epoch", 0) or 0)
 

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import UsageError
-from ..lr_finder.range_test import LossFunction, seed_all
-from ..networks.unwrap import bare
-from .issues import LeftOut
+from ..lr_finder.range_test import LossFunction, seed_everything
+from ..networks.unwrap import unwrap
+from .issues import Skipped
 
 BATCHES, IMAGES = 4, 256  # batches that are looked at, and images of each that are passed through
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Patient:
+class Probe:
     """What the checks look at. Outputs are (B, K), detached."""
 
     model: nn.Module  # without the wrappers of DDP and torch.compile
@@ -47,7 +47,7 @@ class Patient:
         labels = self.batches[0][1][: len(self.outputs)].to(self.outputs.device)
         hard = labels.ndim == 1 and not labels.is_floating_point()
         if self.outputs.ndim != 2 or self.outputs.shape[1] < 2 or not hard:
-            raise LeftOut("needs outputs (N, K) and a class number an image")
+            raise Skipped("needs outputs (N, K) and a class number an image")
         return labels
 
     @property
@@ -64,7 +64,7 @@ class Patient:
             return float(self.loss_fn(outputs, labels))
 
 
-def measure(
+def run_probe(
     model: nn.Module,
     optimizer: Optimizer,
     loss_fn: LossFunction,
@@ -73,15 +73,15 @@ def measure(
     scheduler: Any = None,
     steps: int | None = None,
     val_batches: Iterable[Any] | None = None,
-) -> Patient:
+) -> Probe:
     """Pass the first batch through, forward and backward; the caller gives everything back.
 
     Raises:
         UsageError: batches that are not (images, labels), or a loss that is not one number.
     """
-    model = bare(model)
+    model = unwrap(model)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    seed_all(0, device)
+    seed_everything(0, device)
     pairs = tuple(map(pair, islice(batches, BATCHES)))
     if not pairs:
         raise UsageError("batches is empty; diagnosing needs at least one batch")
@@ -104,7 +104,7 @@ def measure(
             raise UsageError("loss_fn must give one number, the mean of a batch")
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
-    return Patient(
+    return Probe(
         model=model,
         optimizer=optimizer,
         loss_fn=loss_fn,

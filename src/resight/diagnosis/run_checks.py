@@ -8,25 +8,25 @@ import numpy as np
 from ..recipe import Constant, MultiStep, Plateau
 from ..records import EpochRow
 from ..runs.reading import Answers, Found
-from .issues import Finding, LeftOut, doubt, fault
+from .issues import Issue, Skipped, error, warning
 
 
-def finished(run: Found) -> Iterator[Finding]:
+def finished(run: Found) -> Iterator[Issue]:
     """It came to its end, and its files can be read."""
     if not _ended(run) and not (run.summary and run.summary["test"]):
-        yield doubt(
+        yield warning(
             f"it stopped after {len(run.history)} of {run.recipe.schedule.epochs} epochs",
             f"go on with resight resume {run.run}",
         )
     for line in run.missing:
         if " is damaged and was passed over" in line:
             if line.startswith("gallery"):
-                yield doubt(line, f"resight explain {run.run} makes it anew")
+                yield warning(line, f"resight explain {run.run} makes it anew")
             else:
-                yield fault(line, "take the file from a copy of the run")
+                yield error(line, "take the file from a copy of the run")
 
 
-def learned(run: Found) -> Iterator[Finding]:
+def learned(run: Found) -> Iterator[Issue]:
     """The training loss fell below that of guessing by how frequent each class is."""
     rows = _rows(run)
     counts = np.bincount(_answers(run).labels)
@@ -34,7 +34,7 @@ def learned(run: Found) -> Iterator[Finding]:
     guessing = float(-(share * np.log(share)).sum())
     lowest = min(row.train_loss for row in rows)
     if lowest > 0.98 * guessing:
-        yield fault(
+        yield error(
             f"in {len(rows)} epochs the training loss came to {lowest:.3g}, where guessing has "
             f"{guessing:.3g}",
             "look for a lower rate or a longer warm-up with resight lr-find, and at the data with "
@@ -42,33 +42,33 @@ def learned(run: Found) -> Iterator[Finding]:
         )
 
 
-def long_enough(run: Found) -> Iterator[Finding]:
+def long_enough(run: Found) -> Iterator[Issue]:
     """The rate has fallen, and validation stands still."""
     rows, schedule = _rows(run), run.recipe.schedule
     if not isinstance(schedule, Plateau | Constant | MultiStep):
-        raise LeftOut("a cycle is as long as it is")
+        raise Skipped("a cycle is as long as it is")
     if not _ended(run):
-        raise LeftOut("it has not come to its end")
+        raise Skipped("it has not come to its end")
     if isinstance(schedule, Plateau) and rows[-1].lr == rows[0].lr:
-        yield doubt(
+        yield warning(
             f"the plateau never came: the rate was {rows[0].lr:g} for all of {len(rows)} epochs",
             "train for longer, or with less patience",
         )
     losses = _validation(rows)
     if len(rows) > 2 and losses.argmin() == len(rows) - 1:
-        yield doubt(
+        yield warning(
             f"validation loss was lowest in the last of {len(rows)} epochs: it was still learning",
             "train for longer",
         )
 
 
-def overfitted(run: Found) -> Iterator[Finding]:
+def overfitted(run: Found) -> Iterator[Issue]:
     """Validation keeps up with training."""
     rows = _rows(run)
     losses = _validation(rows)
     best = int(losses.argmin())
     if losses[-1] > max(1.1 * losses[best], losses[best] + 0.02):
-        yield doubt(
+        yield warning(
             f"validation loss climbs from {losses[best]:.3g} after epoch {rows[best].epoch} to "
             f"{losses[-1]:.3g} at the end (accuracy from {rows[best].val_accuracy:.1%} to "
             f"{rows[-1].val_accuracy:.1%})",
@@ -78,52 +78,52 @@ def overfitted(run: Found) -> Iterator[Finding]:
     last = rows[-1]
     gap = last.train_accuracy - (last.val_accuracy or 0.0)
     if gap > 0.1:
-        yield doubt(
+        yield warning(
             f"it ends with {last.train_accuracy:.1%} of its augmented training images right, and "
             f"{last.val_accuracy:.1%} of those held out",
             "more augmentation, or more images",
         )
 
 
-def rate(run: Found) -> Iterator[Finding]:
+def rate(run: Found) -> Iterator[Issue]:
     """The range test can be trusted, and the rate is what it says."""
     curve = run.lr_curve
     if curve is None:
-        raise LeftOut("there is no range test; --find-lr makes one")
+        raise Skipped("there is no range test; --find-lr makes one")
     holds = isinstance(run.recipe.schedule, Plateau | Constant | MultiStep)
     said, used = curve.constant if holds else curve.peak, run.recipe.optimizer.lr
     for reason in curve.verdict.reasons:
-        yield doubt(f"the range test is not to be trusted: {reason}", "test again")
+        yield warning(f"the range test is not to be trusted: {reason}", "test again")
     if curve.verdict.ok and said and not said / 5 <= used <= said * 5:
-        yield doubt(
+        yield warning(
             f"its rate is {used:g}, and its range test says {said:.2g}",
             f"try --lr {said:.2g} beside it, and compare",
         )
 
 
-def every_class(run: Found) -> Iterator[Finding]:
+def every_class(run: Found) -> Iterator[Issue]:
     """No class is passed over."""
     answers = _answers(run)
     k = len(answers.classes)
     there, said = (np.bincount(of, minlength=k) for of in (answers.labels, answers.preds))
     if len(never := np.flatnonzero((said == 0) & (there > 0))):
         names = ", ".join(f"{answers.classes[c]} ({there[c]} images)" for c in never[:5])
-        yield (fault if there[never].max() >= 10 else doubt)(
+        yield (error if there[never].max() >= 10 else warning)(
             f"{len(never)} of {k} classes are never predicted: {names}",
             "see that they have training images, and train for longer",
         )
 
 
-def held_out_alike(run: Found) -> Iterator[Finding]:
+def held_out_alike(run: Found) -> Iterator[Issue]:
     """Validation and test agree, as far as chance lets them."""
     test, held_out = (run.summary or {}).get("test"), (run.summary or {}).get("validation")
     if not test or not held_out:
-        raise LeftOut("needs a validation and a test accuracy")
+        raise Skipped("needs a validation and a test accuracy")
     a, b = held_out["accuracy"], test["accuracy"]
     right = sum(x["value"] * x["n"] for x in (a, b)) / (a["n"] + b["n"])  # if both are alike
     deviation = math.sqrt(right * (1 - right) * (1 / a["n"] + 1 / b["n"]))
     if abs(a["value"] - b["value"]) > 4 * deviation + 0.005:
-        yield doubt(
+        yield warning(
             f"validation accuracy is {a['value']:.2%} and test accuracy {b['value']:.2%}, further "
             "apart than by chance",
             "images that are held out may have copies in training, or test images be of another "
@@ -133,20 +133,20 @@ def held_out_alike(run: Found) -> Iterator[Finding]:
 
 def _rows(run: Found) -> tuple[EpochRow, ...]:
     if not run.history:
-        raise LeftOut("no epoch was finished")
+        raise Skipped("no epoch was finished")
     return run.history
 
 
 def _validation(rows: tuple[EpochRow, ...]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     losses = [row.val_loss for row in rows if row.val_loss is not None]
     if len(losses) < len(rows):
-        raise LeftOut("nothing was held out")
+        raise Skipped("nothing was held out")
     return np.array(losses)
 
 
 def _answers(run: Found) -> Answers:
     if run.answers is None:
-        raise LeftOut("the test set was not read")
+        raise Skipped("the test set was not read")
     return run.answers
 
 
@@ -154,7 +154,7 @@ def _ended(run: Found) -> bool:
     return len(run.history) >= run.recipe.schedule.epochs
 
 
-CHECKS: dict[str, Callable[[Found], Iterator[Finding]]] = {
+RUN_CHECKS: dict[str, Callable[[Found], Iterator[Issue]]] = {
     "finished": finished,
     "learned": learned,
     "long enough": long_enough,

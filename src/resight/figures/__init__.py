@@ -1,6 +1,6 @@
 """Records to pictures: each function takes values and gives a matplotlib `Figure`; `save` writes.
 
-Made for print: one scale for what is compared, and the Okabe-Ito colours with a second cue
+Made for print: one scale for what is compared, and the Okabe-Ito colors with a second cue
 (line style, marker or sign) for every difference of hue. pyplot is not used, so no window, no
 global figure; a user's own matplotlib settings do not change the pictures.
 
@@ -15,9 +15,9 @@ from .curves import (
     schedule_curve,
     training_curves,
 )
-from .flips import Seen, flip_sheet
-from .grouped import Neighbours, pair_sheet, suspicious_sheet
-from .heat import LayerHeat, Shown, heat_sheet, heat_strip
+from .flips import FlippedImage, flip_sheet
+from .grouped import NeighborImages, label_issue_sheet, pair_sheet
+from .heat import LayerHeatmap, SheetImages, heat_sheet, heat_strip
 from .heat_grid import heat_grid
 from .lr_curve import lr_curve
 from .numbers import confusion_matrix, per_class, reliability
@@ -25,10 +25,10 @@ from .pictures import before_after, image_grid, prediction_grid
 from .style import check_path, save
 
 __all__ = [
-    "LayerHeat",
-    "Neighbours",
-    "Seen",
-    "Shown",
+    "FlippedImage",
+    "LayerHeatmap",
+    "NeighborImages",
+    "SheetImages",
     "before_after",
     "check_path",
     "compare_accuracy",
@@ -39,6 +39,7 @@ __all__ = [
     "heat_sheet",
     "heat_strip",
     "image_grid",
+    "label_issue_sheet",
     "lr_curve",
     "pair_sheet",
     "per_class",
@@ -47,6 +48,5 @@ __all__ = [
     "reliability",
     "save",
     "schedule_curve",
-    "suspicious_sheet",
     "training_curves",
 ]

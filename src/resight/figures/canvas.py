@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from .style import DPI, Pictures, fit, sheet
+from .style import DPI, ImageArray, fit, sheet
 
 GAP, HEAD = 0.12, 0.4  # inches: the space around things, the title
 _MOST = (2**16 - 1) / DPI  # inches: what matplotlib can draw has fewer than 2^16 px a side
@@ -28,7 +28,7 @@ class Canvas:
         self.axes.set(xlim=(0, width), ylim=(height, 0))
         self.words(GAP, 0.25, "", title, width - 2 * GAP, fontsize=11)
 
-    def picture(self, x: float, y: float, side: float, pixels: Pictures) -> None:
+    def picture(self, x: float, y: float, side: float, pixels: ImageArray) -> None:
         """(H, W, 1 or 3) uint8 in a square of `side`, its proportions kept, its pixels sharp."""
         high, wide = pixels.shape[:2]
         h, w = side * high / max(high, wide), side * wide / max(high, wide)
@@ -49,7 +49,7 @@ class Canvas:
         """A rule to the right."""
         self.axes.plot([x, x + length], [y, y], **{"linewidth": 0.6, "color": "#B0B0B0", **look})
 
-    def ramp(self, x: float, y: float, size: tuple[float, float], colours: NDArray[Any]) -> None:
-        """A band of colours (n, 3) uint8, from left to right."""
+    def ramp(self, x: float, y: float, size: tuple[float, float], colors: NDArray[Any]) -> None:
+        """A band of colors (n, 3) uint8, from left to right."""
         extent = (x, x + size[0], y + size[1], y)
-        self.axes.imshow(colours[None], extent=extent, aspect="auto")
+        self.axes.imshow(colors[None], extent=extent, aspect="auto")

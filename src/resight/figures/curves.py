@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..errors import UsageError
-from ..optim.curve import Curve
-from ..records import Floats, History
-from .style import BLUE, GREY, VERMILION, clean, house_style, shorten
+from ..optim.curve import Curve, length_text
+from ..records import FloatArray, History
+from .style import BLUE, GRAY, VERMILION, clean, house_style, save, shorten
 
-# Lines that cross each other: the Okabe-Ito colours, and a dash pattern for where there is none.
+# Lines that cross each other: the Okabe-Ito colors, and a dash pattern for where there is none.
 _LOOKS: tuple[tuple[str, Any], ...] = (
     (BLUE, "-"),
     (VERMILION, "--"),
@@ -25,7 +25,7 @@ _LOOKS: tuple[tuple[str, Any], ...] = (
     ("#000000", (0, (8, 2))),
     ("#E69F00", (0, (6, 1, 1, 1, 1, 1))),
     ("#56B4E9", (0, (3, 1))),
-    (GREY, (0, (1, 1))),
+    (GRAY, (0, (1, 1))),
 )
 
 
@@ -52,7 +52,7 @@ def training_curves(history: History, best_epoch: int | None) -> Figure:
                 axes.plot(epochs, curve, label=label, markersize=size, **look)
         if best_epoch is not None:
             axes.axvline(
-                best_epoch, color=GREY, linestyle=":", label=f"best epoch: {best_epoch}", zorder=1
+                best_epoch, color=GRAY, linestyle=":", label=f"best epoch: {best_epoch}", zorder=1
             )
         axes.set_title(name.capitalize() + (" (%)" if scale == 100 else ""))
         axes.set_xlabel("epoch")
@@ -71,12 +71,12 @@ def compare_accuracy(curves: Mapping[str, Mapping[int, float]], *, title: str) -
     """Accuracies in [0, 1] over epochs, a line each; those as published are points."""
     figure = Figure(figsize=(7, 3.8))
     axes = figure.subplots()
-    for (name, curve), (colour, dash) in zip(curves.items(), cycle(_LOOKS), strict=False):
+    for (name, curve), (color, dash) in zip(curves.items(), cycle(_LOOKS), strict=False):
         points = name.startswith("published")
         axes.plot(
             list(curve),
             [100 * accuracy for accuracy in curve.values()],
-            color="black" if points else colour,
+            color="black" if points else color,
             linestyle="none" if points else dash,
             marker="s" if points or len(curve) == 1 else "",
             label=shorten(name, 40),
@@ -99,7 +99,9 @@ def rates_as_run(history: History) -> Figure:
 
 
 @house_style()
-def schedule_curve(lrs: Floats, momenta: Floats, *, steps_per_epoch: int, title: str) -> Figure:
+def schedule_curve(
+    lrs: FloatArray, momenta: FloatArray, *, steps_per_epoch: int, title: str
+) -> Figure:
     """Learning rate over momentum, by epoch (below) and step (above), corner values written.
 
     `lrs` and `momenta` are (steps,); NaN in `momenta` stands for none, and an all-NaN row of
@@ -113,8 +115,8 @@ def schedule_curve(lrs: Floats, momenta: Floats, *, steps_per_epoch: int, title:
     figure = Figure(figsize=(7, 1.4 + 1.7 * len(rows)))
     panels = figure.subplots(len(rows), 1, sharex=True, squeeze=False)[:, 0]
     epochs = np.arange(1, len(lrs) + 1) / steps_per_epoch
-    for axes, (name, values, colour) in zip(panels, rows, strict=True):
-        axes.plot(epochs, values, color=colour, marker="o" if len(lrs) == 1 else "")
+    for axes, (name, values, color) in zip(panels, rows, strict=True):
+        axes.plot(epochs, values, color=color, marker="o" if len(lrs) == 1 else "")
         axes.set_ylabel(name)
         axes.set_xlim(-0.02 * epochs[-1], 1.02 * epochs[-1])
         axes.margins(y=0.22)
@@ -125,7 +127,9 @@ def schedule_curve(lrs: Floats, momenta: Floats, *, steps_per_epoch: int, title:
 
 
 @house_style()
-def compare_schedules(curves: Mapping[str, Floats], *, steps_per_epoch: int, title: str) -> Figure:
+def compare_schedules(
+    curves: Mapping[str, FloatArray], *, steps_per_epoch: int, title: str
+) -> Figure:
     """Learning rates of several schedules over each other, by name; each is (steps,).
 
     The legend gives each one's start, peak and end. Raises UsageError for no curve, an empty one
@@ -138,11 +142,11 @@ def compare_schedules(curves: Mapping[str, Floats], *, steps_per_epoch: int, tit
         )
     figure = Figure(figsize=(7, 3.8))
     axes = figure.subplots()
-    for (name, lrs), (colour, line) in zip(curves.items(), _LOOKS, strict=False):
+    for (name, lrs), (color, line) in zip(curves.items(), _LOOKS, strict=False):
         epochs = np.arange(1, len(lrs) + 1) / steps_per_epoch
         turns = (lrs[0], lrs.max(), lrs[-1])
         label = f"{clean(name)}: {' → '.join(f'{lr:.3g}' for lr, _ in groupby(turns))}"
-        axes.plot(epochs, lrs, color=colour, linestyle=line, label=label)
+        axes.plot(epochs, lrs, color=color, linestyle=line, label=label)
     axes.set_ylabel("learning rate")
     axes.set_ylim(bottom=0)
     _epochs_and_steps(axes, axes, steps_per_epoch)
@@ -166,7 +170,7 @@ def _epochs_and_steps(below: Axes, above: Axes, steps_per_epoch: int) -> None:
     steps.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
-def _write_corners(axes: Axes, x: Floats, values: Floats, most: int = 11) -> None:
+def _write_corners(axes: Axes, x: FloatArray, values: FloatArray, most: int = 11) -> None:
     """Write the value where the curve starts, turns, jumps and ends: all, or the outermost."""
     corners = _corners(values)
     if len(corners) > most:
@@ -187,7 +191,7 @@ def _write_corners(axes: Axes, x: Floats, values: Floats, most: int = 11) -> Non
         )
 
 
-def _corners(values: Floats) -> list[int]:
+def _corners(values: FloatArray) -> list[int]:
     """Start, end and every step where the curve changes between rising, flat and falling.
 
     A corner with the value of the one before says nothing new and is left out.
@@ -208,26 +212,19 @@ def _finished(history: History) -> Sequence[Any]:
     return history.epochs
 
 
-def draw(name: str, curves: Sequence[Curve], out: Path) -> None:
+def draw_schedule(name: str, curves: Sequence[Curve], out: Path) -> None:
     """The curves of a recipe of that name as a PNG or SVG file."""
-    from .. import figures
-
     first, n = curves[0], curves[0].schedule.steps_per_epoch
     kind = f" {first.schedule.spec.name}," if len(curves) == 1 else ""
-    title = f"{name}:{kind} {_length(first)}"
+    title = f"{name}:{kind} {length_text(first)}"
     for watched in (curve.watched for curve in curves if curve.watched):
         title += f"; {watched}"
     if len(curves) > 1:
-        by_name: dict[str, Floats] = {c.schedule.spec.name: c.lrs for c in curves}
-        figure = figures.compare_schedules(by_name, steps_per_epoch=n, title=title)
+        by_name: dict[str, FloatArray] = {c.schedule.spec.name: c.lrs for c in curves}
+        figure = compare_schedules(by_name, steps_per_epoch=n, title=title)
     else:
         peak = int(first.lrs.argmax()) + 1
         if peak > 1:
             title += f"; peak {first.lrs.max():.4g} at epoch {round(peak / n, 2):g} (step {peak:,})"
-        figure = figures.schedule_curve(first.lrs, first.momenta, steps_per_epoch=n, title=title)
-    figures.save(figure, out)
-
-
-def _length(curve: Curve) -> str:
-    epochs, steps = curve.schedule.spec.epochs, curve.schedule.steps_per_epoch
-    return f"{epochs:,} epoch{'s' * (epochs > 1)} of {steps:,} step{'s' * (steps > 1)}"
+        figure = schedule_curve(first.lrs, first.momenta, steps_per_epoch=n, title=title)
+    save(figure, out)

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from .canvas import GAP, HEAD, Canvas
-from .style import BLUE, GREY, VERMILION, Pictures, house_style
+from .style import BLUE, GRAY, VERMILION, ImageArray, house_style
 
 _SIDE, _LINE = 1.5, 0.15  # inches: a picture, a line of words
 _SHORT = 8  # letters of a run's name that leave room for a class
 
 
 @dataclass(frozen=True)
-class Seen:
+class FlippedImage:
     """One image and what several runs say of it."""
 
-    picture: Pictures  # (H, W, 1 or 3)
+    picture: ImageArray  # (H, W, 1 or 3)
     id: str
     true: str
     said: tuple[tuple[str, float, bool], ...]  # of each run: class, confidence, whether it is right
@@ -25,7 +25,7 @@ class Seen:
 
 @house_style()
 def flip_sheet(
-    images: Sequence[Seen], runs: Sequence[str], title: str, *, columns: int = 5
+    images: Sequence[FlippedImage], runs: Sequence[str], title: str, *, columns: int = 5
 ) -> Figure:
     """Each picture under its true class, over a line a run and its id; none are said to be none.
 
@@ -43,7 +43,7 @@ def flip_sheet(
     for i, name in enumerate(legend):
         canvas.words(GAP, HEAD + i * _LINE, f"{1 + i}: ", name, width - 2 * GAP, fontsize=7.5)
     if not images:
-        canvas.words(GAP, top + 0.5, "", "no images", 4.0, color=GREY)
+        canvas.words(GAP, top + 0.5, "", "no images", 4.0, color=GRAY)
     for i, seen in enumerate(images):
         x, y = GAP + i % columns * pitch, top + i // columns * row
         canvas.words(x, y + 0.13, "true: ", seen.true, _SIDE)
@@ -51,8 +51,8 @@ def flip_sheet(
         y += 0.19 + _SIDE
         for label, (name, confidence, right) in zip(labels, seen.said, strict=True):
             y += _LINE
-            sign, colour = ("✓", BLUE) if right else ("✗", VERMILION)
+            sign, color = ("✓", BLUE) if right else ("✗", VERMILION)
             lead = f"{sign} {label}: {100 * confidence:.0f} % "
-            canvas.words(x, y, lead, name, _SIDE, fontsize=7.5, color=colour)
-        canvas.words(x, y + _LINE, "", seen.id, _SIDE, fontsize=6.5, color=GREY)
+            canvas.words(x, y, lead, name, _SIDE, fontsize=7.5, color=color)
+        canvas.words(x, y + _LINE, "", seen.id, _SIDE, fontsize=6.5, color=GRAY)
     return canvas.figure

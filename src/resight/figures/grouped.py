@@ -7,26 +7,26 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..errors import UsageError
-from ..metrics.mistakes import Mistake, SuspiciousLabel, by_pair
+from ..metrics.mistakes import LabelIssue, Mistake, group_by_pair
 from ..records import Predictions
 from .canvas import GAP, HEAD, Canvas
-from .style import BLUE, GREY, VERMILION, Pictures, house_style
+from .style import BLUE, GRAY, VERMILION, ImageArray, house_style
 
 _SIDE = 0.95  # inches
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class NeighborImages:
     """The k training images most alike to an image, among those of one class."""
 
-    pictures: Pictures  # (k, H, W, 1 or 3)
+    pictures: ImageArray  # (k, H, W, 1 or 3)
     ids: tuple[str, ...]
     cosines: tuple[float, ...]
 
 
 @house_style()
 def pair_sheet(
-    pictures: Pictures,
+    pictures: ImageArray,
     predictions: Predictions,
     found: Sequence[Mistake],
     title: str,
@@ -40,17 +40,17 @@ def pair_sheet(
     """
     if len(pictures) != len(predictions):
         raise UsageError(f"{len(pictures)} pictures but {len(predictions)} predictions")
-    groups = list(by_pair(found).items())
+    groups = list(group_by_pair(found).items())
     chosen = groups[:pairs]
     row = _SIDE + 0.62
     columns = min(columns, max((len(group) for _, group in chosen), default=1))
     pitch = _SIDE + GAP
     width = max(GAP + columns * pitch, 6.0)
     canvas = Canvas(width, HEAD + max(len(chosen), 1) * row + 0.25, title)
-    labelled = dict(zip(*np.unique(predictions.labels, return_counts=True), strict=True))
+    labeled = dict(zip(*np.unique(predictions.labels, return_counts=True), strict=True))
     for i, ((true, pred), group) in enumerate(chosen):
         y = HEAD + i * row
-        of = labelled[predictions.labels[group[0].row]]
+        of = labeled[predictions.labels[group[0].row]]
         look = {"fontsize": 9, "fontweight": "bold"}
         lead = f"{len(group):,} of {of:,}: "
         canvas.words(GAP, y + 0.16, lead, f"{true} taken for {pred}", width - 2 * GAP, **look)
@@ -59,38 +59,38 @@ def pair_sheet(
             canvas.picture(x, y + 0.24, _SIDE, pictures[mistake.row])
             sure = f"{100 * mistake.confidence:.0f} % sure"
             canvas.words(x, y + 0.24 + _SIDE + 0.13, "", sure, _SIDE, fontsize=7.5)
-            look = {"fontsize": 6.5, "color": GREY}
+            look = {"fontsize": 6.5, "color": GRAY}
             canvas.words(x, y + 0.24 + _SIDE + 0.25, "", mistake.id, _SIDE, **look)
     shown = sum(len(group) for _, group in chosen)
     rest = f"{len(found):,} mistakes of {len(predictions):,} images in {len(groups):,} pairs"
     if shown < len(found):
         rest += f"; the {len(chosen)} most frequent pairs hold {shown:,}"
     y = HEAD + max(len(chosen), 1) * row + 0.1
-    canvas.words(GAP, y, "", rest if found else "no mistakes", width, fontsize=7.5, color=GREY)
+    canvas.words(GAP, y, "", rest if found else "no mistakes", width, fontsize=7.5, color=GRAY)
     return canvas.figure
 
 
 @house_style()
-def suspicious_sheet(
-    pictures: Pictures,
-    found: Sequence[SuspiciousLabel],
-    neighbours: Sequence[tuple[Neighbours, Neighbours]],
+def label_issue_sheet(
+    pictures: ImageArray,
+    found: Sequence[LabelIssue],
+    neighbors: Sequence[tuple[NeighborImages, NeighborImages]],
     title: str,
     *,
     note: str = "",
 ) -> Figure:
     """Is it the label? Each image beside training images of its given and its suggested class.
 
-    `pictures` (R, H, W, 1 or 3) are those of the R labels in `found`; `neighbours` are a pair for
+    `pictures` (R, H, W, 1 or 3) are those of the R labels in `found`; `neighbors` are a pair for
     each, of the given and of the suggested class, or none at all.
     """
-    if len(pictures) != len(found) or len(neighbours) not in (0, len(found)):
+    if len(pictures) != len(found) or len(neighbors) not in (0, len(found)):
         raise UsageError(
-            f"{len(found)} labels have {len(pictures)} pictures and {len(neighbours)} pairs of "
-            "neighbours; give one of each a label"
+            f"{len(found)} labels have {len(pictures)} pictures and {len(neighbors)} pairs of "
+            "neighbors; give one of each a label"
         )
     words, pitch, row = 1.6, _SIDE + 0.08, _SIDE + 0.42
-    k = max((len(side.pictures) for pair in neighbours for side in pair), default=0)
+    k = max((len(side.pictures) for pair in neighbors for side in pair), default=0)
     starts = [GAP + _SIDE + 0.15 + words + i * (k * pitch + 0.25) for i in range(2)]
     width = max(starts[1] + k * pitch + GAP, 6.0)
     canvas = Canvas(width, HEAD + max(len(found), 1) * row + (0.25 if note else 0.05), title)
@@ -99,31 +99,29 @@ def suspicious_sheet(
         canvas.picture(GAP, y, _SIDE, pictures[i])
         x = GAP + _SIDE + 0.15
         kinds = (
-            ("labelled ", label.given, label.p_given, VERMILION),
+            ("labeled ", label.given, label.p_given, VERMILION),
             ("suggested ", label.suggested, label.p_suggested, BLUE),
         )
-        for j, (lead, name, share, colour) in enumerate(kinds):
-            look = {"color": colour, "fontweight": "bold"}
+        for j, (lead, name, share, color) in enumerate(kinds):
+            look = {"color": color, "fontweight": "bold"}
             at = y + 0.2 + 0.34 * j
             canvas.words(x, at, lead, name, words - 0.1, **look)
             text = f"the model says {100 * share:.2g} %"
             canvas.words(x, at + 0.13, "", text, words - 0.1, fontsize=7)
-        canvas.words(x, y + 0.85, "", label.id, words - 0.1, fontsize=6.5, color=GREY)
-        for x, side, (_, name, _, colour) in zip(
-            starts, neighbours[i] if neighbours else (), kinds, strict=False
+        canvas.words(x, y + 0.85, "", label.id, words - 0.1, fontsize=6.5, color=GRAY)
+        for x, side, (_, name, _, color) in zip(
+            starts, neighbors[i] if neighbors else (), kinds, strict=False
         ):
             room = k * pitch
-            canvas.words(
-                x, y - 0.05, "most alike, labelled ", name, room, fontsize=7.5, color=colour
-            )
+            canvas.words(x, y - 0.05, "most alike, labeled ", name, room, fontsize=7.5, color=color)
             for j, (picture, id, cosine) in enumerate(
                 zip(side.pictures, side.ids, side.cosines, strict=True)
             ):
                 canvas.picture(x + j * pitch, y, _SIDE, picture)
                 at = y + _SIDE + 0.1
                 alike = f"{cosine:.2f}  "
-                canvas.words(x + j * pitch, at, alike, id, _SIDE, fontsize=6, color=GREY)
+                canvas.words(x + j * pitch, at, alike, id, _SIDE, fontsize=6, color=GRAY)
     if note:
         y = HEAD + max(len(found), 1) * row + 0.12
-        canvas.words(GAP, y, "", note, width - 2 * GAP, fontsize=7.5, color=GREY)
+        canvas.words(GAP, y, "", note, width - 2 * GAP, fontsize=7.5, color=GRAY)
     return canvas.figure

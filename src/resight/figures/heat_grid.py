@@ -7,20 +7,20 @@ from matplotlib.figure import Figure
 
 from ..errors import UsageError
 from .canvas import GAP, HEAD, Canvas
-from .heat import LayerHeat, evidence, overlay
-from .style import Pictures, house_style
+from .heat import LayerHeatmap, blend_heatmap, positive_map
+from .style import ImageArray, house_style
 
 _SIDE, _PITCH, _ROW = 1.0, 1.08, 1.22  # inches: a picture, with the gap, with the words above it
 
 
 @house_style()
 def heat_grid(
-    pictures: Pictures | None,
+    pictures: ImageArray | None,
     said: Sequence[str],
-    heats: Sequence[LayerHeat],
+    heats: Sequence[LayerHeatmap],
     names: Sequence[Sequence[str]],
 ) -> Figure:
-    """Each picture, what was `said` of it, and the map of every layer and class over its grey.
+    """Each picture, what was `said` of it, and the map of every layer and class over its gray.
 
     Maps are (R, M, h, w), raw and signed; `names` are those of the M classes of each of R images.
     Without `pictures` (R, H, W, 1 or 3) the maps are shown on black.
@@ -46,10 +46,12 @@ def heat_grid(
         for j, heat in enumerate(heats):
             black = np.zeros((*heat.maps.shape[2:], 1), np.uint8)
             picture = black if pictures is None else pictures[i]
-            for k, (name, scaled) in enumerate(zip(names[i], evidence(heat.maps[i]), strict=True)):
+            for k, (name, scaled) in enumerate(
+                zip(names[i], positive_map(heat.maps[i]), strict=True)
+            ):
                 x = GAP + lead + j * (m * _PITCH + 0.1) + k * _PITCH
                 canvas.words(x, y - 0.05, "for ", name, _SIDE)
-                canvas.picture(x, y, _SIDE, overlay(picture, scaled))
+                canvas.picture(x, y, _SIDE, blend_heatmap(picture, scaled))
                 if not scaled.any():
                     canvas.words(x + 0.05, y + 0.15, "", "none", _SIDE, color="white")
     return canvas.figure

@@ -11,9 +11,9 @@ from matplotlib.ticker import FuncFormatter
 
 from ..errors import UsageError
 from ..lr_finder.suggest import LRCurve, start_loss
-from .style import BLUE, GREY, SKY, VERMILION, clean, house_style
+from .style import BLUE, GRAY, SKY, VERMILION, clean, house_style
 
-# Another marker for each rule, so that they can be told apart in grey.
+# Another marker for each rule, so that they can be told apart in gray.
 _RULES = {
     "steepest": ("steepest", "v"),
     "valley": ("valley", "D"),
@@ -52,7 +52,7 @@ def lr_curve(curve: LRCurve) -> Figure:
     axes.plot(x, y, color=BLUE, linewidth=2, label="smoothed")
     _limit_losses(axes, curve)
     if curve.chance is not None and axes.get_ylim()[0] < curve.chance < axes.get_ylim()[1]:
-        axes.axhline(curve.chance, color=GREY, linestyle=":", linewidth=1, label="guessing")
+        axes.axhline(curve.chance, color=GRAY, linestyle=":", linewidth=1, label="guessing")
     for name, (label, marker) in _RULES.items():
         rate = curve.suggestions.get(name)
         if rate is not None and x[0] <= rate <= x[-1]:

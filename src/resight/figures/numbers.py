@@ -12,16 +12,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..metrics.classification import Calibration, Interval, wilson
-from ..records import Floats, Ints
-from .style import BLUE, GREY, SKY, house_style, short_names
+from ..records import FloatArray, IntArray
+from .style import BLUE, GRAY, SKY, house_style, short_names
 
 
 @house_style()
-def confusion_matrix(confusion: Ints, classes: Sequence[str]) -> Figure:
-    """(K, K) counts [true, pred]; the colour is the share of the row, on a square-root scale.
+def confusion_matrix(confusion: IntArray, classes: Sequence[str]) -> Figure:
+    """(K, K) counts [true, pred]; the color is the share of the row, on a square-root scale.
 
     The scale makes the rare confusions visible beside the diagonal. Counts are written up to 25
-    classes; beyond, only colours; beyond 100, not every name.
+    classes; beyond, only colors; beyond 100, not every name.
     """
     k = len(classes)
     totals = confusion.sum(axis=1, keepdims=True)  # (K, 1)
@@ -56,10 +56,10 @@ def confusion_matrix(confusion: Ints, classes: Sequence[str]) -> Figure:
     return figure
 
 
-def _write_counts(axes: Axes, counts: Ints, colours: Floats) -> None:
-    """Write the counts but the zeros, black or white; `colours` are the cells' (K, K, 4)."""
+def _write_counts(axes: Axes, counts: IntArray, colors: FloatArray) -> None:
+    """Write the counts but the zeros, black or white; `colors` are the cells' (K, K, 4)."""
     size = min(8.0, 40 / max(4, len(str(counts.max(initial=0)))))
-    light = colours[..., :3] @ (0.299, 0.587, 0.114) > 0.55  # (K, K)
+    light = colors[..., :3] @ (0.299, 0.587, 0.114) > 0.55  # (K, K)
     for true, pred in zip(*np.nonzero(counts), strict=True):
         ink = "black" if light[true, pred] else "white"
         text = str(counts[true, pred])
@@ -99,7 +99,7 @@ def reliability(calibration: Calibration) -> Figure:
     """Accuracy against confidence with 95 % intervals, above the number of images in each bin."""
     figure = Figure(figsize=(4.4, 5.2))
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    top.plot([0, 100], [0, 100], color=GREY, linestyle="--", linewidth=1, label="perfect")
+    top.plot([0, 100], [0, 100], color=GRAY, linestyle="--", linewidth=1, label="perfect")
     label = "model, with 95 % intervals"
     for row in calibration.bins:
         left, width = 100 * row.low, 100 * (row.high - row.low)

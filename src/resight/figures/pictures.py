@@ -9,16 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..errors import UsageError
-from ..records import Ints, Predictions
-from .style import BLUE, GREY, VERMILION, Pictures, fit, house_style, sheet
+from ..records import IntArray, Predictions
+from .style import BLUE, GRAY, VERMILION, ImageArray, fit, house_style, sheet
 
 
 @house_style()
 def image_grid(
-    images: Pictures, titles: Sequence[str], *, columns: int = 5, title: str = ""
+    images: ImageArray, titles: Sequence[str], *, columns: int = 5, title: str = ""
 ) -> Figure:
     """(N, H, W, C) pictures in rows, each under its title; without any, the figure says so."""
-    _check_pictures(images, titles, "titles")
+    _check_images(images, titles, "titles")
     figure, cells = _grid(images, _lefts(min(columns, len(images))), title, above=0.18)
     for axes, text in zip(cells, titles, strict=True):
         _write(axes, "", text, (0, 1), 3)
@@ -27,14 +27,14 @@ def image_grid(
 
 @house_style()
 def prediction_grid(
-    images: Pictures, predictions: Predictions, rows: Ints, title: str, *, columns: int = 5
+    images: ImageArray, predictions: Predictions, rows: IntArray, title: str, *, columns: int = 5
 ) -> Figure:
     """What the model said of some images: sign, confidence, prediction, true class and id.
 
     `rows` (R,) chooses from `predictions`; `images` (R, H, W, C) are the pictures of these rows.
     Without rows the figure says that there are none.
     """
-    _check_pictures(images, rows, "rows")
+    _check_images(images, rows, "rows")
     n = len(predictions)
     figure, cells = _grid(
         images,
@@ -45,23 +45,23 @@ def prediction_grid(
         nothing=f"none of {n:,} images" if n else "no images",
     )
     for axes, row in zip(cells, rows, strict=True):
-        sign, colour = ("✓", BLUE) if predictions.correct[row] else ("✗", VERMILION)
+        sign, color = ("✓", BLUE) if predictions.correct[row] else ("✗", VERMILION)
         verdict = f"{sign} {100 * predictions.confidence[row]:.0f} %  "
         said = predictions.classes[predictions.preds[row]]
         true = predictions.classes[predictions.labels[row]]
-        _write(axes, verdict, said, (0, 1), 14, color=colour, fontweight="bold")
+        _write(axes, verdict, said, (0, 1), 14, color=color, fontweight="bold")
         _write(axes, "true: ", true, (0, 1), 4)
-        _write(axes, "", predictions.ids[row], (0, 0), -9, fontsize=6.5, color=GREY)
+        _write(axes, "", predictions.ids[row], (0, 0), -9, fontsize=6.5, color=GRAY)
     return figure
 
 
 @house_style()
-def before_after(before: Pictures, after: Pictures, titles: Sequence[str]) -> Figure:
+def before_after(before: ImageArray, after: ImageArray, titles: Sequence[str]) -> Figure:
     """Augmentation: a row an image, the original, then its draws.
 
     `before` is (N, H, W, C), `after` (N, D, H, W, C): D >= 1 draws of each of the N images.
     """
-    _check_pictures(before, titles, "titles")
+    _check_images(before, titles, "titles")
     n = len(before)
     if after.ndim != 5 or len(after) != n or after.shape[1] == 0:
         raise UsageError(
@@ -79,7 +79,7 @@ def before_after(before: Pictures, after: Pictures, titles: Sequence[str]) -> Fi
     return figure
 
 
-def _check_pictures(images: Pictures, partners: Sequence[Any] | Ints, what: str) -> None:
+def _check_images(images: ImageArray, partners: Sequence[Any] | IntArray, what: str) -> None:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
         raise UsageError(
             f"images are {images.dtype} {images.shape}; figures take uint8 (N, H, W, 1 or 3)"
@@ -97,7 +97,7 @@ def _lefts(columns: int) -> list[float]:
 
 
 def _grid(
-    images: Pictures,
+    images: ImageArray,
     lefts: Sequence[float],
     title: str,
     *,
@@ -118,7 +118,7 @@ def _grid(
     heading = figure.text(_GAP / width, 1 - 0.25 / height, "", fontsize=11)
     fit(heading, "", title, width - 2 * _GAP)
     if len(images) == 0:
-        figure.text(0.5, 0.4, nothing, ha="center", fontsize=11, color=GREY)
+        figure.text(0.5, 0.4, nothing, ha="center", fontsize=11, color=GRAY)
     cells = []
     for i, image in enumerate(images):
         row, column = divmod(i, len(lefts))

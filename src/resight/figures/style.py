@@ -15,11 +15,11 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from ..files import replacing
+from ..files import atomic_write
 
-Pictures = NDArray[np.uint8]
+ImageArray = NDArray[np.uint8]
 
-BLUE, VERMILION, SKY, GREY = "#0072B2", "#D55E00", "#9CCBEA", "#595959"
+BLUE, VERMILION, SKY, GRAY = "#0072B2", "#D55E00", "#9CCBEA", "#595959"
 
 DPI = 160
 
@@ -131,5 +131,5 @@ def save(figure: Figure, path: Path) -> None:
     picture = io.BytesIO()
     with house_style():
         figure.savefig(picture, format=kind, metadata=metadata)
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(picture.getvalue())

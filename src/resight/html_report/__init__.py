@@ -23,7 +23,7 @@ from ..runs.reading import read_run
 from .view import view
 
 
-def build(run: str | Path) -> Path:
+def report(run: str | Path) -> Path:
     """Write `report.html` into a run folder, from its files alone; returns its path.
 
     What a run lacks, because it was interrupted or not explained, the page says.

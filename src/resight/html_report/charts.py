@@ -1,4 +1,4 @@
-"""The figures of a run as SVG to be put into the page: small, selectable, in the page's colours."""
+"""The figures of a run as SVG to be put into the page: small, selectable, in the page's colors."""
 
 import io
 import re
@@ -18,13 +18,13 @@ from ..optim.schedules import Schedule, describe, schedule_of
 from ..records import History
 from ..runs.reading import Found
 
-MOST_STEPS = 200_000  # of a schedule that is drawn
+MAX_CHART_STEPS = 200_000  # of a schedule that is drawn
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
 
-# The colours of the house style -> properties of the page, which differ in light and dark.
-_COLOURS = {
+# The colors of the house style -> properties of the page, which differ in light and dark.
+_COLORS = {
     "#ffffff": "var(--paper)",
     "#000000": "currentColor",
     "black": "currentColor",
@@ -35,7 +35,7 @@ _COLOURS = {
     "#595959": "var(--dim)",
     "#b5b5b5": "var(--faint)",
 }
-_COLOUR = re.compile("|".join(_COLOURS))
+_COLOR = re.compile("|".join(_COLORS))
 _FONT = re.compile(r"font: (?:(\d+) )?([\d.]+px) [^;]*|font-family: [^;]*")
 
 
@@ -68,7 +68,7 @@ def _schedule(found: Found) -> dict[str, Markup]:
         return {}
     schedule = schedule_of(found.recipe, steps_per_epoch=found.history[0].step)
     drawn = {"schedule_text": Markup.escape(describe(schedule))}
-    if schedule.total_steps <= MOST_STEPS:
+    if schedule.total_steps <= MAX_CHART_STEPS:
         drawn["schedule"] = inline(_rates(schedule, found), "schedule", "Learning rate by epoch")
     return drawn
 
@@ -95,12 +95,12 @@ def _rates(schedule: Schedule, found: Found) -> Figure:
 
 
 def palette() -> list[int]:
-    """256 colours of a heat map, from none to the strongest: red, green, blue, red, ..."""
+    """256 colors of a heat map, from none to the strongest: red, green, blue, red, ..."""
     return [int(c) for c in PALETTE.ravel()]
 
 
 def inline(figure: Figure, name: str, label: str) -> Markup:
-    """An SVG element with ids of its own, text as text, and colours that follow the page."""
+    """An SVG element with ids of its own, text as text, and colors that follow the page."""
     written = io.StringIO()
     with house_style(), mpl.rc_context({"svg.fonttype": "none"}):
         figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
@@ -127,14 +127,14 @@ def inline(figure: Figure, name: str, label: str) -> Markup:
 
 
 def _adapt(attributes: dict[str, Any], name: str) -> None:
-    """Ids that no other figure has; colours and fonts of the page."""
+    """Ids that no other figure has; colors and fonts of the page."""
     for key in ("id", f"{{{_XLINK}}}href", "clip-path"):
         if key in attributes:
             value = attributes[key]
             start = {"id": 0, "clip-path": len("url(#")}.get(key, len("#"))
             attributes[key] = f"{value[:start]}{name}-{value[start:]}"
     if "style" in attributes:
-        style = _COLOUR.sub(lambda found: _COLOURS[found[0]], attributes["style"])
+        style = _COLOR.sub(lambda found: _COLORS[found[0]], attributes["style"])
         attributes["style"] = _FONT.sub(_system_font, style)
 
 

@@ -3,7 +3,7 @@
 (() => {
   const PAGE = window.innerWidth < 600 ? 36 : 60; // images that are shown at once
   const MATRIX = 100; // classes up to which the matrix is drawn
-  const LEVEL = 17; // grey value of one level of a heat map
+  const LEVEL = 17; // gray value of one level of a heat map
 
   const $ = (id) => document.getElementById(id);
   const data = JSON.parse($("data").textContent);
@@ -144,7 +144,7 @@
       { type: "button", className: "card", title: idOf(row) },
       thumbnail(row),
       make("span", { className: "said" }, make("i", { textContent: sure }), `${sign} ${said}`),
-      make("span", { className: "truth", textContent: right(row) ? "as labelled" : `is ${classes[labels[row]]}` }),
+      make("span", { className: "truth", textContent: right(row) ? "as labeled" : `is ${classes[labels[row]]}` }),
       make("span", { className: "id" }, make("bdi", { textContent: idOf(row).slice(shared) })),
     );
     button.dataset.row = row;
@@ -190,21 +190,21 @@
       const context = canvas.getContext("2d", { willReadFrequently: true });
       context.drawImage(atlas, 0, 0);
       const rgba = context.getImageData(0, 0, canvas.width, canvas.height).data;
-      const grey = new Uint8Array(rgba.length / 4);
-      for (let i = 0; i < grey.length; i++) grey[i] = Math.round(rgba[4 * i] / LEVEL);
-      levels.push({ grey, wide: canvas.width });
+      const gray = new Uint8Array(rgba.length / 4);
+      for (let i = 0; i < gray.length; i++) gray[i] = Math.round(rgba[4 * i] / LEVEL);
+      levels.push({ gray, wide: canvas.width });
     }
   }
 
   function mapAt(layer, tile) {
     const [x, y, w, h] = corner(gallery.maps[layer], tile);
-    const { grey, wide } = levels[layer];
+    const { gray, wide } = levels[layer];
     const map = new Float32Array(w * h);
-    for (let i = 0; i < map.length; i++) map[i] = grey[(y + Math.floor(i / w)) * wide + x + (i % w)];
+    for (let i = 0; i < map.length; i++) map[i] = gray[(y + Math.floor(i / w)) * wide + x + (i % w)];
     return { map, w, h };
   }
 
-  // Bilinear, corners not aligned: the centre of a cell stays at its centre. To 0..255.
+  // Bilinear, corners not aligned: the center of a cell stays at its center. To 0..255.
   function enlarge({ map, w, h }, wide, tall) {
     const axis = (from, to) =>
       Array.from({ length: to }, (_, i) => {
@@ -249,7 +249,7 @@
   function show() {
     const row = rows[at];
     const [is, said] = [classes[labels[row]], classes[preds[row]]];
-    $("viewer-title").textContent = right(row) ? `✓ ${said}, as labelled` : `✗ ${is}, taken for ${said}`;
+    $("viewer-title").textContent = right(row) ? `✓ ${said}, as labeled` : `✗ ${is}, taken for ${said}`;
     $("viewer-id").textContent = `${idOf(row)} · loss ${losses[row].toFixed(3)}`;
     $("viewer-place").textContent = `${number(at + 1)} of ${number(rows.length)}`;
     $("previous").disabled = at === 0;
@@ -285,7 +285,7 @@
     overlays = [];
     if (!gallery || sheetOf(row) < 0) return "";
     const factor = Math.max(1, Math.round(264 / gallery.sheets[sheetOf(row)].size[1]));
-    const picture = make("canvas", { className: "picture", role: "img", ariaLabel: `the image, labelled ${is}` });
+    const picture = make("canvas", { className: "picture", role: "img", ariaLabel: `the image, labeled ${is}` });
     drawPicture(picture, row, factor);
     if (!hasMaps(row)) return picture;
     readMaps();
@@ -332,11 +332,11 @@
     if (most === 0) return null;
     const peak = map.indexOf(most);
     const down = ["top", "middle", "bottom"][Math.floor((3 * (Math.floor(peak / w) + 0.5)) / h)];
-    const across = ["left", "centre", "right"][Math.floor((3 * ((peak % w) + 0.5)) / w)];
+    const across = ["left", "center", "right"][Math.floor((3 * ((peak % w) + 0.5)) / w)];
     return `strongest at the ${down} ${across}`;
   }
 
-  // The colour covers the image where there is evidence, and all of it at 100 %.
+  // The color covers the image where there is evidence, and all of it at 100 %.
   function blend() {
     const full = Number(opacity.value) / 100;
     const shares = Float32Array.from({ length: 256 }, (_, level) => full * (level / 255) ** (1 - full));

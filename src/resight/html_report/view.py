@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..diagnosis.issues import examine
-from ..diagnosis.run_checks import CHECKS
-from ..figures.heat import COARSE
+from ..diagnosis.issues import apply_checks
+from ..diagnosis.run_checks import RUN_CHECKS
+from ..figures.heat import COARSE_CELLS
 from ..recipe import Constant, MultiStep, Plateau, Recipe
-from ..recipe.presets import PRESETS, find_recipe
+from ..recipe.presets import PRESETS, load_recipe
 from ..recipe.toml import differences, to_toml
 from ..runs.gallery import shared_start
 from ..runs.reading import Answers, Found
@@ -124,8 +124,8 @@ def _facts(found: Found) -> list[tuple[str, str, str]]:
 
 def _doctor(found: Found) -> list[tuple[str, str]]:
     """What may have gone wrong, and what to do about it, as sentences."""
-    of_training = {name: check for name, check in CHECKS.items() if name != "finished"}
-    lines = ((of.what, of.mend) for of in examine(found, of_training).findings)
+    of_training = {name: check for name, check in RUN_CHECKS.items() if name != "finished"}
+    lines = ((of.what, of.fix) for of in apply_checks(found, of_training).findings)
     return [(f"{a[0].upper()}{a[1:]}.", f"{b[0].upper()}{b[1:]}.") for a, b in lines]
 
 
@@ -146,13 +146,13 @@ def _lr_range(found: Found) -> str | None:
 def _changes(recipe: Recipe) -> dict[str, Any]:
     """What differs from `base`, why the named recipe has it so, and what was changed for this run.
 
-    A knob that the named recipe does not have so is `here`, and `why` says that it was set for
+    A setting that the named recipe does not have so is `here`, and `why` says that it was set for
     this run. Of a recipe that does not come with resight no reasons are known, nor what it rests
     on: `preset` is None, every `why` is empty and nothing is `here`.
     """
     preset = PRESETS.get(recipe.name)
-    base = find_recipe("base")
-    own = differences(recipe, find_recipe(recipe.name)) if preset else {}
+    base = load_recipe("base")
+    own = differences(recipe, load_recipe(recipe.name)) if preset else {}
     reasons: dict[str, str] = {}
     above = preset
     while above is not None:
@@ -163,7 +163,7 @@ def _changes(recipe: Recipe) -> dict[str, Any]:
     for path, (old, new) in differences(recipe, base).items():
         parts = path.split(".")
         if path == "name" or not _has(recipe, parts):
-            continue  # a knob of another kind of network, optimizer or schedule
+            continue  # a setting of another kind of network, optimizer or schedule
         stems = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
         why = next((reasons[stem] for stem in stems if stem in reasons), "")
         here = path in own
@@ -232,7 +232,7 @@ def _data(found: Found, answers: Answers) -> dict[str, Any]:
         "confusion": _sparse(answers),
         "gallery": _gallery(found),
         "palette": palette(),
-        "coarse": COARSE,
+        "coarse": COARSE_CELLS,
         "file": _file_name(found.run.resolve().name),
     }
 

@@ -14,31 +14,39 @@ from numpy.typing import NDArray
 from torch import nn
 
 from .. import figures, html_report
-from ..cam.layers import usual_layers
+from ..cam.layers import default_layers
 from ..datasets import Split, Statistics
 from ..errors import ResightError, UsageError
-from ..events import Loading, Note, Watch
-from ..figures import LayerHeat, Neighbours, Shown
+from ..events import Message, OnEvent, Progress
+from ..figures import LayerHeatmap, NeighborImages, SheetImages
 from ..metrics.mistakes import (
+    LabelIssue,
     Mistake,
-    Rank,
-    SuspiciousLabel,
+    MistakeOrder,
+    additional_rows,
+    csv_rows,
+    label_issues,
     mistakes,
-    more_rows,
     sheet_rows,
-    suspicious_labels,
-    table,
 )
 from ..recipe import Explain, Recipe
-from ..records import Ints, Predictions
-from ..runs.gallery import LayerMaps, write_gallery
+from ..records import IntArray, Predictions
+from ..runs.gallery import GalleryMaps, write_gallery
 from ..runs.run import RunFolder
-from ..training.setup import Beginning
-from .layer_maps import PER_IMAGE, Evidence, areas, areas_table, averaged, evidence, two_classes
-from .neighbors import Alike, most_alike
+from ..training.setup import TrainSetup
+from .layer_maps import (
+    PER_IMAGE,
+    LayerMaps,
+    areas_table,
+    faithfulness_areas,
+    layer_maps,
+    predicted_and_other,
+    shrink_maps,
+)
+from .neighbors import Neighbors, find_neighbors
 
-NEIGHBOURS = 3  # of each class, beside a suspicious label
-KEPT_CELLS = 64  # a side, of a map that the gallery is given; it keeps fewer
+NUM_NEIGHBORS = 3  # of each class, beside a suspicious label
+MAX_GALLERY_CELLS = 64  # a side, of a map that the gallery is given; it keeps fewer
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,7 @@ class Explanation:
     method: str
     layers: tuple[str, ...]  # with the size of their maps
     mistakes: tuple[Mistake, ...]
-    suspicious: tuple[SuspiciousLabel, ...]
+    suspicious: tuple[LabelIssue, ...]
     notes: tuple[str, ...]  # what to know of it, one line each
     failed: tuple[str, ...] = ()  # the steps that went wrong, one line each
 
@@ -68,17 +76,17 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Looked:
+class HeatMaps:
     """Heat maps of some rows of the test set, for two classes each, as the gallery takes them."""
 
-    rows: Ints  # (R,) the most wanted first
-    maps: Evidence
+    rows: IntArray  # (R,) the most wanted first
+    maps: LayerMaps
     layers: tuple[str, ...]  # with the size of their maps on the sheets
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # of the layers' own maps
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StepLog:
     """What has come of the steps so far."""
 
     files: list[str] = field(default_factory=list)
@@ -102,35 +110,40 @@ class Outcome:
 
 
 def explain_finished(
-    folder: RunFolder, begun: Beginning, predictions: Predictions, watch: Watch
+    folder: RunFolder, setup: TrainSetup, predictions: Predictions, on_event: OnEvent
 ) -> None:
     """Explain a run that has just ended, if its recipe says so; whatever happens, it returns.
 
     What fails is only a note, and Ctrl-C ends the explanation, not the run, which is complete.
     """
-    recipe, splits = begun.recipe, begun.splits
+    recipe, splits = setup.recipe, setup.splits
     if not recipe.explain.report:
         return
     subject = Subject(
-        begun.state.model, recipe, splits.stats, splits.train, begun.dataset.test, predictions
+        setup.state.model, recipe, splits.stats, splits.train, setup.dataset.test, predictions
     )
-    outcome, again = Outcome(), f"`resight explain {folder.path}` explains it"
+    outcome, again = StepLog(), f"`resight explain {folder.path}` explains it"
     with outcome.step("explaining it"):
         try:
-            found = explain_run(folder, subject, recipe.explain, watch=watch)
+            found = explain_run(folder, subject, recipe.explain, on_event=on_event)
             if found.failed:
-                watch(Note(f"the run is complete; {again} anew"))
+                on_event(Message(f"the run is complete; {again} anew"))
             return
         except KeyboardInterrupt:
             outcome.failed.append("explaining it was interrupted")
     with outcome.step("report.html"):
-        html_report.build(folder.path)
+        html_report.report(folder.path)
     with outcome.step("the watch"):
-        watch(Note(f"the run is complete, but {'; '.join(outcome.failed)}; {again}"))
+        on_event(Message(f"the run is complete, but {'; '.join(outcome.failed)}; {again}"))
 
 
 def explain_run(
-    folder: RunFolder, subject: Subject, asked: Explain, *, rank: Rank = "loss", watch: Watch
+    folder: RunFolder,
+    subject: Subject,
+    asked: Explain,
+    *,
+    rank: MistakeOrder = "loss",
+    on_event: OnEvent,
 ) -> Explanation:
     """Everything about the mistakes of a finished run, into its folder; `asked` says what.
 
@@ -138,10 +151,10 @@ def explain_run(
     """
     path, predictions, pictures = folder.path, subject.predictions, as_pictures(subject.test)
     found = mistakes(predictions, rank=rank)
-    suspicious = suspicious_labels(predictions)
-    outcome, looked = Outcome(), Looked(np.zeros(0, dtype=np.int64), {}, ())
+    suspicious = label_issues(predictions)
+    outcome, looked = StepLog(), HeatMaps(np.zeros(0, dtype=np.int64), {}, ())
     with outcome.step("mistakes.csv"):
-        folder.write_csv("mistakes.csv", table(Mistake, found))
+        folder.write_csv("mistakes.csv", csv_rows(Mistake, found))
         outcome.files.append("mistakes.csv")
     with outcome.step("confused_pairs.png"):
         title = f"The most frequent mistakes, largest {rank} first in each row"
@@ -149,23 +162,23 @@ def explain_run(
         figures.save(figure, path / "confused_pairs.png")
         outcome.files.append("confused_pairs.png")
     with outcome.step("suspicious_labels.csv"):
-        folder.write_csv("suspicious_labels.csv", table(SuspiciousLabel, suspicious))
+        folder.write_csv("suspicious_labels.csv", csv_rows(LabelIssue, suspicious))
         outcome.files.append("suspicious_labels.csv")
     with outcome.step("suspicious_labels.png"):
         (path / "suspicious_labels.png").unlink(missing_ok=True)
         if suspicious:
-            watch(Loading("comparing with training images", 0, None))
-            _draw_suspicious(path, subject, pictures, suspicious[: asked.images], outcome)
+            on_event(Progress("comparing with training images", 0, None))
+            _draw_label_issues(path, subject, pictures, suspicious[: asked.images], outcome)
             outcome.files.append("suspicious_labels.png")
     with outcome.step("heat maps"):
-        looked = _look(folder, subject, asked, rank=rank, watch=watch, outcome=outcome)
+        looked = _heat_maps(folder, subject, asked, rank=rank, on_event=on_event, outcome=outcome)
     with outcome.step("gallery"):
-        _keep(path, subject, looked, asked.method)
+        _write_gallery(path, subject, looked, asked.method)
         outcome.files.append("gallery/")
     with outcome.step("report.html"):
-        outcome.files.append(html_report.build(path).name)
+        outcome.files.append(html_report.report(path).name)
     for line in (*outcome.notes, *outcome.failed):
-        watch(Note(line))
+        on_event(Message(line))
     return Explanation(
         folder=path,
         files=tuple(outcome.files),
@@ -178,37 +191,37 @@ def explain_run(
     )
 
 
-def _look(
+def _heat_maps(
     folder: RunFolder,
     subject: Subject,
     asked: Explain,
     *,
-    rank: Rank,
-    watch: Watch,
-    outcome: Outcome,
-) -> Looked:
+    rank: MistakeOrder,
+    on_event: OnEvent,
+    outcome: StepLog,
+) -> HeatMaps:
     """Heat maps of the images on the sheets, which are drawn, and of more for the gallery."""
     predictions, model, test = subject.predictions, subject.model, subject.test
     wrong, right = sheet_rows(predictions, asked.images, rank=rank)
     sheet = np.concatenate([wrong, right])
-    layers = asked.layers or usual_layers(model, test.images.shape[1:])
+    layers = asked.layers or default_layers(model, test.images.shape[1:])
     if not layers:
         outcome.notes.append(
             f"{type(model).__name__} has no layer whose output is a map (N, C, h, w) "
             "of a size to look at, so there are no heat maps; name layers to look at others"
         )
-        return Looked(sheet[:0], {}, ())
+        return HeatMaps(sheet[:0], {}, ())
     more = sheet[:0]
     if asked.method in PER_IMAGE:
         outcome.notes.append(
             f"{asked.method} is slow: heat maps of the {len(sheet)} images on the sheets"
         )
     else:
-        more = more_rows(predictions, asked.maps, sheet)
-    total, both = len(sheet) + len(more), two_classes(predictions)
+        more = additional_rows(predictions, asked.maps, sheet)
+    total, both = len(sheet) + len(more), predicted_and_other(predictions)
 
-    def look(rows: Ints, before: int, side: int | None) -> Evidence:
-        return evidence(
+    def look(rows: IntArray, before: int, side: int | None) -> LayerMaps:
+        return layer_maps(
             model,
             test,
             subject.stats,
@@ -217,41 +230,43 @@ def _look(
             method=asked.method,
             rows=rows,
             side=side,
-            on_batch=lambda done: watch(
-                Loading(f"heat maps of {total:,} images", before + done, total)
+            on_batch=lambda done: on_event(
+                Progress(f"heat maps of {total:,} images", before + done, total)
             ),
         )
 
     maps = look(sheet, 0, None)
     with outcome.step("sheets of heat maps"):
         _draw_heat(folder, subject, maps, wrong, right, rank=rank, asked=asked, outcome=outcome)
-    names = tuple(LayerHeat(layer, values).name for layer, values in maps.items())
+    names = tuple(LayerHeatmap(layer, values).name for layer, values in maps.items())
     sizes = {layer: values.shape[-2:] for layer, values in maps.items()}
-    maps = {layer: averaged(values, KEPT_CELLS) for layer, values in maps.items()}
+    maps = {layer: shrink_maps(values, MAX_GALLERY_CELLS) for layer, values in maps.items()}
     if len(more):
-        rest = look(more, len(sheet), KEPT_CELLS)
+        rest = look(more, len(sheet), MAX_GALLERY_CELLS)
         maps = {layer: np.concatenate([maps[layer], rest[layer]]) for layer in layers}
-    return Looked(np.concatenate([sheet, more]), maps, names, sizes)
+    return HeatMaps(np.concatenate([sheet, more]), maps, names, sizes)
 
 
 def _draw_heat(
     folder: RunFolder,
     subject: Subject,
-    maps: Evidence,
-    wrong: Ints,
-    right: Ints,
+    maps: LayerMaps,
+    wrong: IntArray,
+    right: IntArray,
     *,
-    rank: Rank,
+    rank: MistakeOrder,
     asked: Explain,
-    outcome: Outcome,
+    outcome: StepLog,
 ) -> None:
     """The sheets, and `heatmaps.csv`; maps are those of the wrong rows, then of the right ones."""
     predictions, rows = subject.predictions, np.concatenate([wrong, right])
-    pictures, others = as_pictures(subject.test), two_classes(predictions)[:, 1]
-    numbers: Evidence = {}
+    pictures, others = as_pictures(subject.test), predicted_and_other(predictions)[:, 1]
+    numbers: LayerMaps = {}
     with outcome.step("deletion and insertion"):
         said = predictions.preds[rows]
-        numbers = areas(subject.model, subject.test, subject.stats, said, maps, rows=rows)
+        numbers = faithfulness_areas(
+            subject.model, subject.test, subject.stats, said, maps, rows=rows
+        )
         folder.write_csv("heatmaps.csv", areas_table(predictions, rows, numbers, asked.method))
         outcome.files.append("heatmaps.csv")
     worst = f"Misclassified, the {len(wrong)} of largest {rank}, pair by pair"
@@ -260,62 +275,62 @@ def _draw_heat(
         ("correct", slice(len(wrong), None), "Correct, evenly from the test set"),
     ):
         heats = [
-            LayerHeat(layer, values[at], numbers[layer][at] if numbers else None)
+            LayerHeatmap(layer, values[at], numbers[layer][at] if numbers else None)
             for layer, values in maps.items()
         ]
         chosen = rows[at]
-        shown = Shown(pictures[chosen], predictions, chosen, others[chosen])
+        shown = SheetImages(pictures[chosen], predictions, chosen, others[chosen])
         figure = figures.heat_sheet(shown, heats, f"{title}: {asked.method}")
         file = f"{name}_{asked.method}.png"
         figures.save(figure, folder.path / file)
         outcome.files.append(file)
 
 
-def _keep(path: Path, subject: Subject, looked: Looked, method: str) -> None:
+def _write_gallery(path: Path, subject: Subject, looked: HeatMaps, method: str) -> None:
     """The gallery; without heat maps, it has the pictures."""
     is_right = subject.predictions.correct[looked.rows][:, None, None]
     kept = [
         # The other map of a right answer is of the runner-up, which the gallery has no place for.
-        LayerMaps(layer, v[:, 0], np.where(is_right, v[:, 0], v[:, 1]), looked.sizes[layer])
+        GalleryMaps(layer, v[:, 0], np.where(is_right, v[:, 0], v[:, 1]), looked.sizes[layer])
         for layer, v in looked.maps.items()
     ]
     pictures = as_pictures(subject.test)
     write_gallery(path, pictures, subject.predictions, rows=looked.rows, maps=kept, method=method)
 
 
-def _draw_suspicious(
+def _draw_label_issues(
     path: Path,
     subject: Subject,
     pictures: NDArray[np.uint8],
-    found: Sequence[SuspiciousLabel],
-    outcome: Outcome,
+    found: Sequence[LabelIssue],
+    outcome: StepLog,
 ) -> None:
-    """`suspicious_labels.png`: each beside its nearest training images of both classes."""
+    """`label_issues.png`: each beside its nearest training images of both classes."""
     predictions, rows = subject.predictions, np.array([label.row for label in found])
-    beside: list[tuple[Neighbours, Neighbours]] = []
+    beside: list[tuple[NeighborImages, NeighborImages]] = []
     note = ""
-    with outcome.step("neighbours of suspicious labels"):
+    with outcome.step("neighbors of suspicious labels"):
         try:
             names = predictions.classes
-            alike, note = most_alike(
+            alike, note = find_neighbors(
                 subject.model,
                 subject.test.select(torch.from_numpy(rows)),
                 subject.train,
                 [(names.index(label.given), names.index(label.suggested)) for label in found],
                 subject.stats,
-                k=NEIGHBOURS,
+                k=NUM_NEIGHBORS,
                 training=subject.recipe.training,
             )
             beside = [(_as_shown(given), _as_shown(other)) for given, other in alike]
         except UsageError as error:
-            outcome.notes.append(f"suspicious labels without neighbours: {error}")
+            outcome.notes.append(f"suspicious labels without neighbors: {error}")
     title = "Is it the label? The most suspicious first"
-    figure = figures.suspicious_sheet(pictures[rows], found, beside, title, note=note)
+    figure = figures.label_issue_sheet(pictures[rows], found, beside, title, note=note)
     figures.save(figure, path / "suspicious_labels.png")
 
 
-def _as_shown(alike: Alike) -> Neighbours:
-    return Neighbours(as_pictures(alike.images), alike.images.ids, alike.cosines)
+def _as_shown(alike: Neighbors) -> NeighborImages:
+    return NeighborImages(as_pictures(alike.images), alike.images.ids, alike.cosines)
 
 
 def as_pictures(split: Split) -> NDArray[np.uint8]:

@@ -9,29 +9,29 @@ from torch import Tensor, nn
 
 from ..cam import Heatmaps, faithfulness, heatmaps
 from ..datasets import Split, Statistics
-from ..datasets.augment import normalise
+from ..datasets.augment import normalize
 from ..recipe import Method
-from ..records import Ints, Predictions
-from ..runs.gallery.area_resize import area_means
+from ..records import IntArray, Predictions
+from ..runs.gallery.area_resize import area_resize
 
-Floats = NDArray[np.float32]
-Evidence = dict[str, Floats]  # layer -> (R, 2, h, w), raw and signed
+Float32Array = NDArray[np.float32]
+LayerMaps = dict[str, Float32Array]  # layer -> (R, 2, h, w), raw and signed
 
 PER_IMAGE = ("score-cam", "ablation-cam")  # many passes an image: not for thousands of images
 
 
-def evidence(
+def layer_maps(
     model: nn.Module,
     split: Split,
     stats: Statistics,
-    classes: Ints,
+    classes: IntArray,
     *,
     layers: Sequence[str],
     method: Method,
-    rows: Ints | None = None,
+    rows: IntArray | None = None,
     side: int | None = None,
     on_batch: Callable[[int], None] = lambda done: None,
-) -> Evidence:
+) -> LayerMaps:
     """Maps of R images for two classes each, (R, 2), on the CPU; values that are no numbers are 0.
 
     The images are those at `rows`, all by default. With `side` a map has at most so many cells a
@@ -40,40 +40,40 @@ def evidence(
     rows = np.arange(len(split)) if rows is None else rows
     pixels = split.images.shape[-2] * split.images.shape[-1]
     batch = max(1, 256 * 32 * 32 // pixels)
-    parts: dict[str, list[Floats]] = {layer: [] for layer in layers}
+    parts: dict[str, list[Float32Array]] = {layer: [] for layer in layers}
     for first in range(0, len(rows), batch):
-        images = _normalised(model, split, stats, rows[first : first + batch])
+        images = _normalized(model, split, stats, rows[first : first + batch])
         both = torch.from_numpy(classes[first : first + batch]).to(images.device)  # (n, 2)
         maps = _two_classes(model, images, both, layers, method)
         for layer in layers:
             values = maps[layer].nan_to_num(0.0, 0.0, 0.0).cpu().numpy()
-            parts[layer].append(values if side is None else averaged(values, side))
+            parts[layer].append(values if side is None else shrink_maps(values, side))
         on_batch(min(first + batch, len(rows)))
     return {layer: np.concatenate(maps) for layer, maps in parts.items()}
 
 
-def averaged(maps: Floats, side: int) -> Floats:
+def shrink_maps(maps: Float32Array, side: int) -> Float32Array:
     """(..., h, w) as it is, or the positive evidence as means in at most `side` cells a side."""
-    return maps if max(maps.shape[-2:]) <= side else area_means(np.maximum(maps, 0), side)
+    return maps if max(maps.shape[-2:]) <= side else area_resize(np.maximum(maps, 0), side)
 
 
-def areas(
+def faithfulness_areas(
     model: nn.Module,
     split: Split,
     stats: Statistics,
-    classes: Ints,
-    maps: Mapping[str, Floats],
+    classes: IntArray,
+    maps: Mapping[str, Float32Array],
     *,
-    rows: Ints | None = None,
-) -> dict[str, Floats]:
+    rows: IntArray | None = None,
+) -> dict[str, Float32Array]:
     """Layer -> (R, 2): areas under the deletion and the insertion curve, see `cam.faithfulness`.
 
-    Of `classes` (R,) by the first of the two maps; images and maps are those of `evidence`.
+    Of `classes` (R,) by the first of the two maps; images and maps are those of `layer_maps`.
     """
     rows = np.arange(len(split)) if rows is None else rows
     if not len(rows):
         return {layer: np.zeros((0, 2), dtype=np.float32) for layer in maps}
-    images = _normalised(model, split, stats, rows)
+    images = _normalized(model, split, stats, rows)
     size = (images.shape[2], images.shape[3])
     said = torch.from_numpy(classes)[:, None].to(images.device)  # (R, 1)
     found = {}
@@ -86,7 +86,7 @@ def areas(
 
 
 def areas_table(
-    predictions: Predictions, rows: Ints, areas_of: Evidence, method: str
+    predictions: Predictions, rows: IntArray, areas_of: LayerMaps, method: str
 ) -> list[list[object]]:
     """A header, and for each row and layer the areas of the predicted class, to four places."""
     lines: list[list[object]] = [["id", "method", "layer", "class", "deletion", "insertion"]]
@@ -98,25 +98,25 @@ def areas_table(
     return lines
 
 
-def two_classes(predictions: Predictions) -> Ints:
+def predicted_and_other(predictions: Predictions) -> IntArray:
     """(N, 2) whose heat maps are shown: the predicted class, and the true one or the runner-up."""
     unsaid = predictions.correct | (predictions.labels < 0)
     others = np.where(unsaid, runners_up(predictions), predictions.labels)
     return np.stack([predictions.preds, others], axis=1)
 
 
-def runners_up(predictions: Predictions) -> Ints:
+def runners_up(predictions: Predictions) -> IntArray:
     """(N,) the class with the second largest logit."""
     logits = predictions.logits.copy()
     logits[np.arange(len(predictions)), predictions.preds] = -np.inf
     return np.asarray(logits.argmax(axis=1), dtype=np.int64)
 
 
-def _normalised(model: nn.Module, split: Split, stats: Statistics, rows: Ints) -> Tensor:
+def _normalized(model: nn.Module, split: Split, stats: Statistics, rows: IntArray) -> Tensor:
     """(n, C, H, W) on the device of the model."""
     device = next((p.device for p in model.parameters()), split.images.device)
     at = torch.from_numpy(rows).to(split.images.device)
-    return normalise(split.images[at].to(device), stats)
+    return normalize(split.images[at].to(device), stats)
 
 
 def _two_classes(

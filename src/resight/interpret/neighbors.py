@@ -1,4 +1,4 @@
-"""Which training images a network takes for most alike: neighbours by its last features."""
+"""Which training images a network takes for most alike: neighbors by its last features."""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from ..errors import UsageError
 from ..recipe import Training
 from ..training.predict import predict_split
 
-COMPARED = 10_000  # images of 32 px, at most, among which neighbours are looked for
+MAX_CANDIDATES = 10_000  # images of 32 px, at most, among which neighbors are looked for
 
 
 def features(
@@ -35,14 +35,14 @@ def features(
 
 
 @dataclass(frozen=True)
-class Alike:
+class Neighbors:
     """Images of one class, the most alike first, with their cosines."""
 
     images: Split
     cosines: tuple[float, ...]
 
 
-def most_alike(
+def find_neighbors(
     model: nn.Module,
     queries: Split,
     train: Split,
@@ -51,24 +51,24 @@ def most_alike(
     *,
     k: int,
     training: Training | None = None,
-) -> tuple[list[tuple[Alike, Alike]], str]:
+) -> tuple[list[tuple[Neighbors, Neighbors]], str]:
     """For each query the k images of `train` most alike to it in either class of its pair.
 
-    Of large classes and of large images only some are compared, see `to_compare`; the text is a
+    Of large classes and of large images only some are compared, see `candidate_rows`; the text is a
     line that says how many.
     """
     classes = {label for pair in pairs for label in pair}
-    compared = train.select(to_compare(train, classes))
+    compared = train.select(candidate_rows(train, classes))
     device = next((p.device for p in model.parameters()), train.images.device)
     asked, known = (
         features(model, split.to(device), stats, training=training).cpu()
         for split in (queries, compared)
     )
 
-    def of_class(query: Tensor, label: int) -> Alike:
+    def of_class(query: Tensor, label: int) -> Neighbors:
         own = (compared.labels == label).nonzero().flatten().cpu()
-        rows, cosines = nearest(query[None], known[own], k)
-        return Alike(compared.select(own[rows[0]]), tuple(cosines[0].tolist()))
+        rows, cosines = nearest_neighbors(query[None], known[own], k)
+        return Neighbors(compared.select(own[rows[0]]), tuple(cosines[0].tolist()))
 
     found = [
         (of_class(query, one), of_class(query, other))
@@ -83,7 +83,7 @@ def most_alike(
     return found, text
 
 
-def to_compare(split: Split, classes: Collection[int]) -> Tensor:
+def candidate_rows(split: Split, classes: Collection[int]) -> Tensor:
     """Rows (M,) of images of these classes, evenly, as many as can be looked at in a short time.
 
     That is 10,000, or as many as have the pixels of 10,000 images of 32 px.
@@ -91,11 +91,11 @@ def to_compare(split: Split, classes: Collection[int]) -> Tensor:
     of_classes = torch.isin(split.labels, torch.tensor(sorted(classes)).to(split.labels))
     rows = of_classes.nonzero().flatten()
     pixels = split.images.shape[-2] * split.images.shape[-1]
-    most = min(COMPARED, max(1, COMPARED * 32 * 32 // pixels), len(rows))
+    most = min(MAX_CANDIDATES, max(1, MAX_CANDIDATES * 32 * 32 // pixels), len(rows))
     return rows[torch.linspace(0, len(rows) - 1, most).long()]
 
 
-def nearest(queries: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def nearest_neighbors(queries: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k of `candidates` (N, D) most alike to each of `queries` (M, D), by cosine.
 
     Returns their rows (M, k) and cosines (M, k) in [-1, 1], the most alike first; fewer than k

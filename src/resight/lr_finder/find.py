@@ -11,31 +11,31 @@ from torch import Tensor, nn
 
 from ..datasets import Dataset
 from ..errors import ResightError, UsageError
-from ..events import Loading, Watch
+from ..events import OnEvent, Progress
 from ..recipe import Constant, Custom, MultiStep, Plateau, Recipe
-from ..recipe.presets import find_recipe
-from ..recipe.toml import overlay
+from ..recipe.presets import load_recipe
+from ..recipe.toml import with_changes
 from ..training.batches import eval_batches, train_batches
-from ..training.precision import MIXED, in_layout
-from ..training.setup import Beginning, begin, fresh_model
-from ..training.state import TrainData, TrainState, start
+from ..training.precision import AUTOCAST_DTYPES, to_memory_format
+from ..training.setup import TrainSetup, init_model, prepare
+from ..training.state import TrainData, TrainState, init_state
 from .range_test import lr_range_test
-from .suggest import LRCurve, Scale, merge
-from .verdict import FEWEST
+from .suggest import LRCurve, LRScale, merge_curves
+from .verdict import MIN_POINTS
 
-STEPS = 56  # with the batch set aside 58 batches: 7,424 images, 0.15 epochs of CIFAR-10
-MOST_IMAGES = 128  # a step; see docs/lr-find.md for what other sizes change
-VAL_IMAGES = 512  # of the validation images, scored after every step where that is asked for
+NUM_STEPS = 56  # with the batch set aside 58 batches: 7,424 images, 0.15 epochs of CIFAR-10
+MAX_BATCH_SIZE = 128  # a step; see docs/lr-find.md for what other sizes change
+NUM_VAL_IMAGES = 512  # of the validation images, scored after every step where that is asked for
 
 
 @dataclass(frozen=True)
-class Ladder:
+class LRRangeOptions:
     """How a recipe's range test climbs; None: chosen from the optimizer."""
 
     start: float | None = None
     end: float | None = None
-    steps: int = STEPS
-    scale: Scale = "exponential"
+    steps: int = NUM_STEPS
+    scale: LRScale = "exponential"
     repeats: int = 1
     on_validation: bool = False  # score on held-out images in place of the training loss
     set_aside: bool = True  # score one batch every time; False: each step's own, as other tools do
@@ -49,8 +49,8 @@ def lr_find(
     model: nn.Module | None = None,
     device: str = "auto",
     offline: bool = False,
-    ladder: Ladder = Ladder(),
-    watch: Watch | None = None,
+    ladder: LRRangeOptions = LRRangeOptions(),
+    on_event: OnEvent | None = None,
 ) -> LRCurve:
     """The range test of a recipe (a value, a preset's name or a TOML file) on its training images.
 
@@ -61,13 +61,15 @@ def lr_find(
     Raises:
         UsageError: the recipe, the data or the ladder is not usable as asked.
     """
-    watch = watch or (lambda event: None)
-    recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
-    begun = begin(recipe, data=data, model=model, device=device, offline=offline, watch=watch)
-    return find_rate(begun, ladder, watch)
+    on_event = on_event or (lambda event: None)
+    recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    setup = prepare(
+        recipe, data=data, model=model, device=device, offline=offline, on_event=on_event
+    )
+    return run_range_test(setup, ladder, on_event)
 
 
-def find_rate(begun: Beginning, ladder: Ladder, watch: Watch) -> LRCurve:
+def run_range_test(setup: TrainSetup, ladder: LRRangeOptions, on_event: OnEvent) -> LRCurve:
     """The range test of a run before its first step, which it leaves as it was.
 
     Each repeat has its own order of images, augmentation and, but for modules that were passed
@@ -79,33 +81,35 @@ def find_rate(begun: Beginning, ladder: Ladder, watch: Watch) -> LRCurve:
     """
     if ladder.repeats < 1:
         raise UsageError(f"repeats = {ladder.repeats} must be at least 1; 3 give an interval")
-    if ladder.on_validation and begun.splits.val is None:
+    if ladder.on_validation and setup.splits.val is None:
         raise UsageError(
             'the range test cannot score validation images: data.val_fraction = "none"; '
             "set it to 0.1, or score the training loss"
         )
     curves = []
     for repeat in range(ladder.repeats):
-        recipe = overlay(begun.recipe, {"seed": begun.recipe.seed + repeat}, origin="range test")
-        state = begun.state
+        recipe = with_changes(
+            setup.recipe, {"seed": setup.recipe.seed + repeat}, origin="range test"
+        )
+        state = setup.state
         if repeat and not isinstance(recipe.model, Custom):
-            state = start(recipe, begun.splits, fresh_model(recipe, begun.splits))
+            state = init_state(recipe, setup.splits, init_model(recipe, setup.splits))
         what = "learning-rate range test"
         if ladder.repeats > 1:
             what += f" {repeat + 1} of {ladder.repeats}"
-        told = _Told(watch, what)
-        curve = _climb(recipe, begun.splits, state, ladder, told)
-        broke_down = curve.stopped and len(curve.lrs) >= FEWEST and not curve.verdict.ok
+        told = _Told(on_event, what)
+        curve = _run_once(recipe, setup.splits, state, ladder, told)
+        broke_down = curve.stopped and len(curve.lrs) >= MIN_POINTS and not curve.verdict.ok
         if broke_down and ladder.end is None and repeat == 0:
             # It broke down early, and most steps are left: take them all below where it did.
             ladder = replace(ladder, start=float(curve.lrs[0]), end=float(curve.lrs[-1]))
-            again = _climb(recipe, begun.splits, state, ladder, told)
+            again = _run_once(recipe, setup.splits, state, ladder, told)
             curve = replace(again, images=again.images + curve.images)
         curves.append(curve)
-    return merge(curves) if len(curves) > 1 else curves[0]
+    return merge_curves(curves) if len(curves) > 1 else curves[0]
 
 
-def with_found_rate(begun: Beginning, curve: LRCurve) -> Beginning:
+def with_found_lr(setup: TrainSetup, curve: LRCurve) -> TrainSetup:
     """The same beginning, weights included, with the highest rate that the curve recommends.
 
     Schedules that hold a rate for epochs (plateau, multistep, constant) get the lower one.
@@ -119,21 +123,21 @@ def with_found_rate(begun: Beginning, curve: LRCurve) -> Beginning:
             f"{'; '.join(curve.verdict.reasons)}. Look at it with `resight lr-find`, its --steps, "
             "--repeats and --out lr_find.png, or choose a rate with --lr"
         )
-    holds = isinstance(begun.recipe.schedule, Plateau | MultiStep | Constant)
+    holds = isinstance(setup.recipe.schedule, Plateau | MultiStep | Constant)
     found = float(f"{curve.constant if holds else curve.peak:.2g}")
-    recipe = overlay(begun.recipe, {"optimizer": {"lr": found}}, origin="range test")
-    return replace(begun, recipe=recipe, state=start(recipe, begun.splits, begun.state.model))
+    recipe = with_changes(setup.recipe, {"optimizer": {"lr": found}}, origin="range test")
+    return replace(setup, recipe=recipe, state=init_state(recipe, setup.splits, setup.state.model))
 
 
 @dataclass(frozen=True)
 class _Told:
     """Progress of a range test, batch by batch."""
 
-    watch: Watch
+    on_event: OnEvent
     what: str
 
     def __call__(self, done: int, total: int) -> None:
-        self.watch(Loading(self.what, done, total))
+        self.on_event(Progress(self.what, done, total))
 
 
 @dataclass(frozen=True)
@@ -157,14 +161,14 @@ class _TrainBatches:
         )
         for done, (images, labels) in enumerate(batches):
             self.told(done, self.total)
-            yield in_layout(images, self.recipe.training), labels
+            yield to_memory_format(images, self.recipe.training), labels
 
 
-def _climb(
-    recipe: Recipe, data: TrainData, state: TrainState, ladder: Ladder, told: _Told
+def _run_once(
+    recipe: Recipe, data: TrainData, state: TrainState, ladder: LRRangeOptions, told: _Told
 ) -> LRCurve:
     training = recipe.training
-    size = min(training.batch_size, MOST_IMAGES)
+    size = min(training.batch_size, MAX_BATCH_SIZE)
     parts = training.parts(size, data.train.images.device.type)
     batches = _TrainBatches(
         recipe, data, size // parts, (ladder.steps + 1 + ladder.set_aside) * parts, told
@@ -176,10 +180,12 @@ def _climb(
     scored: list[Any] | None = None
     if ladder.on_validation:
         assert data.val is not None
-        evenly = torch.arange(0, len(data.val), max(1, len(data.val) // VAL_IMAGES))[:VAL_IMAGES]
+        evenly = torch.arange(0, len(data.val), max(1, len(data.val) // NUM_VAL_IMAGES))[
+            :NUM_VAL_IMAGES
+        ]
         sample = data.val.select(evenly.to(data.val.images.device))
         scored = [
-            (in_layout(images, training), labels)
+            (to_memory_format(images, training), labels)
             for images, labels in eval_batches(sample, data.stats, batch_size=size)
         ]
     return lr_range_test(
@@ -194,7 +200,7 @@ def _climb(
         probe=parts if ladder.set_aside else 0,
         val_batches=scored,
         accumulate=parts,
-        dtype=MIXED[training.precision],
+        dtype=AUTOCAST_DTYPES[training.precision],
         stop_at=ladder.stop_at,
         seed=recipe.seed,
     )

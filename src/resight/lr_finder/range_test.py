@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from ..errors import UsageError
-from ..records import Floats
-from ..training.predict import evaluating
-from ..training.restore import given_back, places_kept
-from .suggest import HEADROOM_SGD, LRCurve, Scale, analyse, smooth
+from ..networks.eval_mode import eval_mode
+from ..records import FloatArray
+from ..training.restore import preserve_positions, preserve_state
+from .suggest import HEADROOM_SGD, LRCurve, LRScale, analyze, smooth
 
 LossFunction = Callable[[Any, Tensor], Tensor]
 
@@ -33,7 +33,7 @@ def lr_range_test(
     start: float | None = None,
     end: float | None = None,
     steps: int = 60,
-    scale: Scale = "exponential",
+    scale: LRScale = "exponential",
     probe: int = 1,
     val_batches: Iterable[Any] | None = None,
     accumulate: int = 1,
@@ -50,7 +50,7 @@ def lr_range_test(
     loss before the first step.
 
     Args:
-        model: trained in place, then given back; see `given_back`.
+        model: trained in place, then given back; see `preserve_state`.
         optimizer: its first group visits the rates; other groups keep their ratio to it.
         loss_fn: (outputs, labels) -> the mean loss of a batch, as a tensor of one number.
         batches: anything that gives (images, labels) and can be started again when it ends.
@@ -72,7 +72,7 @@ def lr_range_test(
         UsageError: a value out of range, or batches or a loss that are not as above.
     """
     low, high = default_range(optimizer)
-    lrs = ladder(low if start is None else start, high if end is None else end, steps, scale)
+    lrs = lr_values(low if start is None else start, high if end is None else end, steps, scale)
     if accumulate < 1:
         raise UsageError(f"accumulate = {accumulate} must be at least 1")
     if probe < 0:
@@ -83,8 +83,12 @@ def lr_range_test(
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
     modules = [m for m in (model, loss_fn) if isinstance(m, nn.Module)]
     trial = _Trial(model, optimizer, loss_fn, torch.device(device), dtype)
-    with given_back(optimizer, *modules), places_kept(batches, val_batches), torch.enable_grad():
-        seed_all(seed, trial.device)
+    with (
+        preserve_state(optimizer, *modules),
+        preserve_positions(batches, val_batches),
+        torch.enable_grad(),
+    ):
+        seed_everything(seed, trial.device)
         losses, stopped = trial.climb(
             lrs,
             _restarted(batches),
@@ -93,7 +97,7 @@ def lr_range_test(
             accumulate=accumulate,
             stop_at=stop_at,
         )
-    return analyse(
+    return analyze(
         lrs[: len(losses)],
         np.array(losses),
         images=trial.images,
@@ -118,10 +122,10 @@ def default_range(optimizer: Optimizer) -> tuple[float, float]:
     return 1e-6, 1.0
 
 
-def ladder(start: float, end: float, steps: int, scale: Scale) -> Floats:
+def lr_values(start: float, end: float, steps: int, scale: LRScale) -> FloatArray:
     """(steps,) rates from `start` to `end`, both included."""
-    if scale not in get_args(Scale):
-        near = difflib.get_close_matches(str(scale), get_args(Scale), 1)
+    if scale not in get_args(LRScale):
+        near = difflib.get_close_matches(str(scale), get_args(LRScale), 1)
         hint = f', did you mean "{near[0]}"?' if near else ""
         raise UsageError(f'scale = "{scale}" is not known{hint} (valid: exponential, linear)')
     if not (0 < start < end < math.inf):
@@ -152,7 +156,7 @@ class _Trial:
 
     def climb(
         self,
-        lrs: Floats,
+        lrs: FloatArray,
         batches: Iterator[Any],
         val_batches: Iterable[Any] | None,
         *,
@@ -169,7 +173,7 @@ class _Trial:
             """The gradients of the next step, and the loss after the last."""
             loss = self.gradients([next(batches) for _ in range(accumulate)])
             if val_batches is not None:
-                with evaluating(self.model):
+                with eval_mode(self.model):
                     return self.score(map(self.pair, val_batches))
             return self.probed(aside) if aside and math.isfinite(loss) else loss
 
@@ -277,7 +281,7 @@ def _restarted(batches: Iterable[Any]) -> Iterator[Any]:
             )
 
 
-def seed_all(seed: int, device: torch.device) -> None:
+def seed_everything(seed: int, device: torch.device) -> None:
     """The generators that training may draw from: Python's, NumPy's and torch's."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - the user's augmentation may draw from it

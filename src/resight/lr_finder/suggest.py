@@ -3,7 +3,7 @@
 Everything here is computed from a recorded curve: rates, and the loss after a step at each. The
 rules (`steepest`, `valley`, `slide`, `minimum`) take a smoothed curve without NaN and answer as
 torch-lr-finder and fastai define them, so that their answers can be compared; none of them knows
-when it is wrong. `analyse` therefore adds a recommendation that rests on several readings of the
+when it is wrong. `analyze` therefore adds a recommendation that rests on several readings of the
 curve, and a verdict that says whether to trust it.
 """
 
@@ -16,10 +16,10 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import UsageError
-from ..records import Floats
-from .verdict import FEWEST, Verdict, judge
+from ..records import FloatArray
+from .verdict import MIN_POINTS, Verdict, judge
 
-Scale = Literal["exponential", "linear"]
+LRScale = Literal["exponential", "linear"]
 
 # Under one cycle SGD bears about twice what a cold test sees; Adam, whose steps do not shrink with
 # the gradient, does not. From short trainings over grids of rates; see docs/lr-find.md.
@@ -34,10 +34,10 @@ _HOLD = 3.0
 class LRCurve:
     """A range test and what it says. Rates are those of the optimizer's first group."""
 
-    lrs: Floats  # (steps,) increasing
-    losses: Floats  # (steps,) after a step at each rate; the last may be NaN or infinite
-    smoothed: Floats  # (steps,) NaN where the loss is not finite
-    scale: Scale
+    lrs: FloatArray  # (steps,) increasing
+    losses: FloatArray  # (steps,) after a step at each rate; the last may be NaN or infinite
+    smoothed: FloatArray  # (steps,) NaN where the loss is not finite
+    scale: LRScale
     stopped: str | None  # why the test ended before the last rate: at which step and rate
     images: int  # images trained on
     chance: float | None  # the loss of guessing, ln K of K classes; None: not known
@@ -66,12 +66,12 @@ class LRCurve:
         return values
 
 
-def analyse(
-    lrs: Floats,
-    losses: Floats,
+def analyze(
+    lrs: FloatArray,
+    losses: FloatArray,
     *,
     images: int,
-    scale: Scale = "exponential",
+    scale: LRScale = "exponential",
     stopped: str | None = None,
     chance: float | None = None,
     headroom: float = 1.0,
@@ -117,7 +117,7 @@ def analyse(
     )
 
 
-def merge(curves: Sequence[LRCurve]) -> LRCurve:
+def merge_curves(curves: Sequence[LRCurve]) -> LRCurve:
     """Several repeats of one test as one curve: median losses, median peak, and its interval.
 
     A repeat that has stopped counts as infinite from there on, so the merged curve ends where
@@ -137,7 +137,7 @@ def merge(curves: Sequence[LRCurve]) -> LRCurve:
         row[:n] = np.where(np.isfinite(curve.losses), curve.losses, np.inf)
     ends = [curve.stopped for curve in curves if curve.stopped]
     stopped = f"{len(ends)} of {len(curves)} repeats stopped early; {ends[0]}" if ends else None
-    merged = analyse(
+    merged = analyze(
         longest.lrs,
         np.median(losses, axis=0),
         images=sum(curve.images for curve in curves),
@@ -176,11 +176,11 @@ def _median(rates: Sequence[float]) -> float | None:
 # --- the curve ------------------------------------------------------------------------------
 
 
-def smooth(losses: Floats) -> Floats:
+def smooth(losses: FloatArray) -> FloatArray:
     """Losses (steps,) without their noise and without lag; NaN stays where it is and goes nowhere.
 
     A median of three takes out single spikes; then each point becomes the value of the straight
-    line fitted to its neighbours with Gaussian weights (Cleveland 1979), as wide as a 25th of the
+    line fitted to its neighbors with Gaussian weights (Cleveland 1979), as wide as a 25th of the
     curve. Being symmetric it moves nothing sideways, as a running average would, and at both ends
     it follows the slope where a plain kernel flattens it. A loss that exploded counts as no
     higher above the first than the lowest is below, lest it drown the steps before it.
@@ -203,12 +203,12 @@ def smooth(losses: Floats) -> Floats:
     return smoothed
 
 
-def start_loss(losses: Floats) -> float:
+def start_loss(losses: FloatArray) -> float:
     """The loss before the rates had an effect: the median of the first tenth; NaN of nothing."""
     return float(np.median(losses[: max(3, len(losses) // 10)])) if len(losses) else math.nan
 
 
-def _scatter(losses: Floats, smoothed: Floats) -> float:
+def _scatter(losses: FloatArray, smoothed: FloatArray) -> float:
     """The standard deviation of losses around the smoothed ones on the way down, spikes aside."""
     if len(losses) == 0:
         return 0.0
@@ -219,7 +219,7 @@ def _scatter(losses: Floats, smoothed: Floats) -> float:
 # --- the rules ------------------------------------------------------------------------------
 
 
-def steepest(lrs: Floats, losses: Floats) -> float:
+def steepest(lrs: FloatArray, losses: FloatArray) -> float:
     """The rate where d loss / d log lr is lowest.
 
     On evenly spaced exponential rates this is torch-lr-finder's suggestion, which differentiates
@@ -228,7 +228,7 @@ def steepest(lrs: Floats, losses: Floats) -> float:
     return float(lrs[np.gradient(losses, np.log(lrs)).argmin()])
 
 
-def valley(lrs: Floats, losses: Floats) -> float:
+def valley(lrs: FloatArray, losses: FloatArray) -> float:
     """fastai's `valley`: the middle of the longest valley.
 
     The length l of the longest strictly decreasing subsequence counts as the length of the
@@ -246,7 +246,9 @@ def valley(lrs: Floats, losses: Floats) -> float:
     return float(lrs[max(0, end - longest + int(third) + int(third / 2))])
 
 
-def slide(lrs: Floats, losses: Floats, *, lr_diff: int = 15, thresh: float = 0.005) -> float | None:
+def slide(
+    lrs: FloatArray, losses: FloatArray, *, lr_diff: int = 15, thresh: float = 0.005
+) -> float | None:
     """fastai's `slide`: coming from the right, the first rate behind which the slope is steady.
 
     Two points `lr_diff` apart slide down until their slopes a step differ by at most `thresh`;
@@ -263,12 +265,12 @@ def slide(lrs: Floats, losses: Floats, *, lr_diff: int = 15, thresh: float = 0.0
     return float(answer)
 
 
-def minimum(lrs: Floats, losses: Floats) -> float:
+def minimum(lrs: FloatArray, losses: FloatArray) -> float:
     """The rate at the lowest loss. fastai's `minimum` is a tenth of it: here `minimum_10`."""
     return float(lrs[losses.argmin()])
 
 
-def _suggestions(lrs: Floats, losses: Floats) -> dict[str, float | None]:
+def _suggestions(lrs: FloatArray, losses: FloatArray) -> dict[str, float | None]:
     if len(lrs) < 2:
         return dict.fromkeys(("steepest", "valley", "minimum", "minimum_10", "slide"))
     low = minimum(lrs, losses)
@@ -281,7 +283,7 @@ def _suggestions(lrs: Floats, losses: Floats) -> dict[str, float | None]:
     }
 
 
-def _to_climb(losses: Floats, scatter: float) -> slice:
+def _to_climb(losses: FloatArray, scatter: float) -> slice:
     """The part of a smoothed curve before half of its fall is lost again; else the whole curve.
 
     A network with batch norm may break down and then fall again, at rates that no training
@@ -292,10 +294,10 @@ def _to_climb(losses: Floats, scatter: float) -> slice:
     fall = start_loss(losses) - lowest
     climb = losses - lowest
     climbs = (climb > np.maximum(0.5 * fall, 4 * scatter)) & (fall > 0.5 * fall.max(initial=0.0))
-    return slice(max(FEWEST, int(climbs.argmax()) + 1)) if climbs.any() else slice(None)
+    return slice(max(MIN_POINTS, int(climbs.argmax()) + 1)) if climbs.any() else slice(None)
 
 
-def recommend(lrs: Floats, losses: Floats, chance: float | None = None) -> float | None:
+def recommend(lrs: FloatArray, losses: FloatArray, chance: float | None = None) -> float | None:
     """One peak for one cycle, from a smoothed curve; None where the loss does not fall.
 
     Half as much again as the first rate at which four fifths of the fall are done, but no more

@@ -61,5 +61,5 @@ def _sketch(curve: LRCurve) -> list[str]:
     low, start = float(y.min()), start_loss(y)
     high = start + 0.5 * (start - low) or start + 1.0
     left, right = (f"lr {rate:.3g}" for rate in curve.lrs[known][[0, -1]])
-    rows = sketch.bars(np.minimum(y, high), low=low - 0.05 * (high - low), high=high, rows=8)
-    return ["loss", *rows, sketch.axis(left, right)]
+    rows = sketch.plot_bars(np.minimum(y, high), low=low - 0.05 * (high - low), high=high, rows=8)
+    return ["loss", *rows, sketch.plot_axis(left, right)]

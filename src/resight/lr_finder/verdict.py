@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..records import Floats
+from ..records import FloatArray
 
-FEWEST = 10  # points; fewer show no shape
+MIN_POINTS = 10  # points; fewer show no shape
 
 # Decades between the peak and the middle of three rules. They point at the slope, up to a decade
 # below the peak where all is well: so this is half a decade more.
@@ -24,8 +24,8 @@ class Verdict:
 
 
 def judge(
-    lrs: Floats,
-    losses: Floats,
+    lrs: FloatArray,
+    losses: FloatArray,
     *,
     start: float,
     scatter: float,
@@ -53,14 +53,14 @@ def judge(
         return _no(f"{stopped or 'no loss is finite'}; check the images, the labels and the loss")
     low = int(losses.argmin())
     fall = start - losses[low]
-    if stopped and (n < FEWEST or low <= 2):
+    if stopped and (n < MIN_POINTS or low <= 2):
         return _no(f"diverged at once: {stopped}; start the range at {_round(lrs[0] / 100)}")
     if low <= 2 and losses[-1] > 1.2 * losses[low]:
         return _no(
             f"diverged at once: the loss only climbs, from {losses[low]:.3g} at lr {lrs[low]:.3g}; "
             f"start the range at {_round(lrs[0] / 100)}"
         )
-    if n < FEWEST:
+    if n < MIN_POINTS:
         return _no(f"{n} points are too few to show a shape; take at least 40 steps")
     if chance is not None and start < 0.5 * chance and fall < 0.2 * start:
         return _no(

@@ -2,4 +2,4 @@
 
 from typing import Literal
 
-Rank = Literal["loss", "confidence", "margin"]  # by which mistakes are sorted
+MistakeOrder = Literal["loss", "confidence", "margin"]  # by which mistakes are sorted

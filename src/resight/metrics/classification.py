@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ResightError, UsageError
-from ..records import Ints, Predictions
+from ..records import IntArray, Predictions
 
 _Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution: 95 % lie within +-z
 
@@ -63,18 +63,18 @@ class Calibration:
 def wilson(successes: int, n: int) -> Interval:
     """Wilson's 95 % score interval for `successes` out of n >= 1 (Wilson 1927).
 
-    centre = (p + z^2 / 2n) / (1 + z^2 / n),
+    center = (p + z^2 / 2n) / (1 + z^2 / n),
     half width = z / (1 + z^2 / n) sqrt(p (1 - p) / n + z^2 / 4n^2).
     Unlike p +- z sqrt(p (1 - p) / n) it stays in [0, 1] and is not empty at p = 0 or 1.
     """
     if not 0 <= successes <= n or n == 0:
         raise UsageError(f"{successes} of {n} is not a share; it takes 0 <= successes <= n, n >= 1")
     p, z2 = successes / n, _Z95**2
-    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    center = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
     # Exactly 0 and 1 at the ends, where the two terms cancel only up to rounding.
-    low = 0.0 if successes == 0 else centre - half
-    high = 1.0 if successes == n else centre + half
+    low = 0.0 if successes == 0 else center - half
+    high = 1.0 if successes == n else center + half
     return Interval(p, low, high, n)
 
 
@@ -122,9 +122,9 @@ def paired_difference(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> In
         raise UsageError(f"{n} and {len(after)} images are no pairs; give as many, at least 1")
     won, lost = int((after & ~before).sum()), int((before & ~after).sum())
     size, net = n + 2, won - lost
-    centre = net / size
+    center = net / size
     half = _Z95 * math.sqrt(won + lost + 1 - net * net / size) / size
-    return Interval(net / n, max(-1.0, centre - half), min(1.0, centre + half), n)
+    return Interval(net / n, max(-1.0, center - half), min(1.0, center + half), n)
 
 
 def accuracy(predictions: Predictions) -> Interval:
@@ -148,7 +148,7 @@ def per_class_accuracy(predictions: Predictions) -> dict[str, Interval | None]:
     }
 
 
-def confusion(predictions: Predictions) -> Ints:
+def confusion(predictions: Predictions) -> IntArray:
     """(K, K) how many images of class [true, ] were taken for class [, pred]."""
     _check(predictions)
     k = len(predictions.classes)
@@ -169,7 +169,7 @@ def most_confused(predictions: Predictions, limit: int | None = None) -> list[Co
     ]
 
 
-def top_losses(predictions: Predictions, limit: int | None = None) -> Ints:
+def top_losses(predictions: Predictions, limit: int | None = None) -> IntArray:
     """(limit,) the rows of the images with the highest loss, the highest first."""
     _check(predictions)
     return np.argsort(-predictions.losses, kind="stable")[:limit]
@@ -202,7 +202,7 @@ def calibration(predictions: Predictions, bins: int = 15) -> Calibration:
     return Calibration(float(np.abs(right - sure).sum() / len(predictions)), tuple(table))
 
 
-def summarise(predictions: Predictions) -> dict[str, Any]:
+def summarize(predictions: Predictions) -> dict[str, Any]:
     """All of the above as plain Python, fit for JSON."""
     table = calibration(predictions)
     return {

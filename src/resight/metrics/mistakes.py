@@ -7,8 +7,8 @@ from typing import Any, get_args
 import numpy as np
 
 from ..errors import UsageError, suggest
-from ..records import Ints, Predictions
-from .choices import Rank as Rank
+from ..records import IntArray, Predictions
+from .choices import MistakeOrder as MistakeOrder
 from .classification import confusion, top_losses
 
 
@@ -26,7 +26,7 @@ class Mistake:
 
 
 @dataclass(frozen=True)
-class SuspiciousLabel:
+class LabelIssue:
     """An image that the model takes for another class as surely as that class's own images."""
 
     row: int  # in the predictions
@@ -38,12 +38,12 @@ class SuspiciousLabel:
     margin: float  # p_given minus the largest other probability; -1 is the most suspicious
 
 
-def mistakes(predictions: Predictions, *, rank: Rank = "loss") -> list[Mistake]:
+def mistakes(predictions: Predictions, *, rank: MistakeOrder = "loss") -> list[Mistake]:
     """Every mistake, the worst first: by loss, by confidence or by margin; equals by loss.
 
     Raises UsageError for another `rank`.
     """
-    check_rank(rank)
+    check_order(rank)
     order = top_losses(predictions)
     order = order[~predictions.correct[order]]
     confidence = predictions.confidence
@@ -65,16 +65,16 @@ def mistakes(predictions: Predictions, *, rank: Rank = "loss") -> list[Mistake]:
     ]
 
 
-def check_rank(rank: str) -> None:
+def check_order(rank: str) -> None:
     """UsageError unless mistakes can be ranked so."""
-    if rank not in get_args(Rank):
+    if rank not in get_args(MistakeOrder):
         raise UsageError(
-            f"rank = {rank!r}{suggest(str(rank), get_args(Rank))} "
-            f"(valid: {', '.join(get_args(Rank))})"
+            f"rank = {rank!r}{suggest(str(rank), get_args(MistakeOrder))} "
+            f"(valid: {', '.join(get_args(MistakeOrder))})"
         )
 
 
-def by_pair(found: Sequence[Mistake]) -> dict[tuple[str, str], list[Mistake]]:
+def group_by_pair(found: Sequence[Mistake]) -> dict[tuple[str, str], list[Mistake]]:
     """(true, predicted) -> its mistakes in their order; the most frequent pair first."""
     pairs: dict[tuple[str, str], list[Mistake]] = {}
     for mistake in found:
@@ -82,16 +82,18 @@ def by_pair(found: Sequence[Mistake]) -> dict[tuple[str, str], list[Mistake]]:
     return dict(sorted(pairs.items(), key=lambda pair: -len(pair[1])))
 
 
-def sheet_rows(predictions: Predictions, count: int, *, rank: Rank = "loss") -> tuple[Ints, Ints]:
+def sheet_rows(
+    predictions: Predictions, count: int, *, rank: MistakeOrder = "loss"
+) -> tuple[IntArray, IntArray]:
     """Rows of the `count` worst mistakes, pair by pair, and of as many right answers, evenly."""
     worst = mistakes(predictions, rank=rank)[:count]
-    wrong = [mistake.row for group in by_pair(worst).values() for mistake in group]
+    wrong = [mistake.row for group in group_by_pair(worst).values() for mistake in group]
     right = np.flatnonzero(predictions.correct)
     right = right[np.linspace(0, len(right) - 1, min(count, len(right))).astype(int)]
     return np.array(wrong, dtype=np.int64), right
 
 
-def more_rows(predictions: Predictions, most: int, sheet: Ints) -> Ints:
+def additional_rows(predictions: Predictions, most: int, sheet: IntArray) -> IntArray:
     """Rows for the gallery beside those on the sheets: mistakes, then right answers evenly."""
     wrong = np.array([m.row for m in mistakes(predictions)], dtype=np.int64)
     wrong = wrong[~np.isin(wrong, sheet)][: max(most - len(sheet), 0)]
@@ -100,19 +102,19 @@ def more_rows(predictions: Predictions, most: int, sheet: Ints) -> Ints:
     return np.concatenate([wrong, right[np.linspace(0, len(right) - 1, room).astype(int)]])
 
 
-def suspicious_labels(predictions: Predictions) -> list[SuspiciousLabel]:
+def label_issues(predictions: Predictions) -> list[LabelIssue]:
     """Labels that are likely wrong, the most suspicious first: confident learning.
 
     Northcutt et al. 2021 (arXiv:1911.00068). t_j is the mean probability of class j over the
-    images labelled j; an image belongs to the class of largest p_j among those with p_j >= t_j.
+    images labeled j; an image belongs to the class of largest p_j among those with p_j >= t_j.
     Where that is not its label, nor the model's answer its label, the label is suspicious. They
-    are ranked by normalised margin, p_given - max over other classes.
+    are ranked by normalized margin, p_given - max over other classes.
 
     The predictions must be out of sample: of images that the model was not trained on. A model
     that is wrong and sure looks the same as a wrong label; only a person can tell, by looking.
     """
     n, labels, probs = len(predictions), predictions.labels, predictions.probs
-    given = confusion(predictions).sum(axis=1)  # (K,) images labelled so
+    given = confusion(predictions).sum(axis=1)  # (K,) images labeled so
     own = probs[np.arange(n), labels]  # (N,)
     total = np.bincount(labels, weights=own, minlength=len(given))
     thresholds = np.where(given > 0, total / np.maximum(given, 1), np.inf)  # (K,)
@@ -125,7 +127,7 @@ def suspicious_labels(predictions: Predictions) -> list[SuspiciousLabel]:
     rows = np.flatnonzero(suspicious)
     rows = rows[np.argsort(margin[rows], kind="stable")]
     return [
-        SuspiciousLabel(
+        LabelIssue(
             row=row,
             id=predictions.ids[row],
             given=predictions.classes[labels[row]],
@@ -138,8 +140,8 @@ def suspicious_labels(predictions: Predictions) -> list[SuspiciousLabel]:
     ]
 
 
-def table(
-    kind: type[Mistake] | type[SuspiciousLabel], found: Sequence[Mistake | SuspiciousLabel]
+def csv_rows(
+    kind: type[Mistake] | type[LabelIssue], found: Sequence[Mistake | LabelIssue]
 ) -> list[list[Any]]:
     """A header and a line each, without the row number: what the CSV files hold."""
     header = [field.name for field in fields(kind) if field.name != "row"]

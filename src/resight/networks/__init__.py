@@ -28,7 +28,7 @@ __all__ = [
     "prepare_model",
 ]
 
-# Called with in_channels, num_classes and the knobs of the recipe section of that name.
+# Called with in_channels, num_classes and the settings of the recipe section of that name.
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet18": resnet18,
     "resnet34": resnet34,
@@ -59,11 +59,11 @@ def build_model(
             f"images of {image_size} px are too small for {spec.name}, which needs at least "
             f"{smallest} px; set data.image_size={smallest} or larger"
         )
-    knobs = spec.model_dump(exclude={"name"})
+    settings = spec.model_dump(exclude={"name"})
     # torch.manual_seed would also reseed every GPU; only the CPU's generator is borrowed here.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
-        return MODELS[spec.name](in_channels=in_channels, num_classes=num_classes, **knobs)
+        return MODELS[spec.name](in_channels=in_channels, num_classes=num_classes, **settings)
 
 
 def models() -> dict[str, Callable[..., nn.Module]]:
@@ -74,7 +74,7 @@ def models() -> dict[str, Callable[..., nn.Module]]:
 def prepare_model(model: nn.Module, images: Tensor) -> None:
     """Initialise what depends on data: the whitening layer of a Swift. Nothing for other networks.
 
-    `images`: (N, C, H, W) float32, normalised, from the training split without augmentation. At
+    `images`: (N, C, H, W) float32, normalized, from the training split without augmentation. At
     most 5,000 are used, evenly spaced, so a sample of that many is enough.
     """
     if isinstance(model, Swift):

@@ -8,7 +8,7 @@ from torch import nn
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; every module's `training` flag is given back."""
     flags = [(module, module.training) for module in model.modules()]
     try:

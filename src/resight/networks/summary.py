@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import UsageError
-from .eval_mode import evaluating
+from .eval_mode import eval_mode
 
 aten = torch.ops.aten
 
@@ -45,7 +45,7 @@ def layer_table(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Lay
     FLOP are those of convolutions and matrix products, two for a multiply-add, in the forward pass
     of one image. The receptive field is that of the longest path: each convolution or pooling with
     kernel k and dilation d adds (k - 1) d times the strides before it, and where branches meet the
-    larger one counts. It can exceed the image. Normalisation adds nothing, although layer and group
+    larger one counts. It can exceed the image. Normalization adds nothing, although layer and group
     norm look at the whole map; an operation whose geometry is not known is taken to look at the
     whole map, as global pooling does.
 
@@ -80,7 +80,7 @@ def layer_table(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Lay
         counted.add(module)
 
     with ExitStack() as borrowed:
-        borrowed.enter_context(evaluating(model))
+        borrowed.enter_context(eval_mode(model))
         for path, module in model.named_modules():
             if "." not in path or not any(module.children()):
                 borrowed.callback(module.register_forward_pre_hook(start).remove)
@@ -109,7 +109,7 @@ def _map_size(tensor: Tensor) -> tuple[int, int] | None:
 
 class _Axis(NamedTuple):
     size: int  # px of the image that one place of a map looks at
-    jump: int  # px of the image between neighbouring places
+    jump: int  # px of the image between neighboring places
 
     def window(self, kernel: int, stride: int, dilation: int) -> "_Axis":
         return _Axis(self.size + (kernel - 1) * dilation * self.jump, self.jump * stride)

@@ -1,7 +1,7 @@
 """Swift: a small, quick network after airbench (Jordan 2024, arXiv 2404.00498).
 
 What makes it learn in few epochs: a fixed first layer that whitens 2x2 patches, convolutions that
-begin as the identity, normalisation whose scale is fixed so that only its bias learns, and small
+begin as the identity, normalization whose scale is fixed so that only its bias learns, and small
 logits.
 """
 
@@ -123,7 +123,7 @@ class Swift(nn.Module):
     def whiten_from(self, images: Tensor) -> None:
         """Set the first layer's filters so that the patches of `images` come out white.
 
-        `images`: (N, C, H, W) float, normalised. At most 5,000 are used, evenly spaced, as a data
+        `images`: (N, C, H, W) float, normalized. At most 5,000 are used, evenly spaced, as a data
         set may be sorted by class.
         """
         conv = self.whiten.get_submodule("conv")
@@ -135,9 +135,9 @@ class Swift(nn.Module):
 def whitening_filters(images: Tensor) -> Tensor:
     """Eigenvectors of the 2x2 patches of `images`, each over sqrt(eigenvalue + 5e-4).
 
-    (N, C, H, W) float, normalised -> (4 C, C, 2, 2) float64 on the CPU, by falling eigenvalue.
+    (N, C, H, W) float, normalized -> (4 C, C, 2, 2) float64 on the CPU, by falling eigenvalue.
     Sums are in float64, so that devices agree but for last bits. The second moment stands in for
-    the covariance, as normalised images have mean 0. LAPACK leaves the sign of an eigenvector open:
+    the covariance, as normalized images have mean 0. LAPACK leaves the sign of an eigenvector open:
     here its first largest component is positive.
     """
     channels = images.shape[1]

@@ -6,7 +6,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 _COMPILED = "_orig_mod"  # where torch.compile keeps the module it wraps
 
 
-def bare(model: nn.Module) -> nn.Module:
+def unwrap(model: nn.Module) -> nn.Module:
     """The network inside the wrappers of DDP, DataParallel and torch.compile."""
     while True:
         if isinstance(model, DataParallel | DistributedDataParallel):

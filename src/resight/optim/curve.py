@@ -16,13 +16,13 @@ import numpy as np
 
 from ..errors import UsageError
 from ..recipe import Plateau, Recipe
-from ..recipe.presets import find_recipe
-from ..records import Floats
+from ..recipe.presets import load_recipe
+from ..records import FloatArray
 from .schedules import Schedule, schedule_of
 from .schedules import steps_per_epoch as count_steps
 
 IMAGES = 45_000  # training images where none are named: CIFAR-10 less the tenth held out
-MOST_STEPS = 2_000_000  # a slip in a number should not fill the memory
+MAX_STEPS = 2_000_000  # a slip in a number should not fill the memory
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Curve:
     """A schedule step by step, and the validation curve that a plateau was shown, in words."""
 
     schedule: Schedule
-    lrs: Floats  # (steps,)
-    momenta: Floats  # (steps,), NaN where the optimizer has none
+    lrs: FloatArray  # (steps,)
+    momenta: FloatArray  # (steps,), NaN where the optimizer has none
     watched: str | None
 
     @property
@@ -58,7 +58,7 @@ def schedule(
     Raises:
         UsageError: both numbers are given, or one that is not positive.
     """
-    recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
+    recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
     if steps_per_epoch is not None and images is not None:
         raise UsageError(
             f"steps_per_epoch = {steps_per_epoch} and images = {images} are both given; "
@@ -78,10 +78,10 @@ def trace(schedule: Schedule, metrics: Sequence[float] | None = None) -> Curve:
         UsageError: there are no metrics in `metrics`, or the run is too long to be drawn.
     """
     spec, steps, per_epoch = schedule.spec, schedule.total_steps, schedule.steps_per_epoch
-    if steps > MOST_STEPS:
+    if steps > MAX_STEPS:
         raise UsageError(
             f"{spec.epochs:,} epochs of {per_epoch:,} steps are {steps:,} steps; "
-            f"at most {MOST_STEPS:,} can be shown: lower epochs or steps_per_epoch"
+            f"at most {MAX_STEPS:,} can be shown: lower epochs or steps_per_epoch"
         )
     watched = None
     if isinstance(spec, Plateau):
@@ -116,3 +116,8 @@ def _watched(spec: Plateau, metrics: Sequence[float] | None) -> tuple[list[float
 
 
 # --- what is shown --------------------------------------------------------------------------
+
+
+def length_text(curve: Curve) -> str:
+    epochs, steps = curve.schedule.spec.epochs, curve.schedule.steps_per_epoch
+    return f"{epochs:,} epoch{'s' * (epochs > 1)} of {steps:,} step{'s' * (steps > 1)}"

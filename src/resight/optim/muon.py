@@ -23,7 +23,7 @@ class Muon(Optimizer):
 
     Each group has an "lr", and the others may have a "weight_decay", added to the gradient. A
     filter bank is brought back to a norm of sqrt(C_out), one a filter, before each step, so `lr` is
-    the angle in radians by which a step turns it; what follows it has to be a normalisation, which
+    the angle in radians by which a step turns it; what follows it has to be a normalization, which
     cancels its scale.
     """
 

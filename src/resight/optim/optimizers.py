@@ -15,8 +15,8 @@ from .muon import Muon
 def build_optimizer(spec: recipe.Optimizer, model: nn.Module) -> Optimizer:
     """The optimizer of `spec` over every trainable parameter of `model`, at its peak rate.
 
-    Normalisation parameters and biases form a group without weight decay, unless
-    `decay_norm_bias`. With SGD and `norm_bias_lr_scale` s != 1 the biases of normalisation layers
+    Normalization parameters and biases form a group without weight decay, unless
+    `decay_norm_bias`. With SGD and `norm_bias_lr_scale` s != 1 the biases of normalization layers
     form a group of their own, at s times the rate and 1/s times the weight decay: SGD moves a
     weight by lr * weight_decay of itself a step, which so stays the same (Jordan 2024). Each group
     carries its factor as "lr_scale", which `set_rates` keeps up.
@@ -79,8 +79,8 @@ def _groups(
     spec: recipe.Optimizer, model: nn.Module, *, lr: float, norm_bias_lr_scale: float
 ) -> list[dict[str, Any]]:
     weights: list[nn.Parameter] = []
-    norms_biases: list[nn.Parameter] = []  # normalisation parameters, and biases of any layer
-    quick: list[nn.Parameter] = []  # biases of normalisation layers, at their own rate
+    norms_biases: list[nn.Parameter] = []  # normalization parameters, and biases of any layer
+    quick: list[nn.Parameter] = []  # biases of normalization layers, at their own rate
     for module, name, parameter in _trainable(model):
         if norm_bias_lr_scale != 1 and name == "bias" and norm_kind(module) is not None:
             quick.append(parameter)

@@ -1,8 +1,8 @@
 """The recipe: everything that decides a training run, as one frozen, validated value.
 
 A `Recipe` is checked when it is made, before any data is read. `None` means off. Sections with
-a `name` (`model`, `optimizer`, `schedule`) are one of several kinds, each with its own knobs, so
-a knob that would do nothing (Nesterov in Adam) cannot be written down at all.
+a `name` (`model`, `optimizer`, `schedule`) are one of several kinds, each with its own settings, so
+a setting that would do nothing (Nesterov in Adam) cannot be written down at all.
 
 `resight.recipe_text` reads and writes recipes as TOML and applies overrides such as
 `schedule.epochs=40`; `resight.presets` holds the named ones.

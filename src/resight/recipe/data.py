@@ -62,9 +62,9 @@ class Cutout(Section):
 
 
 class Augment(Section):
-    """What is done to training images, always in this order, then normalised.
+    """What is done to training images, always in this order, then normalized.
 
-    hsv -> rotate -> crop -> flip -> cutout. The order is not a knob: a fill after normalising,
+    hsv -> rotate -> crop -> flip -> cutout. The order is not a setting: a fill after normalizing,
     or a crop after a cutout, cannot be written down.
     """
 

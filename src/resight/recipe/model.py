@@ -1,4 +1,4 @@
-"""The networks and their knobs."""
+"""The networks and their settings."""
 
 from typing import Annotated, Literal, Self
 
@@ -33,12 +33,12 @@ class Swift(Section):
     name: Literal["swift"] = "swift"
     widths: Annotated[tuple[int, int, int], Field(strict=False)] = (32, 128, 128)
     activation: Literal["relu", "gelu", "silu"] = "relu"
-    whiten_bias: bool = True  # learnt; without it no gradient has to reach the first layer
+    whiten_bias: bool = True  # learned; without it no gradient has to reach the first layer
     dropout: Fraction | None = None
 
     @model_validator(mode="after")
     def _wide_enough(self) -> Self:
-        # Identity initialisation passes every input channel on, so a block may not narrow.
+        # Identity initialization passes every input channel on, so a block may not narrow.
         if min(self.widths) < 8 or list(self.widths) != sorted(self.widths):
             raise ValueError(f"widths = {list(self.widths)} must be at least 8 and never decrease")
         return self

@@ -1,4 +1,4 @@
-"""The optimizers and their knobs."""
+"""The optimizers and their settings."""
 
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -11,7 +11,7 @@ class _Optimizer(Section):
     FRESH_WHEN_SWITCHED: ClassVar = True  # a rate that suits SGD does not suit Adam
 
     weight_decay: NonNegative = 0.0
-    decay_norm_bias: bool = False  # whether normalisation parameters and biases decay too
+    decay_norm_bias: bool = False  # whether normalization parameters and biases decay too
 
 
 class SGD(_Optimizer):
@@ -22,7 +22,7 @@ class SGD(_Optimizer):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = False
     weight_decay: NonNegative = 5e-4
-    norm_bias_lr_scale: Positive = 1.0  # multiplies lr for the biases of normalisation layers
+    norm_bias_lr_scale: Positive = 1.0  # multiplies lr for the biases of normalization layers
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Self:
@@ -64,7 +64,7 @@ class RMSprop(_Optimizer):
 class Muon(_Optimizer):
     """Muon for convolutions (Jordan et al. 2024), Nesterov SGD for the last layer, norms, biases.
 
-    For networks that normalise after every convolution, as all named ones do: the size of a filter
+    For networks that normalize after every convolution, as all named ones do: the size of a filter
     bank is held fixed, and `weight_decay` is of the other weights.
     """
 
@@ -72,7 +72,7 @@ class Muon(_Optimizer):
     lr: Positive = 0.03  # the angle, in radians, by which a step turns each filter bank
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.85
     sgd_lr: Positive = 0.1  # of the others, when lr is at its peak
-    norm_bias_lr_scale: Positive = 1.0  # multiplies sgd_lr for the biases of normalisation layers
+    norm_bias_lr_scale: Positive = 1.0  # multiplies sgd_lr for the biases of normalization layers
 
 
 Optimizer = Annotated[SGD | Adam | AdamW | RMSprop | Muon, Field(discriminator="name")]

@@ -47,7 +47,7 @@ def _by_name(*kinds: type[Section]) -> dict[str, type[Section]]:
     return {name: kind for kind in kinds for name in get_args(kind.model_fields["name"].annotation)}
 
 
-# Section -> name -> the value that holds its knobs.
+# Section -> name -> the value that holds its settings.
 KINDS: dict[str, dict[str, type[Section]]] = {
     "model": _by_name(ResNet, ResNet9, Swift, Custom),
     "optimizer": _by_name(SGD, Adam, AdamW, RMSprop, Muon),

@@ -1,4 +1,4 @@
-"""The schedules and their knobs: how rate and momentum change over a run."""
+"""The schedules and their settings: how rate and momentum change over a run."""
 
 from typing import Annotated, Literal, Self
 

@@ -1,4 +1,4 @@
-"""What every section of a recipe is: a frozen group of knobs, and the ranges they share."""
+"""What every section of a recipe is: a frozen group of settings, and the ranges they share."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, get_args
@@ -13,7 +13,7 @@ Pixels = Annotated[int, Field(ge=1, le=512)]
 
 
 class Section(BaseModel):
-    """A frozen group of knobs.
+    """A frozen group of settings.
 
     Unknown keys, wrong types, NaN, infinity and text that a file could not hold are refused.
     """
@@ -38,7 +38,7 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _read_none(cls, values: Any) -> Any:
-        """TOML has no null: the word "none" switches an optional knob off."""
+        """TOML has no null: the word "none" switches an optional setting off."""
         if not isinstance(values, Mapping):
             return values
         optional = {

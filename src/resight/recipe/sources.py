@@ -23,9 +23,9 @@ class Archive:
 
 
 BUILT_IN: dict[str, str] = {
-    "digits": "1,797 handwritten digits, 10 classes, grey, 8 px enlarged to 32 (bundled)",
-    "cifar10": "60,000 photos, 10 classes, colour, 32 px (downloads 163 MB)",
-    "cifar100": "60,000 photos, 100 classes, colour, 32 px (downloads 161 MB)",
+    "digits": "1,797 handwritten digits, 10 classes, gray, 8 px enlarged to 32 (bundled)",
+    "cifar10": "60,000 photos, 10 classes, color, 32 px (downloads 163 MB)",
+    "cifar100": "60,000 photos, 100 classes, color, 32 px (downloads 161 MB)",
 }
 
 _CIFAR_MIRRORS = (

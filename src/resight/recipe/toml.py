@@ -1,7 +1,7 @@
 """Recipes as text: TOML in and out, overrides such as `schedule.epochs=40`, and faults in one line.
 
 What is given later wins: defaults < named recipe < file < overrides. A `name` that changes inside
-`model`, `optimizer` or `schedule` changes the kind: knobs that both kinds have are kept, the
+`model`, `optimizer` or `schedule` changes the kind: settings that both kinds have are kept, the
 others fall away. An optimizer starts afresh instead, since a rate that suits SGD does not suit
 Adam.
 """
@@ -19,11 +19,11 @@ from ..errors import UsageError, suggest
 from .recipe import KINDS, Recipe
 from .section import Section
 
-Nested = dict[str, Any]
+NestedDict = dict[str, Any]
 
 
 def to_toml(recipe: Recipe) -> str:
-    """Every knob of a recipe, as TOML; `from_toml` gives back an equal recipe."""
+    """Every setting of a recipe, as TOML; `from_toml` gives back an equal recipe."""
     return tomli_w.dumps(_for_toml(recipe.model_dump()))
 
 
@@ -33,10 +33,10 @@ def from_toml(text: str, *, base: Recipe | None = None, origin: str = "recipe") 
     Raises:
         UsageError: not TOML, an unknown key or a bad value.
     """
-    return overlay(base or Recipe(), parse_toml(text, origin), origin=origin)
+    return with_changes(base or Recipe(), parse_toml(text, origin), origin=origin)
 
 
-def parse_toml(text: str, origin: str) -> Nested:
+def parse_toml(text: str, origin: str) -> NestedDict:
     """The tables of a TOML text; a fault in its syntax is a `UsageError` naming the line."""
     try:
         return tomllib.loads(text)
@@ -59,12 +59,12 @@ def with_overrides(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
                 "write for example schedule.epochs=40"
             )
         changes.append((path.strip(), _read_value(text.strip())))
-    return overlay(recipe, nested(changes), origin="override")
+    return with_changes(recipe, unflatten(changes), origin="override")
 
 
-def nested(values: Iterable[tuple[str, Any]]) -> Nested:
+def unflatten(values: Iterable[tuple[str, Any]]) -> NestedDict:
     """Dotted paths as nested tables: `a.b` -> 1 becomes {"a": {"b": 1}}."""
-    tables: Nested = {}
+    tables: NestedDict = {}
     for path, value in values:
         for key in reversed(path.split(".")):
             value = {key: value}
@@ -72,7 +72,7 @@ def nested(values: Iterable[tuple[str, Any]]) -> Nested:
     return tables
 
 
-def overlay(recipe: Recipe, changes: Mapping[str, Any], *, origin: str) -> Recipe:
+def with_changes(recipe: Recipe, changes: Mapping[str, Any], *, origin: str) -> Recipe:
     """`recipe` with nested `changes` laid over it, validated as a whole."""
     old = recipe.model_dump()
     for section, kinds in KINDS.items():
@@ -82,7 +82,7 @@ def overlay(recipe: Recipe, changes: Mapping[str, Any], *, origin: str) -> Recip
     try:
         return Recipe.model_validate(_merge(old, changes))
     except ValidationError as error:
-        raise UsageError(f"{origin}: {_fault_line(error)}") from error
+        raise UsageError(f"{origin}: {_error_line(error)}") from error
 
 
 def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
@@ -97,21 +97,21 @@ def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
         return round(value * share, 6)  # 0.92, not 0.9199999999999999
 
     stretched = {
-        knob: tuple(map(scaled, value)) if isinstance(value, tuple) else scaled(value)
-        for knob in ("peak_epoch", "warmup_epochs", "milestones", "half_cycle_epochs")
-        if (value := getattr(old, knob, None)) is not None
+        setting: tuple(map(scaled, value)) if isinstance(value, tuple) else scaled(value)
+        for setting in ("peak_epoch", "warmup_epochs", "milestones", "half_cycle_epochs")
+        if (value := getattr(old, setting, None)) is not None
     }
     changes = {"schedule": {**stretched, "epochs": epochs}}
-    return overlay(recipe, changes, origin=f"--epochs {epochs}")
+    return with_changes(recipe, changes, origin=f"--epochs {epochs}")
 
 
 def differences(recipe: Recipe, base: Recipe) -> dict[str, tuple[Any, Any]]:
-    """Path -> (value in `base`, value in `recipe`) of each knob that differs; None if absent."""
+    """Path -> (value in `base`, value in `recipe`) of each setting that differs; None if absent."""
     old, new = _flatten(base.model_dump()), _flatten(recipe.model_dump())
     return {p: (old.get(p), new.get(p)) for p in new | old if old.get(p) != new.get(p)}
 
 
-def _carried_over(old: Nested, name: object, kinds: Mapping[str, type[Section]]) -> Nested:
+def _carried_over(old: NestedDict, name: object, kinds: Mapping[str, type[Section]]) -> NestedDict:
     """What is left of a section when its kind becomes `name`."""
     kind = kinds.get(name) if isinstance(name, str) else None
     if kind is kinds[old["name"]]:
@@ -142,8 +142,8 @@ def _for_toml(value: Any) -> Any:
     return "none" if value is None else list(value) if isinstance(value, tuple) else value
 
 
-def _flatten(nested: Mapping[str, Any], prefix: str = "") -> Nested:
-    flat: Nested = {}
+def _flatten(nested: Mapping[str, Any], prefix: str = "") -> NestedDict:
+    flat: NestedDict = {}
     for key, value in nested.items():
         flat |= (
             _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
@@ -154,7 +154,7 @@ def _flatten(nested: Mapping[str, Any], prefix: str = "") -> Nested:
 # --- faults ---------------------------------------------------------------------------------
 
 
-def _fault_line(error: ValidationError) -> str:
+def _error_line(error: ValidationError) -> str:
     """The first fault of a recipe: where, what was given, what is valid."""
     fault = error.errors(include_url=False)[0]
     section, keys, field = _locate(fault["loc"])
@@ -164,7 +164,7 @@ def _fault_line(error: ValidationError) -> str:
         valid = list(section.model_fields)
         owners = [name for name, k in KINDS.get(keys[0], {}).items() if keys[-1] in k.model_fields]
         if owners:
-            return f"{path} is a knob of {keys[0]}.name = {' or '.join(owners)}, not of this one"
+            return f"{path} is a setting of {keys[0]}.name = {' or '.join(owners)}, not of this one"
         where = path.rpartition(".")[0] or "the top level"
         return (
             f"unknown key {path}{suggest(keys[-1], valid)} (valid in {where}: {', '.join(valid)})"
@@ -177,7 +177,7 @@ def _fault_line(error: ValidationError) -> str:
         return f'{path}.name = "{tag}": choose one of {", ".join(valid)}{suggest(tag, valid)}'
     if path in KINDS and not isinstance(given, Mapping):
         return f"{path} = {_shown(given)}: is a section; did you mean {path}.name={given}?"
-    valid_values = _valid(field.annotation, field.metadata) if field else "a table of knobs"
+    valid_values = _valid(field.annotation, field.metadata) if field else "a table of settings"
     hint = suggest(given, _choices(field.annotation)) if field and isinstance(given, str) else ""
     if field and (inner := _section_of(field)):
         hint = f"; set {path}.{next(iter(inner.model_fields))} and the others"

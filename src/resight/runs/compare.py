@@ -17,7 +17,7 @@ from ..errors import UsageError
 from ..metrics.classification import Interval, mean_difference, mean_interval, paired_difference
 from ..recipe import Recipe
 from ..recipe.toml import differences
-from ..records import Ints
+from ..records import IntArray
 from .gallery import Gallery
 from .reading import Answers, read_run
 
@@ -37,7 +37,7 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Setting:
+class RecipeGroup:
     """Runs of one recipe over seeds.
 
     Intervals are over runs and need two that are not the same; of a module of one's own, whose
@@ -56,8 +56,8 @@ class Flips:
 
     run: str
     difference: Interval  # of the accuracies, over images
-    gained: Ints  # rows of the test set that the first has wrong and this one right
-    lost: Ints  # the other way round
+    gained: IntArray  # rows of the test set that the first has wrong and this one right
+    lost: IntArray  # the other way round
     by_class: dict[str, int]  # images gained minus lost, of each true class
 
 
@@ -66,8 +66,8 @@ class Comparison:
     """Runs that were tested on the same images; printed, it is a table."""
 
     runs: tuple[Finished, ...]
-    settings: tuple[Setting, ...]
-    knobs: dict[str, tuple[Any, ...]]  # path -> its value in each setting, where they differ
+    groups: tuple[RecipeGroup, ...]
+    settings: dict[str, tuple[Any, ...]]  # path -> its value in each setting, where they differ
     flips: tuple[Flips, ...]  # of every run but the first
     notes: tuple[str, ...]  # what to know of it, one line each
 
@@ -75,7 +75,7 @@ class Comparison:
         return comparison_text(self)
 
     @property
-    def flipped(self) -> Ints:
+    def flipped(self) -> IntArray:
         """Rows of the images that one run has right and another has not."""
         right = np.stack([run.answers.right for run in self.runs])  # (runs, N)
         return np.flatnonzero(right.any(axis=0) & ~right.all(axis=0))
@@ -96,8 +96,8 @@ class Comparison:
                 }
                 for run in self.runs
             ],
-            "settings": [asdict(of) for of in self.settings],
-            "knobs": {path: list(values) for path, values in self.knobs.items()},
+            "groups": [asdict(of) for of in self.groups],
+            "settings": {path: list(values) for path, values in self.settings.items()},
             "flips": [
                 {
                     "run": of.run,
@@ -136,8 +136,8 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
     groups = _groups(found)
     return Comparison(
         runs=found,
-        settings=_settings(groups),
-        knobs=_knobs([group[0].recipe for group in groups]),
+        groups=_groups_of(groups),
+        settings=_settings_that_differ([group[0].recipe for group in groups]),
         flips=tuple(_flips(run, found[0].answers) for run in found[1:]),
         notes=_notes(found, groups),
     )
@@ -190,7 +190,7 @@ def _groups(found: Sequence[Finished]) -> list[list[Finished]]:
 
 
 def _apart(recipe: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
-    """The knobs that make them two settings."""
+    """The settings that make them two settings."""
     changed = differences(recipe, other)
     return {path: pair for path, pair in changed.items() if not path.startswith(_APART)}
 
@@ -199,7 +199,7 @@ def _data(run: Finished) -> object:
     return run.summary["data"].get("fingerprint", run.folder)
 
 
-def _knobs(recipes: Sequence[Recipe]) -> dict[str, tuple[Any, ...]]:
+def _settings_that_differ(recipes: Sequence[Recipe]) -> dict[str, tuple[Any, ...]]:
     changed = [_apart(recipe, recipes[0]) for recipe in recipes]
     found = {}
     for path in dict.fromkeys(path for of in changed for path in of):
@@ -208,12 +208,12 @@ def _knobs(recipes: Sequence[Recipe]) -> dict[str, tuple[Any, ...]]:
     return found
 
 
-def _settings(groups: Sequence[Sequence[Finished]]) -> tuple[Setting, ...]:
+def _groups_of(groups: Sequence[Sequence[Finished]]) -> tuple[RecipeGroup, ...]:
     reached = [[float(run.answers.right.mean()) for run in group] for group in groups]
     first = reached[0]
     drawn = [len({run.recipe.seed for run in group}) == len(group) > 1 for group in groups]
     return tuple(
-        Setting(
+        RecipeGroup(
             runs=tuple(run.name for run in group),
             mean=float(np.mean(values)),
             interval=_share(mean_interval(values)) if drawn[k] and len(set(values)) > 1 else None,

@@ -38,7 +38,7 @@ def environment(device: str, devices: int = 1) -> dict[str, Any]:
     }
 
 
-def with_resumption(file: Path, device: str, devices: int = 1) -> dict[str, Any]:
+def with_resume_entry(file: Path, device: str, devices: int = 1) -> dict[str, Any]:
     """The environment in `file`, of a run that goes on, and what is different now: the time, ..."""
     first = _read(file)
     everything = environment(device, devices)
@@ -46,7 +46,7 @@ def with_resumption(file: Path, device: str, devices: int = 1) -> dict[str, Any]
     return first | {"resumed": [*first.get("resumed", []), now]}
 
 
-def devices_of(file: Path) -> int:
+def num_devices(file: Path) -> int:
     """On how many devices the run was begun of which `file` is the environment."""
     found = _read(file).get("devices")
     return found if isinstance(found, int) else 1

@@ -11,7 +11,7 @@ from ..files import write_csv
 from .compare import Comparison
 from .gallery.tiles import read_tiles
 
-SHOWN = 20  # pictures, at most
+MAX_SHOWN = 20  # pictures, at most
 
 
 def check_out(path: Path) -> None:
@@ -61,7 +61,7 @@ def flipped_rows(found: Comparison) -> list[list[str]]:
     ]
 
 
-def flipped_pictures(found: Comparison, limit: int = SHOWN) -> list[figures.Seen]:
+def flipped_pictures(found: Comparison, limit: int = MAX_SHOWN) -> list[figures.FlippedImage]:
     """The flipped images whose losses differ most between the runs, with what each run says.
 
     Those that no run's gallery has kept are passed over.
@@ -86,7 +86,7 @@ def flipped_pictures(found: Comparison, limit: int = SHOWN) -> list[figures.Seen
     chosen = [row for row in flipped[np.argsort(-apart, kind="stable")].tolist() if row in pictures]
     first = answers[0]
     return [
-        figures.Seen(
+        figures.FlippedImage(
             picture=pictures[row],
             id=first.ids[row],
             true=first.classes[first.labels[row]],

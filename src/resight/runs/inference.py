@@ -10,14 +10,14 @@ from torch import nn
 
 from ..datasets import Dataset, read_pictures
 from ..errors import UsageError
-from ..events import Watch
-from ..metrics.classification import summarise
+from ..events import OnEvent
+from ..metrics.classification import summarize
 from ..networks import build_model
-from ..recipe.toml import overlay
+from ..recipe.toml import with_changes
 from ..records import Predictions
 from ..training.device import pick_device
 from ..training.predict import predict_split
-from ..training.setup import find_dataset
+from ..training.setup import load_dataset
 from .results import write_evaluation
 from .run import ModelInfo, RunFolder
 
@@ -31,7 +31,7 @@ def evaluate(
     device: str = "auto",
     offline: bool = False,
     skip_unreadable: bool = False,
-    watch: Watch | None = None,
+    on_event: OnEvent | None = None,
 ) -> tuple[dict[str, Any], Predictions]:
     """Ask a run's chosen weights about a test set: its own, or that of `data`.
 
@@ -39,18 +39,18 @@ def evaluate(
     `evaluation-<data>[-<tta>]/`. `tta` stands in for the recipe's test-time augmentation.
 
     Raises:
-        UsageError: the classes or the colours of `data` are not those the run was trained on.
+        UsageError: the classes or the colors of `data` are not those the run was trained on.
     """
     folder = RunFolder.open(Path(run))
     module, info = load_model(folder, model, pick_device(device))
     recipe = info.recipe
     if tta is not None:
         asked = {"tta": tta, "tta_below": "none"}  # of every image, as asked for
-        recipe = overlay(recipe, {"evaluation": asked}, origin="evaluate")
+        recipe = with_changes(recipe, {"evaluation": asked}, origin="evaluate")
     if data is not None:
         read_as = {"image_size": info.image_size, "skip_unreadable": skip_unreadable}
-        recipe = overlay(recipe, {"data": read_as}, origin="evaluate")
-    dataset = find_dataset(recipe, data, offline=offline, watch=watch or (lambda event: None))
+        recipe = with_changes(recipe, {"data": read_as}, origin="evaluate")
+    dataset = load_dataset(recipe, data, offline=offline, on_event=on_event or (lambda event: None))
     if dataset.classes != info.classes:
         raise UsageError(
             f"the classes of {dataset.name} ({_listed(dataset.classes)}) are not those the run was "
@@ -71,13 +71,13 @@ def evaluate(
     )
     used = recipe.evaluation.tta
     name = f"evaluation-{dataset.name}" + (f"-{used}" if used else "")
-    found = {"data": dataset.name, "tta": used, "folder": name, **summarise(predictions)}
+    found = {"data": dataset.name, "tta": used, "folder": name, **summarize(predictions)}
     write_evaluation(folder.path / name, found, predictions, dataset.test.images)
     return found, predictions
 
 
 @dataclass(frozen=True)
-class Guess:
+class ImagePrediction:
     """What a model makes of one picture: class names with probabilities, likeliest first."""
 
     id: str
@@ -90,8 +90,8 @@ def predict(
     *,
     model: nn.Module | None = None,
     device: str = "auto",
-) -> list[Guess]:
-    """What a run's chosen weights see in picture files, sized and coloured as in training.
+) -> list[ImagePrediction]:
+    """What a run's chosen weights see in picture files, sized and colored as in training.
 
     Raises:
         UsageError: no pictures, or one that does not exist or cannot be read.
@@ -111,7 +111,7 @@ def predict(
         evaluation=info.recipe.evaluation,
     )
     return [
-        Guess(id, tuple((info.classes[k], float(probs[k])) for k in (-probs).argsort()))
+        ImagePrediction(id, tuple((info.classes[k], float(probs[k])) for k in (-probs).argsort()))
         for id, probs in zip(predictions.ids, predictions.probs, strict=True)
     ]
 

@@ -17,7 +17,7 @@ from ..lr_finder.verdict import Verdict
 from ..metrics.classification import Interval, ReliabilityBin
 from ..recipe import Recipe
 from ..recipe.toml import from_toml
-from ..records import EpochRow, Ints
+from ..records import EpochRow, IntArray
 from .gallery import Gallery, as_written, digest, read_gallery
 
 Part = TypeVar("Part")
@@ -33,8 +33,8 @@ class Answers:
 
     ids: tuple[str, ...]
     classes: tuple[str, ...]
-    labels: Ints  # (N,)
-    preds: Ints  # (N,)
+    labels: IntArray  # (N,)
+    preds: IntArray  # (N,)
     confidence: NDArray[np.float32]  # (N,)
     losses: NDArray[np.float32]  # (N,)
 
@@ -43,7 +43,7 @@ class Answers:
         """(N,)"""
         return np.asarray(self.preds == self.labels)
 
-    def confusion(self) -> Ints:
+    def confusion(self) -> IntArray:
         """(K, K) counts [true, pred]."""
         k = len(self.classes)
         return np.bincount(self.labels * k + self.preds, minlength=k * k).reshape(k, k)

@@ -10,24 +10,24 @@ from torch import Tensor
 
 from .. import figures
 from ..errors import ResightError
-from ..figures.curves import draw
+from ..figures.curves import draw_schedule
 from ..files import write_text
 from ..lr_finder.suggest import LRCurve
-from ..metrics.classification import calibration, confusion, per_class_accuracy, summarise, wilson
-from ..metrics.mistakes import Rank, sheet_rows
+from ..metrics.classification import calibration, confusion, per_class_accuracy, summarize, wilson
+from ..metrics.mistakes import MistakeOrder, sheet_rows
 from ..optim.curve import trace
 from ..recipe import Explain, Recipe
-from ..records import History, Ints, Predictions
+from ..records import History, IntArray, Predictions
 from ..training.loop import best_epoch
-from ..training.setup import Beginning
+from ..training.setup import TrainSetup
 from .run import RunFolder
 
 SHEET_IMAGES = Explain().images  # on each sheet of misclassified and of correct images
 
 
-def summarise_run(begun: Beginning, predictions: Predictions | None) -> dict[str, Any]:
+def summarize_run(setup: TrainSetup, predictions: Predictions | None) -> dict[str, Any]:
     """The result of a run as plain Python; `test` is None where the test set was not read."""
-    recipe, dataset, data, state = begun.recipe, begun.dataset, begun.splits, begun.state
+    recipe, dataset, data, state = setup.recipe, setup.dataset, setup.splits, setup.state
     best = state.rows[best_epoch(state.rows, recipe.training.select) - 1] if state.rows else None
     validation = None
     if best and data.val and best.val_accuracy is not None:
@@ -53,7 +53,7 @@ def summarise_run(begun: Beginning, predictions: Predictions | None) -> dict[str
         "best_epoch": best.epoch if best else None,
         "selected_by": recipe.training.select,
         "validation": validation,
-        "test": summarise(predictions) if predictions else None,
+        "test": summarize(predictions) if predictions else None,
         "train_secs": round(sum(row.train_secs for row in state.rows) + state.epoch_secs, 3),
     }
 
@@ -117,8 +117,8 @@ def draw_sheets(
     path: Path,
     predictions: Predictions,
     pictures: NDArray[np.uint8],
-    rows: tuple[Ints, Ints],
-    rank: Rank = "loss",
+    rows: tuple[IntArray, IntArray],
+    rank: MistakeOrder = "loss",
 ) -> None:
     """`misclassified.png` and `correct.png`, of the given rows; pictures are (N, H, W, C)."""
     wrong, right = rows
@@ -169,8 +169,8 @@ def model_card(recipe: Recipe, result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_found(folder: RunFolder, begun: Beginning, curve: LRCurve) -> None:
+def write_lr_find(folder: RunFolder, setup: TrainSetup, curve: LRCurve) -> None:
     """The range test a run began with, and the schedule that came of it, as files of the run."""
-    folder.write_json("lr_find.json", {**curve.to_dict(), "used": begun.recipe.optimizer.lr})
+    folder.write_json("lr_find.json", {**curve.to_dict(), "used": setup.recipe.optimizer.lr})
     figures.save(figures.lr_curve(curve), folder.path / "lr_find.png")
-    draw(begun.recipe.name, [trace(begun.state.schedule)], folder.path / "schedule.png")
+    draw_schedule(setup.recipe.name, [trace(setup.state.schedule)], folder.path / "schedule.png")

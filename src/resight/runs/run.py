@@ -1,6 +1,6 @@
 """One folder a run: what was asked, what happened, and enough to go on or to ask the model again.
 
-    recipe.toml          every knob, resolved        metrics.jsonl, .csv   a line an epoch
+    recipe.toml          every setting, resolved        metrics.jsonl, .csv   a line an epoch
     env.json             versions, machine, command  summary.json          the result
     last.pt, previous.pt resume from here            best.safetensors      the chosen weights
     predictions.csv, confusion_matrix.csv, *.png     README.md             model card
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from ..datasets import Statistics
 from ..errors import ResightError, UsageError
-from ..files import move, replacing, write_csv, write_text
+from ..files import atomic_write, move, write_csv, write_text
 from ..metrics.classification import confusion_rows, prediction_rows
 from ..recipe import Recipe
 from ..recipe.toml import from_toml, to_toml
@@ -43,7 +43,7 @@ try:
 except ModuleNotFoundError:  # Windows has no advisory locks of this kind
     fcntl = None  # type: ignore[assignment]
 
-FORMAT = 1  # of checkpoints
+FORMAT_VERSION = 1  # of checkpoints
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class RunFolder:
         """Write `last.pt`; the one before it becomes `previous.pt`."""
         last = self.path / "last.pt"
         content = {
-            "format": FORMAT,
+            "format": FORMAT_VERSION,
             "recipe": to_toml(recipe),
             "fingerprint": fingerprint,
             "state": dict(state),
@@ -151,7 +151,7 @@ class RunFolder:
         # By way of memory: torch reports a full disk as a RuntimeError among many.
         written = io.BytesIO()
         torch.save(content, written)
-        with replacing(last) as temporary:
+        with atomic_write(last) as temporary:
             temporary.write_bytes(written.getbuffer())
             if last.exists():
                 move(last, self.path / "previous.pt")
@@ -169,7 +169,7 @@ class RunFolder:
                 faults.append(f"{file} is missing")
             elif (content := _read_checkpoint(file)) is None:
                 faults.append(f"{file} is damaged and was passed over")
-            elif content["format"] == FORMAT:
+            elif content["format"] == FORMAT_VERSION:
                 return content, faults
             else:
                 faults.append(f"{file} is of another version of resight (see env.json)")
@@ -209,7 +209,7 @@ class RunFolder:
         # One entry: several are written in an order that changes from run to run.
         metadata = {"resight": json.dumps(head)}
         weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-        with replacing(self.path / "best.safetensors") as temporary:
+        with atomic_write(self.path / "best.safetensors") as temporary:
             temporary.write_bytes(format_safetensors(weights, metadata=metadata))
 
     def load_best(self) -> tuple[dict[str, Tensor], ModelInfo]:
@@ -281,7 +281,7 @@ class RunFolder:
         write_text(self.path / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def run_path(out: Path, name: str | None, recipe: Recipe, *, force: bool) -> Path:
+def new_run_path(out: Path, name: str | None, recipe: Recipe, *, force: bool) -> Path:
     """Where a new run goes: under `out`, by default named after the time and the recipe.
 
     Raises:

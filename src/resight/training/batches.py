@@ -10,10 +10,10 @@ import torch
 from torch import Generator, Tensor
 
 from ..datasets import Split, Statistics
-from ..datasets.augment import augment, normalise
+from ..datasets.augment import augment, normalize
 from ..optim.schedules import check_batch_size, steps_per_epoch
 from ..recipe import Augment
-from .distributed import ALONE, Rank
+from .distributed import SINGLE_PROCESS, Rank
 
 _ORDER, _AUGMENT = 1, 2  # purposes: one seed, streams that have nothing to do with each other
 _MASK64 = 0xFFFFFFFFFFFFFFFF
@@ -22,7 +22,7 @@ _MASK64 = 0xFFFFFFFFFFFFFFFF
 def mix_seed(*parts: int) -> int:
     """Mix integers, in their order, into one seed in 0..2**63 - 1.
 
-    Neighbouring seeds, epochs and steps give unrelated results, in the low 32 bits too, which
+    Neighboring seeds, epochs and steps give unrelated results, in the low 32 bits too, which
     are all that PyTorch's CPU generator reads. SplitMix64 (Steele et al. 2014), once per part.
     """
     state = 0
@@ -54,11 +54,11 @@ def train_batches(
     seed: int,
     epoch: int,
     first_step: int = 0,
-    rank: Rank = ALONE,
+    rank: Rank = SINGLE_PROCESS,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the batches of an epoch, from `first_step` on, shuffled and augmented.
 
-    Each is (images float32 normalised (N, C, H, W), labels int64 (N,)), on the split's device;
+    Each is (images float32 normalized (N, C, H, W), labels int64 (N,)), on the split's device;
     of several ranks each gets its share.
     """
     device = split.images.device
@@ -82,8 +82,8 @@ def train_batches(
 def eval_batches(
     split: Split, stats: Statistics, *, batch_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield a split in its own order, normalised only: (images, labels) as in `train_batches`."""
+    """Yield a split in its own order, normalized only: (images, labels) as in `train_batches`."""
     check_batch_size(batch_size)
     for first in range(0, len(split), batch_size):
         rows = slice(first, first + batch_size)
-        yield normalise(split.images[rows], stats), split.labels[rows]
+        yield normalize(split.images[rows], stats), split.labels[rows]

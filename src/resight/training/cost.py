@@ -12,15 +12,15 @@ from ..datasets import Split, Statistics
 from ..events import StepDone
 from ..networks import build_model, layer_table
 from ..recipe import Recipe
-from ..recipe.toml import overlay
-from .autotune import settled
+from ..recipe.toml import with_changes
+from .autotune import resolve_auto
 from .device import pick_device
 from .loop import fit
-from .setup import fresh_model
-from .state import TrainData, start
+from .setup import init_model
+from .state import TrainData, init_state
 
 # Source -> (training images with those held out, (C, H, W)); other data is priced as CIFAR-10.
-KNOWN: Mapping[str, tuple[int, tuple[int, int, int]]] = {
+KNOWN_SIZES: Mapping[str, tuple[int, tuple[int, int, int]]] = {
     "digits": (1_442, (1, 32, 32)),
     "cifar10": (50_000, (3, 32, 32)),
 }
@@ -49,7 +49,7 @@ class Cost:
 
 def cost(recipe: Recipe) -> Cost:
     """Counted, not timed."""
-    total, shape = KNOWN.get(recipe.data.source, KNOWN["cifar10"])
+    total, shape = KNOWN_SIZES.get(recipe.data.source, KNOWN_SIZES["cifar10"])
     size = recipe.data.image_size or shape[-1]
     model = build_model(
         recipe.model, in_channels=shape[0], num_classes=CLASSES, image_size=size, seed=0
@@ -70,12 +70,12 @@ def images_per_sec(recipe: Recipe, *, device: str = "auto") -> float:
     images as take a fraction of a second, on other devices a whole batch.
     """
     chosen = pick_device(device)
-    channels, height, width = KNOWN.get(recipe.data.source, KNOWN["cifar10"])[1]
+    channels, height, width = KNOWN_SIZES.get(recipe.data.source, KNOWN_SIZES["cifar10"])[1]
     size = recipe.training.batch_size
     if chosen.type == "cpu":
         size = min(size, max(1, round(PROBE_FLOP / cost(recipe).forward_flop)))
     n = size * (1 + PROBE_STEPS)
-    shrunk = overlay(
+    shrunk = with_changes(
         recipe,
         {
             "data": {"val_fraction": "none"},
@@ -100,8 +100,8 @@ def images_per_sec(recipe: Recipe, *, device: str = "auto") -> float:
     )
     flat = Statistics((0.5,) * channels, (0.25,) * channels)
     data = TrainData(split.to(chosen), None, flat, tuple(map(str, range(CLASSES))))
-    state = start(shrunk, data, fresh_model(shrunk, data))
-    shrunk, _ = settled(shrunk, state, data)
+    state = init_state(shrunk, data, init_model(shrunk, data))
+    shrunk, _ = resolve_auto(shrunk, state, data)
     marks: list[float] = []
     for event in fit(state, shrunk, data):
         if isinstance(event, StepDone):

@@ -32,7 +32,7 @@ def check_devices(name: str, count: int, *, batch_size: int) -> str:
             f"devices = {count} must be at least 1; give the number of devices that share each "
             "batch"
         )
-    here = {"cuda": torch.cuda.device_count(), "cpu": cores()}.get(device.type, 1)
+    here = {"cuda": torch.cuda.device_count(), "cpu": num_cores()}.get(device.type, 1)
     if count > here:
         unit = "core" if device.type == "cpu" else f"{device.type} device"
         raise UsageError(
@@ -82,7 +82,7 @@ def check_model(model: nn.Module | None, count: int) -> None:
         ) from error
 
 
-def cores() -> int:
+def num_cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -62,4 +62,4 @@ class Rank:
                 tensor.detach().copy_(piece.view(tensor.shape))
 
 
-ALONE = Rank()
+SINGLE_PROCESS = Rank()

@@ -28,19 +28,19 @@ from ..errors import Diverged, ResightError
 from ..events import EpochDone, StepDone
 from ..recipe import Recipe
 from .distributed import ExchangeFailed, Rank
-from .loop import deterministic_if, fit
-from .setup import Beginning
-from .state import TrainData, start
+from .loop import deterministic_mode, fit
+from .setup import TrainSetup
+from .state import TrainData, init_state
 
 EXCHANGE_SECS = 300  # by how much one device may be behind another in a step
 LEAVE_SECS = 10.0  # for a replica to leave when rank 0 has
 LOST_SECS = 5.0  # from a broken connection to the end of the process that broke it
 CONSEQUENCE = 3  # exit code of a replica that only noticed that another is gone
 
-Replica = subprocess.Popen[bytes]
+WorkerProcess = subprocess.Popen[bytes]
 
 
-def fit_on(begun: Beginning, devices: int) -> Generator[StepDone | EpochDone, None, None]:
+def fit_on_devices(setup: TrainSetup, devices: int) -> Generator[StepDone | EpochDone, None, None]:
     """`fit`, each batch shared by that many devices; close it to be left alone.
 
     On CUDA rank r has device r. On a CPU they share the cores: torch's threads are divided among
@@ -51,18 +51,18 @@ def fit_on(begun: Beginning, devices: int) -> Generator[StepDone | EpochDone, No
         Diverged: as `fit`.
     """
     if devices == 1:
-        yield from fit(begun.state, begun.recipe, begun.splits)
+        yield from fit(setup.state, setup.recipe, setup.splits)
         return
-    device, rank = begun.splits.train.images.device, Rank(0, devices)
+    device, rank = setup.splits.train.images.device, Rank(0, devices)
     with ExitStack() as stack:
         folder = tempfile.TemporaryDirectory(prefix="resight-", ignore_cleanup_errors=True)
         place = Path(stack.enter_context(folder))
-        _hand_out(begun, place / "run.pt")
+        _hand_out(setup, place / "run.pt")
         if device.type == "cpu":
             threads = torch.get_num_threads()
             stack.callback(torch.set_num_threads, threads)
             torch.set_num_threads(max(1, threads // devices))
-        others: list[Replica] = []
+        others: list[WorkerProcess] = []
         stack.callback(_end, others)
         others.extend(_started(place, Rank(index, devices), device) for index in range(1, devices))
         if not all(other.stdout and other.stdout.read(1) for other in others):
@@ -71,7 +71,7 @@ def fit_on(begun: Beginning, devices: int) -> Generator[StepDone | EpochDone, No
             (place / "run.pt").unlink()
         stack.enter_context(_group(place, rank, device))
         stack.callback(_let_go, others)  # before the group is left, which all do together
-        steps = fit(begun.state, begun.recipe, begun.splits, rank=rank)
+        steps = fit(setup.state, setup.recipe, setup.splits, rank=rank)
         events = stack.enter_context(closing(steps))
         while True:
             try:
@@ -86,9 +86,9 @@ def fit_on(begun: Beginning, devices: int) -> Generator[StepDone | EpochDone, No
             yield event
 
 
-def _hand_out(begun: Beginning, file: Path) -> None:
+def _hand_out(setup: TrainSetup, file: Path) -> None:
     """Write down all that a replica needs: recipe, splits without ids, module and state."""
-    data = begun.splits
+    data = setup.splits
     cpu = torch.device("cpu")
 
     def bare(split: Split) -> Split:
@@ -96,7 +96,7 @@ def _hand_out(begun: Beginning, file: Path) -> None:
 
     kept = TrainData(bare(data.train), data.val and bare(data.val), data.stats, data.classes)
     try:
-        torch.save((begun.recipe, kept, begun.state.model, begun.state.state_dict()), file)
+        torch.save((setup.recipe, kept, setup.state.model, setup.state.state_dict()), file)
     except (OSError, RuntimeError) as error:  # torch's writer has a RuntimeError for a full disk
         raise ResightError(
             f"cannot write {file}, which hands the run to other processes ({error}); make room "
@@ -104,7 +104,7 @@ def _hand_out(begun: Beginning, file: Path) -> None:
         ) from error
 
 
-def _started(place: Path, rank: Rank, device: torch.device) -> Replica:
+def _started(place: Path, rank: Rank, device: torch.device) -> WorkerProcess:
     paths = [part or os.getcwd() for part in sys.path if isinstance(part, str)]
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(paths),
@@ -113,7 +113,7 @@ def _started(place: Path, rank: Rank, device: torch.device) -> Replica:
     arguments = [str(place), str(rank.index), str(rank.count), device.type]
     with _log(place, rank.index).open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "resight.replicas", *arguments],
+            [sys.executable, "-P", "-m", "resight.training.launcher", *arguments],
             bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -166,13 +166,13 @@ def _by_loopback() -> Iterator[None]:
         del os.environ[name]
 
 
-def _let_go(others: Sequence[Replica]) -> None:
+def _let_go(others: Sequence[WorkerProcess]) -> None:
     for other in others:
         assert other.stdin is not None
         other.stdin.close()
 
 
-def _end(others: Sequence[Replica]) -> None:
+def _end(others: Sequence[WorkerProcess]) -> None:
     _let_go(others)
     for other in others:
         try:
@@ -184,7 +184,7 @@ def _end(others: Sequence[Replica]) -> None:
         other.stdout.close()
 
 
-def _loss(others: Sequence[Replica], place: Path) -> ResightError:
+def _loss(others: Sequence[WorkerProcess], place: Path) -> ResightError:
     """The error that names the process which ended before its time, and what it said last."""
     until = time.monotonic() + LOST_SECS
     codes: dict[int, int] = {}
@@ -234,13 +234,13 @@ def _serve(place: Path, rank: Rank, kind: str) -> int:
     )
     val = data.val and data.val.to(device)
     data = TrainData(data.train.to(device), val, data.stats, data.classes)
-    state = start(recipe, data, model)
+    state = init_state(recipe, data, model)
     state.load_state_dict(saved)
     os.write(ready, b".")
     try:
         with (
             suppress(Diverged),  # rank 0 says so
-            deterministic_if(recipe.training.deterministic),
+            deterministic_mode(recipe.training.deterministic),
             _group(place, rank, device),
             closing(fit(state, recipe, data, rank=rank)) as events,
         ):

@@ -29,21 +29,21 @@ from ..optim.optimizers import add_l1_gradient, set_rates
 from ..recipe import Plateau, Recipe, Training
 from ..records import EpochRow, Predictions
 from .batches import mix_seed, train_batches
-from .distributed import ALONE, Rank
-from .precision import autocast, in_layout
+from .distributed import SINGLE_PROCESS, Rank
+from .precision import autocast, to_memory_format
 from .predict import predict_split
 from .state import TrainData, TrainState
 
 # A mean cross entropy this many times that of guessing is an explosion, not a bad batch.
-EXPLODED = 50.0
+MAX_LOSS_RATIO = 50.0
 
 # The purpose of a seed; 1 and 2 are the order and the augmentation of batches.py. From 3 on there
 # is one for each rank.
-DROPOUT = 3
+DROPOUT_SEED = 3
 
 
 def fit(
-    state: TrainState, recipe: Recipe, data: TrainData, *, rank: Rank = ALONE
+    state: TrainState, recipe: Recipe, data: TrainData, *, rank: Rank = SINGLE_PROCESS
 ) -> Generator[StepDone | EpochDone, None, None]:
     """Train from where `state` is to the end of the schedule.
 
@@ -56,7 +56,9 @@ def fit(
         UsageError: the recipe has an "auto" that has not been settled.
     """
     if "auto" in (recipe.training.precision, recipe.training.micro_batch):
-        raise UsageError('the recipe has an "auto"; settle it first: resight.settle.settled')
+        raise UsageError(
+            'the recipe has an "auto"; resolve it first with resight.training.autotune.resolve_auto'
+        )
     model: nn.Module = state.model
     if recipe.training.compile:  # a last batch and smaller images are shapes of their own
         model = torch.compile(model, dynamic=False)  # type: ignore[assignment]
@@ -89,21 +91,21 @@ def _train_epoch(
         rank=rank,
     )
     began = time.perf_counter() - state.epoch_secs
-    for k, (images, labels) in enumerate(batches, first):  # (N, C, H, W) normalised, (N,)
+    for k, (images, labels) in enumerate(batches, first):  # (N, C, H, W) normalized, (N,)
         batch = min(training.batch_size, len(data.train) - k * training.batch_size)
         copies = rank.copies(batch)
         rates = state.schedule.at(state.step, watched)
         set_rates(state.optimizer, rates.lr, rates.momentum)
         state.optimizer.zero_grad(set_to_none=True)  # also what an interrupted step left behind
         state.model.train()
-        images = in_layout(_sized(images, state, training), training)
+        images = to_memory_format(_resize(images, state, training), training)
         n = training.parts(len(labels), device.type)
         # Even parts: a leftover of one image would be a poor sample for batch norm.
         parts = list(zip(images.tensor_split(n), labels.tensor_split(n), strict=True))
         loss = torch.zeros((), device=device)
         correct = torch.zeros((), dtype=torch.int64, device=device)
-        seed = mix_seed(recipe.seed, epoch, k, DROPOUT + rank.index)
-        with _seeded(seed, device), _shared_momentum(state.model, len(parts)):
+        seed = mix_seed(recipe.seed, epoch, k, DROPOUT_SEED + rank.index)
+        with _seeded(seed, device), _scaled_momentum(state.model, len(parts)):
             for x, y in parts:
                 with autocast(training, device):
                     logits = model(x)  # (n, K)
@@ -162,13 +164,13 @@ def best_epoch(rows: Sequence[EpochRow], select: str) -> int:
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-    """(cross entropy to report, objective to minimise), each (N,); they differ by the smoothing."""
+    """(cross entropy to report, objective to minimize), each (N,); they differ by the smoothing."""
     log_probs = F.log_softmax(logits.float(), dim=1)  # (N, K)
     nll = F.nll_loss(log_probs, labels, reduction="none")
     return nll, (1 - smoothing) * nll - smoothing * log_probs.mean(dim=1)
 
 
-def _sized(images: Tensor, state: TrainState, training: Training) -> Tensor:
+def _resize(images: Tensor, state: TrainState, training: Training) -> Tensor:
     """(N, C, H, W), at H = W = px as long as `training.progressive` says so."""
     early = training.progressive
     if early is None or state.step >= early.share * state.schedule.total_steps:
@@ -232,7 +234,7 @@ def _sum_over_ranks(model: nn.Module, loss: Tensor, correct: Tensor, rank: Rank)
 
 def check_losses(state: TrainState, data: TrainData, *, since: int = 0) -> None:
     """Raise `Diverged` if the loss of a step from `since` on is NaN, infinite or exploded."""
-    limit = EXPLODED * math.log(len(data.classes))
+    limit = MAX_LOSS_RATIO * math.log(len(data.classes))
     bad = ~(state.step_losses[since : state.step] < limit)  # NaN is not less than anything
     if bad.any():
         step = since + int(bad.nonzero()[0])
@@ -270,7 +272,7 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _shared_momentum(model: nn.Module, parts: int) -> Iterator[None]:
+def _scaled_momentum(model: nn.Module, parts: int) -> Iterator[None]:
     """Batch norm's running statistics forget per step, not per micro-batch.
 
     Each of the m micro-batches of a step updates them, so a momentum p would reach back m times
@@ -294,7 +296,7 @@ def _shared_momentum(model: nn.Module, parts: int) -> Iterator[None]:
 
 
 @contextmanager
-def deterministic_if(wanted: bool) -> Iterator[None]:
+def deterministic_mode(wanted: bool) -> Iterator[None]:
     """Make torch refuse operations whose result varies between runs; then as it was before."""
     before = torch.are_deterministic_algorithms_enabled()
     try:

@@ -5,17 +5,17 @@ from torch import Tensor
 
 from ..recipe import Training
 
-MIXED = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST_DTYPES = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def autocast(training: Training, device: torch.device) -> torch.autocast:
     """The mixed-precision context that `training.precision` asks for; float32 is a no-op."""
     assert training.precision != "auto", "settled before the first step"
-    dtype = MIXED[training.precision]
+    dtype = AUTOCAST_DTYPES[training.precision]
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
-def layout(training: Training, device: torch.device) -> torch.memory_format:
+def layout_for(training: Training, device: torch.device) -> torch.memory_format:
     """The memory layout that `training.channels_last` asks for, but on MPS the plain one.
 
     There gradients of batch norm and max pooling are wrong or missing in channels_last
@@ -25,6 +25,6 @@ def layout(training: Training, device: torch.device) -> torch.memory_format:
     return torch.channels_last if wanted else torch.contiguous_format
 
 
-def in_layout(images: Tensor, training: Training) -> Tensor:
+def to_memory_format(images: Tensor, training: Training) -> Tensor:
     """`images` in the memory layout of the model."""
-    return images.contiguous(memory_format=layout(training, images.device))
+    return images.contiguous(memory_format=layout_for(training, images.device))

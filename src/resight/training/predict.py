@@ -5,12 +5,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..datasets import Split, Statistics
-from ..networks.eval_mode import evaluating as evaluating
+from ..networks.eval_mode import eval_mode
 from ..recipe import Evaluation, Training
 from ..records import Predictions
 from .batches import eval_batches
-from .distributed import ALONE, Rank
-from .precision import autocast, in_layout
+from .distributed import SINGLE_PROCESS, Rank
+from .precision import autocast, to_memory_format
 
 
 def predict_split(
@@ -22,7 +22,7 @@ def predict_split(
     training: Training | None = None,
     evaluation: Evaluation | None = None,
     batch_size: int | None = None,
-    rank: Rank = ALONE,
+    rank: Rank = SINGLE_PROCESS,
 ) -> Predictions:
     """Logits for every image of `split`, on the device the split is on, in its order.
 
@@ -39,10 +39,10 @@ def predict_split(
     part = rank.share(len(split))
     asked = split if rank.count == 1 else split.select(torch.arange(len(split))[part])
     found = []
-    with evaluating(model), autocast(training, device):
+    with eval_mode(model), autocast(training, device):
         for images, _ in eval_batches(asked, stats, batch_size=batch_size):
-            images = in_layout(images, training)
-            found.append(view_logits(model, images, evaluation.tta, below=evaluation.tta_below))
+            images = to_memory_format(images, training)
+            found.append(tta_logits(model, images, evaluation.tta, below=evaluation.tta_below))
     logits = torch.cat(found)  # (N, K)
     if rank.count > 1:
         whole = logits.new_zeros(len(split), logits.shape[1])
@@ -57,7 +57,7 @@ def predict_split(
     )
 
 
-def view_logits(
+def tta_logits(
     model: nn.Module, images: Tensor, tta: str | None, *, below: float | None = None
 ) -> Tensor:
     """Logits (N, K) in float32, averaged over the views of test-time augmentation.
@@ -70,15 +70,15 @@ def view_logits(
     if tta is None:
         return logits
     if below is None:
-        return _averaged(model, images, logits, tta)
+        return _mean_over_views(model, images, logits, tta)
     unsure = logits.softmax(dim=1).amax(dim=1) < below  # (N,)
     if unsure.any():
         logits = logits.clone()  # a model may hand out a part of its images
-        logits[unsure] = _averaged(model, images[unsure], logits[unsure], tta)
+        logits[unsure] = _mean_over_views(model, images[unsure], logits[unsure], tta)
     return logits
 
 
-def _averaged(model: nn.Module, images: Tensor, logits: Tensor, tta: str) -> Tensor:
+def _mean_over_views(model: nn.Module, images: Tensor, logits: Tensor, tta: str) -> Tensor:
     """The mean over the views of `tta`, where `logits` are those of the images as they are."""
 
     def mirrored(view: Tensor) -> Tensor:

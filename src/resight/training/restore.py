@@ -15,7 +15,7 @@ from ..errors import UsageError
 
 
 @contextmanager
-def given_back(optimizer: Optimizer, *modules: nn.Module) -> Iterator[None]:
+def preserve_state(optimizer: Optimizer, *modules: nn.Module) -> Iterator[None]:
     """Whatever is done inside, afterwards all is as it was, bit for bit and object for object.
 
     That is: parameters, buffers, gradients, every attribute of the modules (`training` too), the
@@ -85,7 +85,7 @@ def _random_kept() -> Iterator[None]:
 
 
 @contextmanager
-def places_kept(*sources: Any) -> Iterator[None]:
+def preserve_positions(*sources: Any) -> Iterator[None]:
     """Give back the generators that data loaders and their samplers draw their order from."""
     holders = list(sources)
     for source in sources:

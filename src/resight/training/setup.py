@@ -10,25 +10,24 @@ import torch
 from torch import nn
 
 from ..cam.layers import check_layers
-from ..datasets import Dataset, hold_out, statistics
-from ..datasets import load as load_dataset
-from ..datasets.augment import check_augment, normalise
+from ..datasets import Dataset, hold_out, load, statistics
+from ..datasets.augment import check_augment, normalize
 from ..errors import UsageError
-from ..events import Loading, Note, Watch
+from ..events import Message, OnEvent, Progress
 from ..networks import SMALLEST_PX, build_model, prepare_model
 from ..optim.schedules import describe
 from ..recipe import Custom, Recipe, Swift
 from ..recipe.sources import find_source
-from ..recipe.toml import overlay
-from .autotune import settled
+from ..recipe.toml import with_changes
+from .autotune import resolve_auto
 from .device import pick_device
-from .state import TrainData, TrainState, start
+from .state import TrainData, TrainState, init_state
 
-PREPARED_IMAGES = 5_000  # training images that whitening looks at
+NUM_WHITENING_IMAGES = 5_000  # training images that whitening looks at
 
 
 @dataclass(frozen=True)
-class Beginning:
+class TrainSetup:
     """A run before its first step, or where a checkpoint is to be loaded into it."""
 
     recipe: Recipe  # as asked, with data and model written down
@@ -37,7 +36,7 @@ class Beginning:
     state: TrainState
 
 
-def as_asked(recipe: Recipe, data: Dataset | str | Path | None, model: nn.Module | None) -> Recipe:
+def resolve(recipe: Recipe, data: Dataset | str | Path | None, model: nn.Module | None) -> Recipe:
     """The recipe with what was passed in beside it written down; a path is made absolute."""
     changes: dict[str, Any] = {}
     if model is not None:
@@ -53,18 +52,18 @@ def as_asked(recipe: Recipe, data: Dataset | str | Path | None, model: nn.Module
     else:
         found = find_source(str(data or recipe.data.source))
         changes["data"] = {"source": str(found.resolve() if isinstance(found, Path) else found)}
-    return overlay(recipe, changes, origin="train")
+    return with_changes(recipe, changes, origin="train")
 
 
-def begin(
+def prepare(
     recipe: Recipe,
     *,
     data: Dataset | str | Path | None,
     model: nn.Module | None,
     device: str,
     offline: bool,
-    watch: Watch,
-) -> Beginning:
+    on_event: OnEvent,
+) -> TrainSetup:
     """Everything before the first step: checked, loaded, split and built.
 
     Raises:
@@ -73,36 +72,36 @@ def begin(
     chosen = pick_device(device)
     if recipe.training.deterministic:  # cuBLAS asks once, at the first matrix product
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    recipe = as_asked(recipe, data, model)
-    dataset = find_dataset(recipe, data, offline=offline, watch=watch)
-    splits = split_and_measure(recipe, dataset, chosen)
-    state = start(recipe, splits, fresh_model(recipe, splits) if model is None else model)
+    recipe = resolve(recipe, data, model)
+    dataset = load_dataset(recipe, data, offline=offline, on_event=on_event)
+    splits = make_splits(recipe, dataset, chosen)
+    state = init_state(recipe, splits, init_model(recipe, splits) if model is None else model)
     if recipe.explain.report and recipe.explain.layers:
         check_layers(state.model, recipe.explain.layers, dataset.train.images.shape[1:])
-    recipe, lines = settled(recipe, state, splits)
+    recipe, lines = resolve_auto(recipe, state, splits)
     for line in (describe(state.schedule), *lines):
-        watch(Note(line))
-    return Beginning(recipe, dataset, splits, state)
+        on_event(Message(line))
+    return TrainSetup(recipe, dataset, splits, state)
 
 
-def find_dataset(
-    recipe: Recipe, data: Dataset | str | Path | None, *, offline: bool, watch: Watch
+def load_dataset(
+    recipe: Recipe, data: Dataset | str | Path | None, *, offline: bool, on_event: OnEvent
 ) -> Dataset:
     """`data`, or what it or the recipe names, read as the recipe says; its notes are watched."""
     if not isinstance(data, Dataset):
-        data = load_dataset(
+        data = load.data(
             str(data or recipe.data.source),
             image_size=recipe.data.image_size,
             offline=offline,
             skip_unreadable=recipe.data.skip_unreadable,
-            on_progress=lambda what, done, total: watch(Loading(what, done, total)),
+            on_progress=lambda what, done, total: on_event(Progress(what, done, total)),
         )
     for note in data.notes:
-        watch(Note(note))
+        on_event(Message(note))
     return data
 
 
-def split_and_measure(recipe: Recipe, dataset: Dataset, device: torch.device) -> TrainData:
+def make_splits(recipe: Recipe, dataset: Dataset, device: torch.device) -> TrainData:
     """Training and validation split on the device; the test set stays where it is."""
     channels, size = dataset.train.images.shape[1], dataset.train.images.shape[-1]
     check_augment(recipe.augment, channels, size)
@@ -118,7 +117,7 @@ def split_and_measure(recipe: Recipe, dataset: Dataset, device: torch.device) ->
     )
 
 
-def fresh_model(recipe: Recipe, prepared: TrainData) -> nn.Module:
+def init_model(recipe: Recipe, prepared: TrainData) -> nn.Module:
     """The recipe's network, its weights from the seed and, where it asks, the training images."""
     images = prepared.train.images
     model = build_model(
@@ -129,8 +128,10 @@ def fresh_model(recipe: Recipe, prepared: TrainData) -> nn.Module:
         seed=recipe.seed,
     )
     if isinstance(recipe.model, Swift):
-        evenly = images[:: math.ceil(len(images) / PREPARED_IMAGES)]  # data may be sorted by class
-        prepare_model(model, normalise(evenly, prepared.stats))
+        evenly = images[
+            :: math.ceil(len(images) / NUM_WHITENING_IMAGES)
+        ]  # data may be sorted by class
+        prepare_model(model, normalize(evenly, prepared.stats))
     return model
 
 

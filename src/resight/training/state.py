@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..datasets import Split, Statistics
-from ..datasets.augment import normalise
+from ..datasets.augment import normalize
 from ..errors import UsageError
-from ..networks.eval_mode import evaluating
+from ..networks.eval_mode import eval_mode
 from ..optim.optimizers import build_optimizer
 from ..optim.schedules import Schedule, schedule_of, steps_per_epoch
 from ..recipe import Recipe
 from ..records import EpochRow, History
-from .precision import in_layout, layout
+from .precision import layout_for, to_memory_format
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
     return chain(model.parameters(), model.buffers())
 
 
-def start(recipe: Recipe, data: TrainData, model: nn.Module) -> TrainState:
+def init_state(recipe: Recipe, data: TrainData, model: nn.Module) -> TrainState:
     """The state before the first step; `model` is moved to the data's device.
 
     Raises:
@@ -132,7 +132,7 @@ def start(recipe: Recipe, data: TrainData, model: nn.Module) -> TrainState:
         raise UsageError(
             'training.precision = "fp16" needs a GPU, but the device is cpu; use bf16 or float32'
         )
-    memory_format = layout(training, device)
+    memory_format = layout_for(training, device)
     model = model.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
     _check_outputs(model, recipe, data)
     spe = steps_per_epoch(len(data.train), training.batch_size)
@@ -153,9 +153,9 @@ def _check_outputs(model: nn.Module, recipe: Recipe, data: TrainData) -> None:
 
     Log-probabilities pass: their log-softmax is themselves.
     """
-    images = normalise(data.train.images[:1], data.stats)  # (1, C, H, W)
-    with evaluating(model):
-        logits = model(in_layout(images, recipe.training))
+    images = normalize(data.train.images[:1], data.stats)  # (1, C, H, W)
+    with eval_mode(model):
+        logits = model(to_memory_format(images, recipe.training))
     wanted = (1, len(data.classes))
     if not isinstance(logits, Tensor) or logits.shape != wanted:
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__

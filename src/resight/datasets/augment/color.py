@@ -34,7 +34,7 @@ def shift_hsv(images: Tensor, shift: Tensor) -> Tensor:
     saturation = (saturation + by_saturation).clamp(0, 255)
     value = (value + by_value).clamp(0, 255)
 
-    # A channel's share of full colour, in thirtieths: 30 in its third of the circle, then a ramp.
+    # A channel's share of full color, in thirtieths: 30 in its third of the circle, then a ramp.
     shares = (hue - 90).abs() - 30, 60 - (hue - 60).abs(), 60 - (hue - 120).abs()
     full = 255 * 30
     channels = [value * (full - saturation * (30 - s.clamp(0, 30))) / full for s in shares]
@@ -46,15 +46,15 @@ def _fixed_point(x: Tensor, factor: Tensor) -> Tensor:
     return ((x * (factor * 4096).round() + 2048) / 4096).floor()
 
 
-def normalise(images: Tensor, stats: Statistics) -> Tensor:
+def normalize(images: Tensor, stats: Statistics) -> Tensor:
     """Turn uint8 images (N, C, H, W) into float32, (x / 255 - mean) / std per channel."""
     check_images(images, stats)
     scale, shift = _scale_shift(stats, images.device)
     return images.to(torch.float32).mul_(scale).add_(shift)
 
 
-def denormalise(images: Tensor, stats: Statistics) -> Tensor:
-    """Turn normalised images (N, C, H, W) back into uint8: the exact inverse of `normalise`.
+def denormalize(images: Tensor, stats: Statistics) -> Tensor:
+    """Turn normalized images (N, C, H, W) back into uint8: the exact inverse of `normalize`.
 
     Values beyond black or white are clipped.
     """
@@ -63,7 +63,7 @@ def denormalise(images: Tensor, stats: Statistics) -> Tensor:
 
 
 def check_images(images: Tensor, stats: Statistics) -> None:
-    """Refuse what normalising would silently turn into something else."""
+    """Refuse what normalizing would silently turn into something else."""
     if images.dtype != torch.uint8:
         kind = str(images.dtype).removeprefix("torch.")
         raise UsageError(f"images are {kind}; give uint8 (N, C, H, W), levels 0 to 255")
@@ -76,7 +76,7 @@ def check_images(images: Tensor, stats: Statistics) -> None:
 
 @lru_cache(maxsize=16)  # a copy to the GPU for every batch would make the CPU wait
 def _scale_shift(stats: Statistics, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(1, C, 1, 1) each, such that normalised = levels * scale + shift."""
+    """(1, C, 1, 1) each, such that normalized = levels * scale + shift."""
     mean, std = (torch.tensor(x, dtype=torch.float64) for x in (stats.mean, stats.std))
     scale, shift = (x.float().view(1, -1, 1, 1) for x in (1 / (255 * std), -mean / std))
     return scale.to(device), shift.to(device)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def rotate(images: Tensor, angle_deg: Tensor) -> Tensor:
-    """Rotate each image about its centre, counter-clockwise as seen; uint8 in, uint8 out.
+    """Rotate each image about its center, counter-clockwise as seen; uint8 in, uint8 out.
 
     Bilinear, then rounded to the nearest level. Beyond the border the image is mirrored about its
     outermost pixels, as in `crop_flip`. The grid is computed by hand, since `F.affine_grid` uses

@@ -1,4 +1,4 @@
-"""The whole of augmentation, in its one order: hsv, rotate, crop, flip, cutout, normalise."""
+"""The whole of augmentation, in its one order: hsv, rotate, crop, flip, cutout, normalize."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from ...errors import UsageError
 from ...recipe import Augment
 from .. import Statistics
-from .color import check_images, normalise, shift_hsv
+from .color import check_images, normalize, shift_hsv
 from .draws import Draws, draw
 from .geometry import crop_flip, hole_mask, rotate
 
@@ -25,7 +25,7 @@ def augment(
     seed: int = 0,
     part: slice = slice(None),
 ) -> Tensor:
-    """Augment and normalise a batch, with an independent draw for every image.
+    """Augment and normalize a batch, with an independent draw for every image.
 
     images: uint8 (N, C, H, W), left as they are. rows: (N,) int64, the row of each image in its
     split; with `epoch` and `seed` it decides the alternating flip. generator: on the images'
@@ -44,7 +44,7 @@ def apply(images: Tensor, draws: Draws, spec: Augment, stats: Statistics) -> Ten
     """Do to each image what was drawn for it; nothing is left to chance here.
 
     The fill "zero" is a black pixel; "mean" is the mean of the dataset exactly, which is 0 after
-    normalising, and not the nearest of the 256 levels.
+    normalizing, and not the nearest of the 256 levels.
     """
     if draws.hsv is not None:
         images = _where_drawn(images, draws.hsv.any(dim=1), draws.hsv, shift_hsv)
@@ -58,8 +58,8 @@ def apply(images: Tensor, draws: Draws, spec: Augment, stats: Statistics) -> Ten
     if spec.cutout is not None and draws.holes is not None:
         holes = hole_mask(draws.holes, *images.shape[2:])
         images, blank = _fill(images, holes, spec.cutout.fill, blank)
-    normalised = normalise(images, stats)
-    return normalised if blank is None else normalised.mul_(~blank)
+    normalized = normalize(images, stats)
+    return normalized if blank is None else normalized.mul_(~blank)
 
 
 def _where_drawn(
@@ -90,7 +90,7 @@ def check_augment(spec: Augment, channels: int, image_size: int) -> None:
     if spec.hsv is not None and channels != 3:
         plural = "channel" if channels == 1 else "channels"
         raise UsageError(
-            f"augment.hsv needs colour images, but these have {channels} {plural}; "
+            f"augment.hsv needs color images, but these have {channels} {plural}; "
             "set augment.hsv=none"
         )
     if spec.crop is not None and spec.crop.pad >= image_size:

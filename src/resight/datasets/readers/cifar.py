@@ -15,7 +15,7 @@ import numpy as np
 
 from ...errors import UsageError
 from ..dataset import Split
-from .contents import Contents, Found, Images, Labels, Options, make_split
+from .contents import DataLayout, ImageArray, LabelArray, LoadedData, ReadOptions, make_split
 from .images import fit_arrays
 from .unpickle import load_arrays
 
@@ -49,12 +49,12 @@ _LAYOUTS = (
 )
 
 
-def find(path: Path) -> Found | None:
+def find(path: Path) -> DataLayout | None:
     """Recognise a folder with one of the forms, its parent, or an archive of one."""
     if path.is_file():
         if not _is_tar(path):
             return None
-        return Found({"": path}, partial(read_archive, path))
+        return DataLayout({"": path}, partial(read_archive, path))
     folders = [path, *sorted(p for p in path.iterdir() if p.is_dir())]
     hits = [(folder, layout) for folder in folders if (layout := _layout_of(_files(folder)))]
     if not hits:
@@ -67,10 +67,10 @@ def find(path: Path) -> Found | None:
     if missing:
         raise UsageError(f"{folder} is not complete: {', '.join(missing)} is missing")
     paths = {name: folder / name for name in layout.files}
-    return Found(paths, partial(_read_folder, paths, layout))
+    return DataLayout(paths, partial(_read_folder, paths, layout))
 
 
-def read_archive(path: Path, options: Options) -> Contents:
+def read_archive(path: Path, options: ReadOptions) -> LoadedData:
     """Read the batches straight from a `.tar.gz`; nothing is unpacked to disk.
 
     Raises:
@@ -130,11 +130,11 @@ def _layout_of(names: Iterable[str]) -> _Layout | None:
     return None
 
 
-def _read_folder(paths: Mapping[str, Path], layout: _Layout, options: Options) -> Contents:
+def _read_folder(paths: Mapping[str, Path], layout: _Layout, options: ReadOptions) -> LoadedData:
     return _read({name: path.read_bytes() for name, path in paths.items()}, layout, options)
 
 
-def _read(contents: Mapping[str, bytes], layout: _Layout, options: Options) -> Contents:
+def _read(contents: Mapping[str, bytes], layout: _Layout, options: ReadOptions) -> LoadedData:
     classes = _class_names(contents[layout.names], layout)
     train, train_notes = _read_split(contents, layout.train, layout, options)
     test, _ = _read_split(contents, layout.test, layout, options)
@@ -145,11 +145,11 @@ def _read(contents: Mapping[str, bytes], layout: _Layout, options: Options) -> C
                 f"{split.ids[0]} and on: a label of {int(high if low >= 0 else low)} is outside "
                 f"the {len(classes)} classes in {layout.names}"
             )
-    return Contents(classes, train, test, train_notes)
+    return LoadedData(classes, train, test, train_notes)
 
 
 def _read_split(
-    contents: Mapping[str, bytes], files: tuple[str, ...], layout: _Layout, options: Options
+    contents: Mapping[str, bytes], files: tuple[str, ...], layout: _Layout, options: ReadOptions
 ) -> tuple[Split, tuple[str, ...]]:
     read = _read_binary if layout.label_bytes else _read_batch
     batches = []
@@ -169,7 +169,7 @@ def _read_split(
     return make_split(images, labels, ids), notes
 
 
-def _read_batch(content: bytes, name: str, layout: _Layout) -> tuple[Images, Labels]:
+def _read_batch(content: bytes, name: str, layout: _Layout) -> tuple[ImageArray, LabelArray]:
     """Pixels (N, 3072) and labels (N,) of a Python batch."""
     batch = load_arrays(content, name)
     pixels, labels = batch.get("data"), batch.get(layout.label_key)
@@ -188,7 +188,7 @@ def _read_batch(content: bytes, name: str, layout: _Layout) -> tuple[Images, Lab
     return pixels, np.array(labels, dtype=np.int64)
 
 
-def _read_binary(content: bytes, name: str, layout: _Layout) -> tuple[Images, Labels]:
+def _read_binary(content: bytes, name: str, layout: _Layout) -> tuple[ImageArray, LabelArray]:
     """Pixels (N, 3072) and labels (N,) of a binary file: one record an image, labels first."""
     record = layout.label_bytes + _PIXELS
     if len(content) % record:

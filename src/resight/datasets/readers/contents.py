@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..dataset import Progress, Split
+from ..dataset import OnProgress, Split
 
-Images = NDArray[np.uint8]  # (N, C, H, W)
-Labels = NDArray[np.int64]  # (N,)
+ImageArray = NDArray[np.uint8]  # (N, C, H, W)
+LabelArray = NDArray[np.int64]  # (N,)
 
 MIN_PX, MAX_PX, DEFAULT_PX = 8, 512, 32
 
@@ -21,16 +21,16 @@ def no_progress(what: str, done: int, total: int | None) -> None:
 
 
 @dataclass(frozen=True)
-class Options:
+class ReadOptions:
     """How to read: the size wanted (None keeps their own), and what to do with broken files."""
 
     image_size: int | None = None
     skip_unreadable: bool = False
-    on_progress: Progress = no_progress
+    on_progress: OnProgress = no_progress
 
 
 @dataclass(frozen=True)
-class Contents:
+class LoadedData:
     """What a reader found. `test` is None where the source has one split only."""
 
     classes: tuple[str, ...]
@@ -40,17 +40,17 @@ class Contents:
 
 
 @dataclass(frozen=True)
-class Found:
-    """A recognised layout: every file that decides its content, and how to read it.
+class DataLayout:
+    """A recognized layout: every file that decides its content, and how to read it.
 
     The keys of `files` are names within the source, which the ids of the images are made from.
     """
 
     files: Mapping[str, Path]
-    read: Callable[[Options], Contents]
+    read: Callable[[ReadOptions], LoadedData]
 
 
-def make_split(images: Images, labels: Labels, ids: list[str]) -> Split:
+def make_split(images: ImageArray, labels: LabelArray, ids: list[str]) -> Split:
     """A `Split` of arrays, which it takes over without a copy."""
     images = np.ascontiguousarray(images)
     return Split(torch.from_numpy(images), torch.from_numpy(labels), tuple(ids))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import UsageError
-from .contents import Contents, Found, Options, make_split
+from .contents import DataLayout, LoadedData, ReadOptions, make_split
 from .images import Pictures, decode
 
 _SUFFIXES = {
@@ -29,7 +29,7 @@ class _Tree:
     others: int  # files that are not pictures or in no class
 
 
-def find(path: Path) -> Found | None:
+def find(path: Path) -> DataLayout | None:
     """Recognise `train/cat/1.png` and `test/cat/2.png`, or `cat/1.png` alone.
 
     Raises:
@@ -66,7 +66,7 @@ def find(path: Path) -> Found | None:
         for names in tree.pictures.values()
         for name in names
     }
-    return Found(files, partial(_read, root, parts, tuple(notes)))
+    return DataLayout(files, partial(_read, root, parts, tuple(notes)))
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -147,8 +147,8 @@ def _check_same(train: _Tree, test: _Tree, which: str) -> None:
 
 
 def _read(
-    root: Path, parts: dict[str, _Tree], notes: tuple[str, ...], options: Options
-) -> Contents:
+    root: Path, parts: dict[str, _Tree], notes: tuple[str, ...], options: ReadOptions
+) -> LoadedData:
     classes = tuple(parts["train"].pictures)
     names = [name for t in parts.values() for c in classes for name in t.pictures[c]]
     labels = np.array(
@@ -167,4 +167,4 @@ def _read(
         for part in ([in_train, ~in_train] if "test" in parts else [in_train])
     ]
     test = splits[1] if "test" in parts else None
-    return Contents(classes, splits[0], test, notes + decoded.notes)
+    return LoadedData(classes, splits[0], test, notes + decoded.notes)

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ...errors import UsageError
 from ..dataset import Split
-from .contents import DEFAULT_PX, MIN_PX, Images, Options, make_split, own_px
+from .contents import DEFAULT_PX, MIN_PX, ImageArray, ReadOptions, make_split, own_px
 
 Source = Path | bytes
 
@@ -53,7 +53,7 @@ class Pictures:
 class Decoded:
     """The pictures that could be read. `kept`, (M,), are their rows among those given."""
 
-    images: Images  # (M, C, S, S)
+    images: ImageArray  # (M, C, S, S)
     kept: NDArray[np.int64]
     notes: tuple[str, ...]
 
@@ -74,12 +74,12 @@ class _SizesDiffer(Exception):
     """The pictures are not all of the size of the first."""
 
 
-def decode(pictures: Pictures, options: Options, *, channels: int | None = None) -> Decoded:
+def decode(pictures: Pictures, options: ReadOptions, *, channels: int | None = None) -> Decoded:
     """Decode to uint8, every picture `image_size` px square.
 
-    Larger or smaller pictures are resized (bicubic, shorter side to fit) and centre-cropped.
+    Larger or smaller pictures are resized (bicubic, shorter side to fit) and center-cropped.
     Without an `image_size` they keep their own if all are the same square, and become 32 px
-    otherwise. All grey gives one channel, any colour three, unless `channels` says which.
+    otherwise. All gray gives one channel, any color three, unless `channels` says which.
 
     Raises:
         UsageError: a picture cannot be read (unless `skip_unreadable`) or is smaller than 8 px.
@@ -102,12 +102,12 @@ def read_pictures(paths: Sequence[Path], *, image_size: int, channels: int) -> S
     if not paths:
         raise UsageError("no pictures given; name at least one file")
     pictures = Pictures(len(paths), lambda: ((str(path), path) for path in paths))
-    images = decode(pictures, Options(image_size=image_size), channels=channels).images
+    images = decode(pictures, ReadOptions(image_size=image_size), channels=channels).images
     labels = np.full(len(paths), -1, dtype=np.int64)
     return make_split(images, labels, [str(path) for path in paths])
 
 
-def fit_arrays(images: Images, image_size: int | None) -> tuple[Images, tuple[str, ...]]:
+def fit_arrays(images: ImageArray, image_size: int | None) -> tuple[ImageArray, tuple[str, ...]]:
     """Resize decoded images (N, C, H, W) by the rules of `decode`; also what to note.
 
     Raises:
@@ -141,14 +141,14 @@ def _first_px(pictures: Pictures) -> int:
 
 
 def _decode(
-    pictures: Pictures, options: Options, side: int, same_size: bool, channels: int | None
+    pictures: Pictures, options: ReadOptions, side: int, same_size: bool, channels: int | None
 ) -> Decoded:
     images = np.empty((pictures.count, 3, side, side), dtype=np.uint8)  # (N, 3, S, S)
-    grey = np.zeros(pictures.count, dtype=np.bool_)
+    gray = np.zeros(pictures.count, dtype=np.bool_)
     kept: list[int] = []
     changes: Counter[str] = Counter()
     skipped: list[str] = []
-    work = partial(_decode_one, side=side, same_size=same_size, to_grey=channels == 1)
+    work = partial(_decode_one, side=side, same_size=same_size, to_gray=channels == 1)
     for row, result in enumerate(_each_decoded(pictures, work, options)):
         if isinstance(result, _Unreadable):
             if not options.skip_unreadable:
@@ -160,16 +160,16 @@ def _decode(
                 )
             skipped.append(result.name)
             continue
-        images[row] = result.pixels.transpose(2, 0, 1)  # (3, S, S), grey repeated
-        grey[row] = result.pixels.shape[2] == 1
+        images[row] = result.pixels.transpose(2, 0, 1)  # (3, S, S), gray repeated
+        gray[row] = result.pixels.shape[2] == 1
         changes.update(result.changes)
         kept.append(row)
     rows = np.array(kept, dtype=np.int64)
     if len(rows) < pictures.count:
         images = images[rows]
-    channels = channels or (1 if grey[rows].all() else 3)
-    if channels == 3 and grey[rows].any():
-        changes["grey, repeated to RGB"] = int(grey[rows].sum())
+    channels = channels or (1 if gray[rows].all() else 3)
+    if channels == 3 and gray[rows].any():
+        changes["gray, repeated to RGB"] = int(gray[rows].sum())
     notes = [f"{n:,} of {len(rows):,} pictures: {change}" for change, n in changes.items()]
     if skipped:
         names = ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")
@@ -180,7 +180,7 @@ def _decode(
 def _each_decoded(
     pictures: Pictures,
     work: Callable[[tuple[str, Source]], _Picture | _Unreadable],
-    options: Options,
+    options: ReadOptions,
 ) -> Iterator[_Picture | _Unreadable]:
     """The pictures in order; large ones on several threads."""
     done = 0
@@ -203,7 +203,7 @@ def _bytes(source: Source) -> int:
 
 
 def _decode_one(
-    item: tuple[str, Source], *, side: int, same_size: bool, to_grey: bool
+    item: tuple[str, Source], *, side: int, same_size: bool, to_gray: bool
 ) -> _Picture | _Unreadable:
     name, source = item
     try:
@@ -220,10 +220,10 @@ def _decode_one(
             upright = _turn_upright(image, changes)
             plain = _to_eight_bits(upright, changes)
             if (width, height) != (side, side):
-                changes.append(f"resized to {side} px, centre-cropped where not square")
+                changes.append(f"resized to {side} px, center-cropped where not square")
                 plain = _fit(plain, side)
-            if to_grey and plain.mode != "L":
-                changes.append("colour, converted to grey")
+            if to_gray and plain.mode != "L":
+                changes.append("color, converted to gray")
                 plain = plain.convert("L")
             pixels = np.frombuffer(plain.tobytes(), dtype=np.uint8)
             return _Picture(pixels.reshape(side, side, -1), changes)
@@ -260,8 +260,8 @@ def _turn_upright(image: Image.Image, changes: list[str]) -> Image.Image:
 
 
 def _to_eight_bits(image: Image.Image, changes: list[str]) -> Image.Image:
-    """Any mode to grey ("L") or "RGB"."""
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow also keeps it as 32-bit integers
+    """Any mode to gray ("L") or "RGB"."""
+    if image.mode.startswith("I"):  # 16-bit gray; Pillow also keeps it as 32-bit integers
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65_535:
             raise ValueError("its pixels are integers of more than 16 bits")
@@ -269,16 +269,16 @@ def _to_eight_bits(image: Image.Image, changes: list[str]) -> Image.Image:
         return Image.fromarray((values >> 8).astype(np.uint8))
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers without a known range")
-    is_grey = image.mode in ("1", "L", "LA", "La")
+    is_gray = image.mode in ("1", "L", "LA", "La")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if np.asarray(image.getchannel("A")).min() < 255:
             changes.append("transparency, laid over white")
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image)
-    elif not is_grey and image.mode != "RGB":
-        changes.append(f"colour mode {image.mode}, converted to RGB")
-    return image.convert("L" if is_grey else "RGB")
+    elif not is_gray and image.mode != "RGB":
+        changes.append(f"color mode {image.mode}, converted to RGB")
+    return image.convert("L" if is_gray else "RGB")
 
 
 def _fit(image: Image.Image, side: int) -> Image.Image:

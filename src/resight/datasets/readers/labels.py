@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from ...errors import UsageError
-from .contents import Labels
+from .contents import LabelArray
 
 Label = int | str | None
 
@@ -23,7 +23,7 @@ def name_classes(labels: Iterable[Label]) -> tuple[str, ...]:
     return tuple(sorted(value for value in values if isinstance(value, str)))
 
 
-def number_labels(labels: Sequence[Label], classes: Sequence[str], where: str) -> Labels:
+def number_labels(labels: Sequence[Label], classes: Sequence[str], where: str) -> LabelArray:
     """(N,) the place of each label in `classes`.
 
     Raises:
@@ -36,7 +36,7 @@ def number_labels(labels: Sequence[Label], classes: Sequence[str], where: str) -
         if type(number) is not int or not 0 <= number < len(classes):
             raise UsageError(
                 f"label {label!r} in row {row} of {where} is none of the {len(classes)} classes "
-                "(-1 and None mean unlabelled); leave such rows out"
+                "(-1 and None mean unlabeled); leave such rows out"
             )
         numbers[row] = number
     return numbers

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UsageError
-from .contents import Contents, Found, Images, Options, make_split
+from .contents import DataLayout, ImageArray, LoadedData, ReadOptions, make_split
 from .images import fit_arrays
 from .labels import Label, name_classes, number_labels
 
@@ -27,7 +27,7 @@ _VAL_KEYS = ("x_val", "val_images")
 _CLASSES_KEY = "classes"  # optional: names, in the order of the labels
 
 
-def find(path: Path) -> Found | None:
+def find(path: Path) -> DataLayout | None:
     """Recognise a zip file that holds `.npy` arrays."""
     if not path.is_file() or not zipfile.is_zipfile(path):
         return None
@@ -37,20 +37,20 @@ def find(path: Path) -> Found | None:
                 return None
     except zipfile.BadZipFile as error:
         raise UsageError(f"{path} is a damaged archive: {error}") from error
-    return Found({"": path}, partial(_read, path))
+    return DataLayout({"": path}, partial(_read, path))
 
 
-def _read(path: Path, options: Options) -> Contents:
+def _read(path: Path, options: ReadOptions) -> LoadedData:
     try:
         # Pickled objects stay shut: they could run code.
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in _wanted(path, file.files)}
-            left_out = [key for key in _VAL_KEYS if key in file.files]
+            skipped = [key for key in _VAL_KEYS if key in file.files]
     except UsageError:
         raise
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UsageError(f"{path} cannot be read as arrays: {error}") from error
-    notes = [f"{key} was left out: validation images are held out of train" for key in left_out]
+    notes = [f"{key} was left out: validation images are held out of train" for key in skipped]
     keys = next(keys for keys in _KEYS if keys[0][0] in arrays)
     labels = {key: _labels(arrays[key], key) for _, key in keys}
     names = arrays.get(_CLASSES_KEY)
@@ -69,7 +69,7 @@ def _read(path: Path, options: Options) -> Contents:
         splits.append(make_split(images, numbers, ids))
     if len({split.images.shape[1:] for split in splits}) > 1:
         raise UsageError(f"{path}: train and test images differ in size or channels")
-    return Contents(classes, splits[0], splits[1] if len(splits) > 1 else None, tuple(notes))
+    return LoadedData(classes, splits[0], splits[1] if len(splits) > 1 else None, tuple(notes))
 
 
 def _wanted(path: Path, present: list[str]) -> list[str]:
@@ -83,7 +83,7 @@ def _wanted(path: Path, present: list[str]) -> list[str]:
     raise UsageError(f"{path} holds {', '.join(present)}; expected {valid}")
 
 
-def _images(array: Array, key: str) -> tuple[Images, tuple[str, ...]]:
+def _images(array: Array, key: str) -> tuple[ImageArray, tuple[str, ...]]:
     """To uint8 (N, C, H, W) from NHW, NHWC or NCHW."""
     if array.ndim == 3:
         array = array[:, None]  # (N, 1, H, W)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError
-from .contents import Contents, Found, Options, make_split
+from .contents import DataLayout, LoadedData, ReadOptions, make_split
 from .images import Pictures, Source, decode
 from .labels import Label, name_classes, number_labels
 
@@ -39,13 +39,13 @@ class _Columns:
     classes: tuple[str, ...] | None  # None: made from the labels
 
 
-def find(path: Path) -> Found | None:
+def find(path: Path) -> DataLayout | None:
     """Recognise one Parquet file, or a folder of them with a file or more for each split."""
     if path.is_file():
         with path.open("rb") as file:
             if file.read(4) != b"PAR1":
                 return None
-        return Found({path.name: path}, partial(_read, {"train": {path.name: path}}))
+        return DataLayout({path.name: path}, partial(_read, {"train": {path.name: path}}))
     splits: dict[str, dict[str, Path]] = defaultdict(dict)
     for name in sorted(_parquet_files(path)):
         split = _split_of(Path(name))
@@ -68,7 +68,7 @@ def find(path: Path) -> Found | None:
     if test == "validation" and test in splits:
         unused += ("there is no test split: validation stands in for it",)
     files = {name: file for split in used.values() for name, file in split.items()}
-    return Found(files, partial(_read, used, notes=unused))
+    return DataLayout(files, partial(_read, used, notes=unused))
 
 
 def _parquet_files(root: Path) -> Iterator[str]:
@@ -105,8 +105,8 @@ def _check_shards(root: Path, names: list[str]) -> None:
 
 
 def _read(
-    splits: Mapping[str, Mapping[str, Path]], options: Options, notes: tuple[str, ...] = ()
-) -> Contents:
+    splits: Mapping[str, Mapping[str, Path]], options: ReadOptions, notes: tuple[str, ...] = ()
+) -> LoadedData:
     import pyarrow as pa  # loaded late: most sources do not need it
 
     try:
@@ -118,8 +118,8 @@ def _read(
 
 
 def _read_splits(
-    splits: Mapping[str, Mapping[str, Path]], options: Options, notes: tuple[str, ...]
-) -> Contents:
+    splits: Mapping[str, Mapping[str, Path]], options: ReadOptions, notes: tuple[str, ...]
+) -> LoadedData:
     columns = _columns(next(iter(splits["train"].items())))
     labels = {split: _labels(files, columns) for split, files in splits.items()}
     classes = columns.classes or name_classes(chain.from_iterable(labels.values()))
@@ -140,7 +140,7 @@ def _read_splits(
         images = decoded.images[own] if len(counts) > 1 else decoded.images
         made.append(make_split(images, numbers[split][rows - start], [ids[r] for r in rows]))
         start += count
-    return Contents(classes, made[0], made[1] if len(made) > 1 else None, notes + decoded.notes)
+    return LoadedData(classes, made[0], made[1] if len(made) > 1 else None, notes + decoded.notes)
 
 
 def _open(file: Path) -> Any:

@@ -1,18 +1,18 @@
-"""The named recipes. Each states only what differs from its base, and why, a line a knob."""
+"""The named recipes. Each states only what differs from its base, and why, a line a setting."""
 
 from pathlib import Path
 
 from ...errors import UsageError, suggest
 from .. import Recipe
-from ..toml import nested, overlay, parse_toml
-from .builtin import OWN
-from .course_projects import PROJECTS
+from ..toml import parse_toml, unflatten, with_changes
+from .builtin import BUILTIN
+from .course_projects import COURSE_PROJECTS
 from .preset import Preset
 
-PRESETS: dict[str, Preset] = {**OWN, **PROJECTS}
+PRESETS: dict[str, Preset] = {**BUILTIN, **COURSE_PROJECTS}
 
 
-def preset(name: str) -> Recipe:
+def get_preset(name: str) -> Recipe:
     """The named recipe, with everything it rests on.
 
     Raises:
@@ -24,17 +24,17 @@ def preset(name: str) -> Recipe:
             f"(valid: {', '.join(PRESETS)}, or the path of a .toml file)"
         )
     this = PRESETS[name]
-    below = preset(this.base) if this.base else Recipe()
-    changes = nested((path, value) for path, (value, _) in this.changes.items())
-    return overlay(below, {**changes, "name": name}, origin=f"recipe {name}")
+    below = get_preset(this.base) if this.base else Recipe()
+    changes = unflatten((path, value) for path, (value, _) in this.changes.items())
+    return with_changes(below, {**changes, "name": name}, origin=f"recipe {name}")
 
 
 def recipes() -> dict[str, Recipe]:
     """Every named recipe, resolved."""
-    return {name: preset(name) for name in PRESETS}
+    return {name: get_preset(name) for name in PRESETS}
 
 
-def find_recipe(name_or_path: str) -> Recipe:
+def load_recipe(name_or_path: str) -> Recipe:
     """A named recipe, or the one in a TOML file; a file's `base = "swift"` names what it rests on.
 
     Raises:
@@ -42,7 +42,7 @@ def find_recipe(name_or_path: str) -> Recipe:
     """
     path = Path(name_or_path)
     if path.suffix != ".toml":
-        return preset(name_or_path)
+        return get_preset(name_or_path)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -53,5 +53,5 @@ def find_recipe(name_or_path: str) -> Recipe:
     base = tables.pop("base", None)
     if base is not None and not isinstance(base, str):
         raise UsageError(f"{path}: base = {base} must be the name of a recipe")
-    below = preset(base) if base else Recipe()
-    return overlay(below, {"name": path.stem, **tables}, origin=str(path))
+    below = get_preset(base) if base else Recipe()
+    return with_changes(below, {"name": path.stem, **tables}, origin=str(path))

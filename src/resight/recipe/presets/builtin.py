@@ -2,7 +2,7 @@
 
 from .preset import Preset
 
-OWN: dict[str, Preset] = {
+BUILTIN: dict[str, Preset] = {
     "base": Preset(
         summary="where the others start: augmentation, one cycle",
         source="He 2016, Smith 2018",
@@ -66,7 +66,7 @@ OWN: dict[str, Preset] = {
             "optimizer.momentum": (0.85, "as published"),
             "optimizer.nesterov": (True, "as published"),
             "optimizer.weight_decay": (0.0013, "0.0153 for 1,024 examples, decoupled likewise"),
-            "optimizer.norm_bias_lr_scale": (64.0, "normalisation biases learn 64 times faster"),
+            "optimizer.norm_bias_lr_scale": (64.0, "normalization biases learn 64 times faster"),
             "schedule.epochs": (10, "less than ten minutes of CIFAR-10 on two AVX-512 cores"),
             "schedule.peak_epoch": (2.3, "23 % of the run"),
             "schedule.div": (5.0, "starts at a fifth of the peak"),
@@ -139,7 +139,7 @@ OWN: dict[str, Preset] = {
         changes={
             "model.widths": ([64, 256, 256], "as published"),
             "model.activation": ("gelu", "as published"),
-            "model.whiten_bias": (True, "as published, but learnt to the end"),
+            "model.whiten_bias": (True, "as published, but learned to the end"),
             "optimizer.lr": (0.24, "as published, for this batch"),
             "optimizer.momentum": (0.6, "as published for Muon; here for all"),
             "optimizer.sgd_lr": (1.66, "0.67 of summed examples, for logits times 1/9, not 1/256"),

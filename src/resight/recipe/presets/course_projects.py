@@ -2,7 +2,7 @@
 
 from .preset import Preset
 
-PROJECTS: dict[str, Preset] = {
+COURSE_PROJECTS: dict[str, Preset] = {
     "resnet18-onecycle": Preset(
         summary="one cycle with Adam",
         source="a course project",

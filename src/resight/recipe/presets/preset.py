@@ -12,5 +12,5 @@ class Preset:
     summary: str
     source: str  # where the recipe comes from
     base: str | None
-    changes: Mapping[str, tuple[Any, str]]  # path of a knob -> (value, why)
+    changes: Mapping[str, tuple[Any, str]]  # path of a setting -> (value, why)
     accuracy: str = "-"  # on test images, as measured: docs/results.md

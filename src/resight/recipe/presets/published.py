@@ -12,7 +12,7 @@ from . import PRESETS
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedProject:
     """The result that a project reports."""
 
     accuracy: float  # test, best epoch
@@ -29,14 +29,14 @@ class Published:
         return {**self.curve, self.best_epoch or self.epochs: self.accuracy}
 
 
-PUBLISHED: dict[str, Published] = {
-    "resnet18-onecycle": Published(
+PUBLISHED: dict[str, PublishedProject] = {
+    "resnet18-onecycle": PublishedProject(
         accuracy=0.8701,
         epochs=20,
         best_epoch=20,
         curve={1: 0.296, 5: 0.549, 10: 0.787, 15: 0.845, 20: 0.8701},
     ),
-    "resnet18-plateau": Published(
+    "resnet18-plateau": PublishedProject(
         accuracy=0.9175,
         epochs=50,
         best_epoch=43,
@@ -44,7 +44,7 @@ PUBLISHED: dict[str, Published] = {
         curve={1: 0.643, 10: 0.834, 20: 0.882, 27: 0.874, 28: 0.912, 43: 0.9175, 50: 0.916},
         lr_finder=True,
     ),
-    "resnet9-onecycle": Published(
+    "resnet9-onecycle": PublishedProject(
         accuracy=0.9098,
         epochs=24,
         best_epoch=24,
@@ -52,13 +52,13 @@ PUBLISHED: dict[str, Published] = {
         curve={1: 0.677, 5: 0.678, 10: 0.714, 15: 0.801, 20: 0.857, 23: 0.897, 24: 0.9098},
         lr_finder=True,
     ),
-    "superconvergence": Published(
+    "superconvergence": PublishedProject(
         accuracy=0.9046, epochs=24, train_accuracy=0.9426, lr_finder=True, zigzag=True
     ),
-    "resnet18-sgd-plateau": Published(
+    "resnet18-sgd-plateau": PublishedProject(
         accuracy=0.8883, epochs=50, train_accuracy=0.9758, lr_finder=True
     ),
-    "resnet18-layernorm": Published(
+    "resnet18-layernorm": PublishedProject(
         accuracy=0.8917,
         epochs=40,
         best_epoch=39,
@@ -70,7 +70,7 @@ PUBLISHED: dict[str, Published] = {
 VARIANTS = {name: this.base for name, this in PRESETS.items() if this.base in PUBLISHED}
 
 
-def published(name: str) -> Published:
+def get_published(name: str) -> PublishedProject:
     """The project of that name, or the one that a recipe of that name is a variant of.
 
     Raises:

@@ -2,7 +2,7 @@
 
     gallery/gallery.json         what is where; names the other files and is written last
     gallery/pictures-*.webp      the test images as tiles of one picture
-    gallery/maps-*.png           per layer, heat maps as tiles of 16 grey levels
+    gallery/maps-*.png           per layer, heat maps as tiles of 16 gray levels
 
 Pictures are kept with at most 64 px a side, heat maps with at most 32 cells. Mistakes and images
 with heat maps come in better quality than the rest. What does not fit is made coarser first; then
@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ResightError, UsageError
-from ...files import replacing, write_text
-from ...records import Ints, Predictions
-from .area_resize import area_means
-from .atlas import MAP_SIDES, Pictures, map_atlas, most_tiles, picture_atlases, shrunk
+from ...files import atomic_write, write_text
+from ...records import IntArray, Predictions
+from .area_resize import area_resize
+from .atlas import MAP_SIDES, ImageArray, map_atlas, max_tiles, picture_atlases, shrunk
 
 FORMAT = 2
 PAGE_BYTES = 2_950_000  # of the page that all of this is put into, as base64
@@ -36,7 +36,7 @@ _MAP_SHARE = 0.35  # of the room, at most
 
 
 @dataclass(frozen=True)
-class LayerMaps:
+class GalleryMaps:
     """Heat maps of M images at one layer, raw and signed."""
 
     layer: str
@@ -89,11 +89,11 @@ class Gallery:
 
 def write_gallery(
     folder: Path,
-    pictures: Pictures,
+    pictures: ImageArray,
     predictions: Predictions,
     *,
-    rows: Ints,
-    maps: Sequence[LayerMaps],
+    rows: IntArray,
+    maps: Sequence[GalleryMaps],
     method: str,
 ) -> None:
     """Pack pictures and heat maps into `folder/gallery/`, in place of what is there.
@@ -230,13 +230,13 @@ def _inside(file: Path, name: str) -> bool:
 def _put(folder: Path, stem: str, kind: str, content: bytes) -> str:
     """Write a file that is named after its content; returns the name."""
     name = f"{stem}-{sha256(content).hexdigest()[:12]}.{kind}"
-    with replacing(folder / name) as temporary:
+    with atomic_write(folder / name) as temporary:
         temporary.write_bytes(content)
     return name
 
 
 def _check(
-    pictures: Pictures, predictions: Predictions, rows: Ints, maps: Sequence[LayerMaps]
+    pictures: ImageArray, predictions: Predictions, rows: IntArray, maps: Sequence[GalleryMaps]
 ) -> None:
     n = len(predictions)
     if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[3] not in (1, 3):
@@ -269,8 +269,8 @@ def _room(predictions: Predictions) -> int:
 
 
 def _pack_maps(
-    rows: Ints, maps: Sequence[LayerMaps], correct: NDArray[np.bool_], room: int
-) -> tuple[Ints, list[tuple[LayerMaps, tuple[int, int], int, bytes]]]:
+    rows: IntArray, maps: Sequence[GalleryMaps], correct: NDArray[np.bool_], room: int
+) -> tuple[IntArray, list[tuple[GalleryMaps, tuple[int, int], int, bytes]]]:
     """As many of `rows`, the first of them, as fit into `room` bytes, and what they need.
 
     That is, for each layer: the size of a map as it is kept, columns and PNG. The rows returned,
@@ -278,7 +278,7 @@ def _pack_maps(
     """
     side, *coarser = MAP_SIDES
     small = [_kept(m, side) for m in maps]
-    count = min(len(rows), *(most_tiles(m.size) // 2 for m in small)) if maps else 0
+    count = min(len(rows), *(max_tiles(m.size) // 2 for m in small)) if maps else 0
     while count:
         kept = np.argsort(rows[:count])
         right = correct[rows[kept]]
@@ -295,10 +295,10 @@ def _pack_maps(
     return np.zeros(0, dtype=np.int64), []
 
 
-def _kept(maps: LayerMaps, side: int) -> LayerMaps:
+def _kept(maps: GalleryMaps, side: int) -> GalleryMaps:
     """Positive evidence alone, as sheets have it too, and at most `side` cells a side."""
-    pred, true = (area_means(np.maximum(m, 0), side) for m in (maps.pred, maps.true))
-    return LayerMaps(maps.layer, pred, true)
+    pred, true = (area_resize(np.maximum(m, 0), side) for m in (maps.pred, maps.true))
+    return GalleryMaps(maps.layer, pred, true)
 
 
 def _remove_old(folder: Path, named: set[str]) -> None:

@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+Float32Array = NDArray[np.float32]
 
 
-def area_means(maps: Floats, side: int) -> Floats:
+def area_resize(maps: Float32Array, side: int) -> Float32Array:
     """(..., h, w) with at most `side` cells a side; as it is where it has no more."""
     high, wide = maps.shape[-2:]
     factor = side / max(high, wide)
@@ -16,7 +16,7 @@ def area_means(maps: Floats, side: int) -> Floats:
     return np.asarray(down @ maps @ across.T, dtype=np.float32)
 
 
-def _shares(cells: int, kept: int) -> Floats:
+def _shares(cells: int, kept: int) -> Float32Array:
     """(kept, cells) of each of `kept` equal parts of a line, the share that lies in each cell."""
     ends = np.arange(kept + 1)[:, None] * (cells / kept)
     start = np.arange(cells)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...records import Ints
+from ...records import IntArray
 
 SIDE = 64  # px, the longest side of a picture that is kept
 MAP_SIDES = (32, 24, 16, 12)  # cells, the longest side of a map that is kept; the first that fits
@@ -18,7 +18,7 @@ _FIRST_SHARE = 0.3  # of the room, for the pictures that matter most, at least
 _QUALITIES = (100, 90, 82, 75, 68, 60, 50, 40, 30, 24, 20, 16, 12)  # of WebP; 100: lossless
 _SAMPLE = 400  # pictures that a quality is judged by
 
-Pictures = NDArray[np.uint8]
+ImageArray = NDArray[np.uint8]
 Maps = NDArray[np.float32]
 
 
@@ -36,7 +36,7 @@ def map_atlas(pred: Maps, true: Maps, correct: NDArray[np.bool_]) -> tuple[int, 
     return columns, _encoded(image, "PNG", bits=4, optimize=True)
 
 
-def shrunk(pictures: Pictures) -> Pictures:
+def shrunk(pictures: ImageArray) -> ImageArray:
     """(N, H, W, 1 or 3) -> (N, h, w, 3) with sides of at most SIDE px."""
     high, wide = pictures.shape[1:3]
     factor = min(1, SIDE / max(high, wide))
@@ -49,15 +49,15 @@ def shrunk(pictures: Pictures) -> Pictures:
 
 
 def picture_atlases(
-    pictures: Pictures, first: Ints, rest: Ints, room: int
-) -> list[tuple[Ints, int, bytes]]:
+    pictures: ImageArray, first: IntArray, rest: IntArray, room: int
+) -> list[tuple[IntArray, int, bytes]]:
     """Rows, columns and WebP of the `first` rows, then of the `rest`; in all at most `room` bytes.
 
     Both are made coarser until they fit, the first less so. Where the coarsest does not fit, rows
     are left out evenly, of the rest before any of the first; likewise where one atlas is too small
     for them all.
     """
-    most = most_tiles((pictures.shape[1], pictures.shape[2]))
+    most = max_tiles((pictures.shape[1], pictures.shape[2]))
     share = max(_FIRST_SHARE, 1.2 * len(first) / len(pictures)) if len(rest) else 1.0
     atlases = []
     for wanted, allowed in ((first, share * room), (rest, float(room))):
@@ -80,12 +80,12 @@ def picture_atlases(
     return atlases
 
 
-def _evenly(rows: Ints, count: int) -> Ints:
+def _evenly(rows: IntArray, count: int) -> IntArray:
     """At most `count` of the rows."""
     return rows[np.linspace(0, len(rows) - 1, count).astype(int)] if count < len(rows) else rows
 
 
-def _quality_for(pictures: Pictures, room: float) -> int:
+def _quality_for(pictures: ImageArray, room: float) -> int:
     """The best quality at which the pictures should fit, judged by a sample of them."""
     sample = pictures[:: math.ceil(len(pictures) / _SAMPLE)]
     _, atlas = side_by_side(sample)
@@ -93,12 +93,12 @@ def _quality_for(pictures: Pictures, room: float) -> int:
     return next((q for q in _QUALITIES if len(_webp(atlas, q)) <= limit), _QUALITIES[-1])
 
 
-def most_tiles(size: tuple[int, int]) -> int:
+def max_tiles(size: tuple[int, int]) -> int:
     """How many tiles of height and width fit into one picture."""
     return (_MOST_PX // size[0]) * (_MOST_PX // size[1])
 
 
-def side_by_side(tiles: Pictures) -> tuple[int, Pictures]:
+def side_by_side(tiles: ImageArray) -> tuple[int, ImageArray]:
     """(M, h, w, ...) as one picture that is about square, and how many lie in a row of it."""
     high, wide = tiles.shape[1:3]
     columns = max(1, math.ceil(math.sqrt(len(tiles) * high / wide)))
@@ -111,7 +111,7 @@ def side_by_side(tiles: Pictures) -> tuple[int, Pictures]:
     return columns, atlas.reshape(lines * high, columns * wide, *tiles.shape[3:])
 
 
-def _webp(atlas: Pictures, quality: int) -> bytes:
+def _webp(atlas: ImageArray, quality: int) -> bytes:
     lossless = quality == _QUALITIES[0]
     return _encoded(Image.fromarray(atlas), "WEBP", quality=quality, lossless=lossless, method=4)
 

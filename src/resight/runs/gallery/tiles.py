@@ -9,17 +9,17 @@ from PIL import Image
 
 from ...errors import ResightError
 from . import Gallery
-from .atlas import Pictures
+from .atlas import ImageArray
 
 
-def read_tiles(folder: Path, gallery: Gallery, rows: Iterable[int]) -> dict[int, Pictures]:
+def read_tiles(folder: Path, gallery: Gallery, rows: Iterable[int]) -> dict[int, ImageArray]:
     """Row -> its picture (h, w, 3), as the gallery of a run folder keeps it; others are left out.
 
     Raises:
         ResightError: a file of the gallery cannot be read.
     """
     wanted = set(rows)
-    found: dict[int, Pictures] = {}
+    found: dict[int, ImageArray] = {}
     for sheet, kept in gallery.pictures:
         places = {row: i for i, row in enumerate(kept) if row in wanted}
         if not places:

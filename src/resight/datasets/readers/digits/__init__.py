@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..contents import Contents, Options, make_split
+from ..contents import LoadedData, ReadOptions, make_split
 from ..images import fit_arrays
 
 _FILE = Path(__file__).with_name("digits.csv.gz")
@@ -13,8 +13,8 @@ _PX = 32
 _EVERY = 5  # one in five of each digit is a test image
 
 
-def read(options: Options) -> Contents:
-    """1,797 grey digits, enlarged from 8 px to 32 (or `image_size`).
+def read(options: ReadOptions) -> LoadedData:
+    """1,797 gray digits, enlarged from 8 px to 32 (or `image_size`).
 
     The test set is every fifth image of each digit, in the order of the file: a fixed rule, the
     same on every machine.
@@ -31,4 +31,4 @@ def read(options: Options) -> Contents:
         make_split(images[rows], labels[rows], [f"digits/row-{row:04}" for row in rows])
         for rows in (np.flatnonzero(~is_test), np.flatnonzero(is_test))
     )
-    return Contents(tuple("0123456789"), train, test)
+    return LoadedData(tuple("0123456789"), train, test)

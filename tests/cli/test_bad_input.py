@@ -1,0 +1,120 @@
+"""`docs/bad-input.md` is the test: every line in it is what a person really sees.
+
+`python tests/cli/test_bad_input.py` writes the table anew, for a person to read before committing.
+"""
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resight.cli.app import main
+
+PAGE = Path(__file__).parents[2] / "docs" / "bad-input.md"
+TRAIN = shlex.split("train digits --epochs 1 --quiet --name done --set explain.report=false")
+ROW = re.compile(r"^\| `(?P<command>resight .*?)` \| (?P<line>.*) \|$", re.MULTILINE)
+
+
+def rows() -> list[tuple[str, str]]:
+    """The commands of the page, and the line that each is said to answer."""
+    found = ROW.findall(PAGE.read_text(encoding="utf-8"))
+    return [(command, line.replace("&#124;", "|")) for command, line in found]
+
+
+def make_workplace(folder: Path) -> None:
+    """What the page's commands find in the current folder."""
+    (folder / "notes.txt").write_text("not a picture")
+    (folder / "broken.toml").write_text("[schedule]\nepochs = = 3\n")
+    (folder / "typo.toml").write_text('base = "swift"\n[optimizer]\nlearning_rate = 0.1\n')
+    (folder / "empty").mkdir()
+    picture = Image.fromarray(np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3))
+    for name in ("one-class/cat", "photos/cat", "photos/dog", "damaged/cat", "damaged/dog"):
+        (folder / name).mkdir(parents=True)
+        for i in range(6):
+            picture.save(folder / name / f"{i}.png")
+    (folder / "damaged/dog/2.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
+    pickled = np.array([{"a": 1}, None], dtype=object)
+    np.savez(folder / "objects.npz", images=pickled, labels=np.arange(2))
+    images = np.zeros((9, 16, 16, 3), dtype=np.uint8)
+    np.savez(folder / "uneven.npz", images=images, labels=np.arange(8) % 2)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("workplace")
+    make_workplace(folder)
+    assert main([*TRAIN, "--out", str(folder / "runs")]) == 0
+    return folder
+
+
+def answer(command: str, folder: Path, read: Callable[[], tuple[str, str]]) -> tuple[int, str, str]:
+    """Exit code, output and error of a command, without the folder it ran in."""
+    code = main(shlex.split(command)[1:])
+    out, err = read()
+    return code, out, err.replace(f"{folder.resolve()}/", "")
+
+
+@pytest.mark.parametrize(("command", "line"), rows(), ids=[row[0] for row in rows()])
+def test_the_page_says_what_a_person_sees(
+    command: str,
+    line: str,
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(workplace)
+    monkeypatch.setenv("RESIGHT_CACHE", str(workplace / "cache"))
+    before = sorted(workplace.glob("runs/*"))
+    capsys.readouterr()
+    code, out, err = answer(command, workplace, lambda: tuple(capsys.readouterr()))
+    assert code == 2
+    assert out == ""
+    assert err.splitlines()[-1] == line
+    assert "Traceback" not in err
+    assert sorted(workplace.glob("runs/*")) == before  # no half-made run is left
+
+
+def test_the_page_has_enough() -> None:
+    assert len(rows()) >= 25
+    assert len({command for command, _ in rows()}) == len(rows())
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "nonsense", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def rewrite() -> None:
+    """Put what is really seen into the page."""
+    import contextlib
+    import io
+    import os
+    import tempfile
+
+    page = PAGE.read_text(encoding="utf-8").split("\n")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_workplace(folder)
+        os.environ["RESIGHT_CACHE"] = str(folder / "cache")
+        os.chdir(folder)
+        main(TRAIN)
+        for i, text in enumerate(page):
+            if match := ROW.match(text):
+                out, err = io.StringIO(), io.StringIO()
+                with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                    _, _, seen = answer(
+                        match["command"],
+                        folder,
+                        lambda: (out.getvalue(), err.getvalue()),  # noqa: B023
+                    )
+                last = (seen.splitlines() or ["NOTHING"])[-1].replace("|", "&#124;")
+                page[i] = f"| `{match['command']}` | {last} |"
+    PAGE.write_text("\n".join(page), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    rewrite()

@@ -1,0 +1,328 @@
+"""A folder of pictures for each class; pictures of every kind."""
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+import resight
+from resight.datasets import read_pictures
+from resight.errors import UsageError
+
+ORIENTATION = 0x0112
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESIGHT_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def pixels(seed: int, height: int = 12, width: int = 12) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def save(path: Path, picture: Image.Image, **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, **options)
+    return path
+
+
+def photos(root: Path, *parts: str, count: int = 3, px: int = 12) -> Path:
+    for place, part in enumerate(parts):
+        for i in range(count):
+            picture = Image.fromarray(pixels(10 * place + i, px, px))
+            save(root / part / f"{i}.png", picture)
+    return root
+
+
+# --- folders --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("test", ["test", "val", "Validation"])
+def test_train_and_test_folders(tmp_path: Path, test: str) -> None:
+    parts = ("train/cat", "train/dog", f"{test}/cat", f"{test}/dog")
+    dataset = resight.data(str(photos(tmp_path / "photos", *parts)))
+    assert dataset.name == "photos"
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.train.ids == tuple(
+        f"train/{c}/{i}.png" for c in ("cat", "dog") for i in range(3)
+    )
+    assert dataset.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert dataset.test.ids[0] == f"{test}/cat/0.png"
+    expected = np.stack([pixels(10 * p + i) for p in (2, 3) for i in range(3)])
+    assert np.array_equal(dataset.test.images.numpy(), expected.transpose(0, 3, 1, 2))
+    stands_in = f"there is no test folder: {test} stands in for it"
+    assert dataset.notes == (() if test == "test" else (stands_in,))
+
+
+def test_val_beside_test_is_left_out_and_noted(tmp_path: Path) -> None:
+    parts = [f"{split}/{name}" for split in ("train", "val", "test") for name in ("a", "b")]
+    dataset = resight.data(str(photos(tmp_path, *parts)))
+    assert dataset.test.ids[0] == "test/a/0.png"
+    assert dataset.notes == ("val was left out: validation images are held out of train",)
+
+
+@pytest.mark.parametrize("above", ["", "train/"])
+def test_without_a_test_folder_a_fifth_is_held_out(tmp_path: Path, above: str) -> None:
+    root = photos(tmp_path / "photos", f"{above}cat", f"{above}dog", count=10)
+    dataset = resight.data(str(root))
+    assert dataset.test.labels.bincount().tolist() == [2, 2]
+    assert dataset.train.labels.bincount().tolist() == [8, 8]
+    assert not set(dataset.train.ids) & set(dataset.test.ids)
+    assert dataset.notes == ("no test split: 4 images, 20 % of each class, were held out",)
+    assert resight.data(str(root)).test.ids == dataset.test.ids
+
+
+def test_nested_hidden_and_other_files(tmp_path: Path) -> None:
+    root = photos(tmp_path / "photos", "cat/2024/may", "cat", "dog", ".git", "__MACOSX/cat")
+    (root / "cat" / ".hidden.png").write_bytes(b"x")
+    (root / "cat" / "labels.csv").write_text("x")
+    (root / "readme.txt").write_text("x")
+    dataset = resight.data(str(root))
+    ids = {*dataset.train.ids, *dataset.test.ids}
+    assert "cat/2024/may/0.png" in ids
+    assert len(ids) == 9
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.notes[0] == "2 files that are not pictures of a class were left out"
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    assert resight.data(str(photos(tmp_path / "p", "bus", "car", "train"))).classes == (
+        "bus",
+        "car",
+        "train",
+    )
+
+
+def test_the_folder_above_will_do(tmp_path: Path) -> None:
+    photos(tmp_path / "photos" / "photos", "cat", "dog")
+    assert resight.data(str(tmp_path / "photos")).classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("parts", "folders", "expected"),
+    [
+        ((), (), "is empty; put the pictures into a folder a class"),
+        ((".",), (), "has files but no class folders"),
+        (("cat",), (), "has 1 class"),
+        (("cat", "dog"), ("owl",), "class folder 'owl' of"),
+        ((), ("owl", "cat"), "holds no pictures, Parquet files or CIFAR batches"),
+        (("train/cat", "train/dog", "test/cat"), (), "differ in their class folders: dog"),
+        (("train/a", "train/b", "test/a", "test/b", "test/c"), (), "folders: c is in one only"),
+        (("test/cat", "test/dog"), (), "has test but no train folder"),
+    ],
+)
+def test_unsound_folders_are_refused(
+    tmp_path: Path, parts: tuple[str, ...], folders: tuple[str, ...], expected: str
+) -> None:
+    root = tmp_path / "photos"
+    root.mkdir()
+    photos(root, *parts)
+    for folder in folders:
+        (root / folder).mkdir()
+    with pytest.raises(UsageError) as caught:
+        resight.data(str(root))
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# --- sizes ----------------------------------------------------------------------------------
+
+
+def test_pictures_of_one_size_keep_it(tmp_path: Path) -> None:
+    root = photos(tmp_path, "cat", "dog", px=40)
+    assert resight.data(str(root)).train.images.shape == (4, 3, 40, 40)
+
+
+def test_other_sizes_are_fitted_and_noted(tmp_path: Path) -> None:
+    root = photos(tmp_path, "cat", "dog")
+    wide = pixels(99, 40, 100)
+    save(root / "cat" / "wide.png", Image.fromarray(wide))
+    dataset = resight.data(str(root), image_size=20)
+    assert resight.data(str(root)).train.images.shape[2:] == (32, 32)
+    assert dataset.train.images.shape[2:] == (20, 20)
+    assert dataset.notes[0].startswith("7 of 7 pictures: resized to 20 px")
+    whole = read_pictures([root / "cat" / "wide.png"], image_size=40, channels=3)
+    assert np.array_equal(whole.images[0].permute(1, 2, 0).numpy(), wide[:, 30:70])  # its middle
+
+
+def test_sizes_that_differ_late_are_noticed(tmp_path: Path) -> None:
+    root = photos(tmp_path, "cat", "dog", px=20)
+    save(root / "dog" / "last.png", Image.fromarray(pixels(0, 24, 24)))
+    assert resight.data(str(root)).train.images.shape[2:] == (32, 32)
+
+
+@pytest.mark.parametrize("px", [(7, 20), (20, 7), (1, 1)])
+def test_tiny_pictures_are_refused(tmp_path: Path, px: tuple[int, int]) -> None:
+    root = photos(tmp_path, "cat", "dog")
+    save(root / "cat" / "tiny.png", Image.fromarray(pixels(0, *px)))
+    with pytest.raises(UsageError, match=r"tiny\.png: \d+x\d+ px is too small; at least 8 px"):
+        resight.data(str(root), skip_unreadable=True)
+
+
+def test_large_photos_are_decoded_on_threads_in_order(tmp_path: Path) -> None:
+    colors = [(i * 20, 255 - i * 20, i) for i in range(12)]
+    for i, color in enumerate(colors):
+        noise = pixels(i, 300, 200) // 16
+        picture = Image.fromarray((noise + np.array(color) * 15 // 16).astype(np.uint8))
+        save(tmp_path / "set" / ("cat" if i < 6 else "dog") / f"{i:02}.jpg", picture, quality=95)
+    dataset = resight.data(str(tmp_path / "set"), image_size=16)
+    for split in (dataset.train, dataset.test):
+        for image, name in zip(split.images, split.ids, strict=True):
+            expected = torch.tensor(colors[int(name[4:6])]) * 15 / 16 + 7.5
+            assert (image.float().mean(dim=(1, 2)) - expected).abs().max() < 4
+
+
+# --- kinds of pictures ----------------------------------------------------------------------
+
+
+def read_one(path: Path, channels: int = 3) -> NDArray[np.uint8]:
+    """(H, W, C)"""
+    split = read_pictures([path], image_size=12, channels=channels)
+    assert split.labels.tolist() == [-1]
+    assert split.ids == (str(path),)
+    image: NDArray[np.uint8] = split.images[0].permute(1, 2, 0).numpy()
+    return image
+
+
+def test_transparent_pictures_are_laid_over_white(tmp_path: Path) -> None:
+    rgba = np.dstack([pixels(0), np.full((12, 12), 128, dtype=np.uint8)])
+    rgba[0, 0, 3], rgba[0, 1, 3] = 0, 255
+    got = read_one(save(tmp_path / "a.png", Image.fromarray(rgba))).astype(float)
+    alpha = rgba[:, :, 3:] / 255
+    expected = rgba[:, :, :3] * alpha + 255 * (1 - alpha)
+    assert np.abs(got - expected).max() <= 1
+    assert got[0, 0].tolist() == [255, 255, 255]
+    assert got[0, 1].tolist() == rgba[0, 1, :3].tolist()
+
+
+def test_gray_with_transparency_stays_gray(tmp_path: Path) -> None:
+    la = np.dstack([pixels(0)[:, :, 0], np.zeros((12, 12), dtype=np.uint8)])
+    for name in ("cat", "dog"):
+        for i in range(2):
+            save(tmp_path / name / f"{i}.png", Image.fromarray(la, "LA"))
+    dataset = resight.data(str(tmp_path))
+    assert dataset.train.images.shape == (2, 1, 12, 12)
+    assert dataset.train.images.min() == 255
+    assert dataset.notes[0] == "4 of 4 pictures: transparency, laid over white"
+
+
+def test_palette_pictures_become_rgb(tmp_path: Path) -> None:
+    palette = Image.fromarray(pixels(0)).quantize(8)
+    path = save(tmp_path / "a.gif", palette)
+    assert np.array_equal(read_one(path), np.asarray(palette.convert("RGB")))
+
+
+def test_sixteen_bits_are_reduced_to_eight(tmp_path: Path) -> None:
+    values = np.arange(144, dtype=np.uint16).reshape(12, 12) * 455
+    values[0, 0], values[11, 11] = 0, 65535
+    for suffix in (".png", ".tif"):
+        path = save(tmp_path / f"a{suffix}", Image.fromarray(values))
+        assert np.array_equal(read_one(path, channels=1)[:, :, 0], values // 256)
+
+
+def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
+    cmyk = Image.new("CMYK", (12, 12), (0, 255, 255, 0))  # red
+    path = save(tmp_path / "a.jpg", cmyk)
+    assert np.abs(read_one(path)[0, 0].astype(int) - [255, 0, 0]).max() <= 3
+
+
+def test_black_and_white_is_gray(tmp_path: Path) -> None:
+    bits = pixels(0)[:, :, 0] > 127
+    path = save(tmp_path / "a.png", Image.fromarray(bits))
+    assert np.array_equal(read_one(path, channels=1)[:, :, 0], bits * np.uint8(255))
+
+
+def test_the_orientation_of_the_camera_is_undone(tmp_path: Path) -> None:
+    upright = pixels(0)
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6  # to be turned 90 degrees clockwise for display
+    path = save(tmp_path / "a.png", Image.fromarray(np.rot90(upright)), exif=exif)
+    assert np.array_equal(read_one(path), upright)
+
+
+def test_animations_give_their_first_frame(tmp_path: Path) -> None:
+    frames = [Image.fromarray(pixels(i)) for i in range(3)]
+    path = save(
+        tmp_path / "a.webp", frames[0], save_all=True, append_images=frames[1:], lossless=True
+    )
+    assert np.array_equal(read_one(path), pixels(0))
+
+
+def test_gray_and_color_together_become_rgb_and_notes_say_so(tmp_path: Path) -> None:
+    root = photos(tmp_path, "cat", "dog")
+    gray = pixels(7)[:, :, 0]
+    save(root / "cat" / "gray.png", Image.fromarray(gray))
+    dataset = resight.data(str(root))
+    assert dataset.train.images.shape[1] == 3
+    everything = dict(zip(dataset.train.ids, dataset.train.images, strict=True))
+    everything |= dict(zip(dataset.test.ids, dataset.test.images, strict=True))
+    assert np.array_equal(everything["cat/gray.png"].numpy(), np.stack([gray] * 3))
+    assert "1 of 7 pictures: gray, repeated to RGB" in dataset.notes
+
+
+def test_color_is_converted_where_the_model_takes_gray(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", Image.fromarray(pixels(0)))
+    expected = np.asarray(Image.fromarray(pixels(0)).convert("L"))
+    assert np.array_equal(read_one(path, channels=1)[:, :, 0], expected)
+
+
+# --- broken pictures ------------------------------------------------------------------------
+
+
+def a_bomb() -> bytes:
+    """A PNG that says it is 30,000 px square."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    return b"\x89PNG\r\n\x1a\n" + chunk
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not a picture", b"\xff\xd8\xff\xe0", a_bomb(), "cut", "no"]
+)
+def test_unreadable_pictures_are_named_or_skipped(tmp_path: Path, content: bytes | str) -> None:
+    root = photos(tmp_path, "cat", "dog", count=5)
+    bad = root / "cat" / "2.png"
+    if content == "no":
+        bad.unlink()
+        bad.symlink_to(root / "nowhere.png")
+    else:
+        bad.write_bytes(bad.read_bytes()[:200] if isinstance(content, str) else content)
+    with pytest.raises(UsageError) as caught:
+        resight.data(str(root))
+    assert str(bad) in str(caught.value)
+    assert "--skip-unreadable (skip_unreadable=True)" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "0x" not in str(caught.value)  # no addresses of objects
+    dataset = resight.data(str(root), skip_unreadable=True)
+    ids = (*dataset.train.ids, *dataset.test.ids)
+    assert len(ids) == 9
+    assert "cat/2.png" not in ids
+    assert any(note.startswith("1 unreadable pictures skipped: ") for note in dataset.notes)
+
+
+def test_a_class_without_a_readable_picture_is_refused(tmp_path: Path) -> None:
+    root = photos(tmp_path, "cat", "dog")
+    (root / "owl").mkdir()
+    (root / "owl" / "1.png").write_bytes(b"x")
+    with pytest.raises(UsageError, match="no training image of class 'owl'"):
+        resight.data(str(root), skip_unreadable=True)
+
+
+def test_floating_point_pictures_are_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", Image.fromarray(np.ones((12, 12), dtype=np.float32)))
+    with pytest.raises(UsageError, match="floating-point numbers without a known range"):
+        read_one(path)
+
+
+def test_no_pictures_or_a_missing_one_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no pictures given"):
+        read_pictures([], image_size=32, channels=3)
+    with pytest.raises(UsageError, match=r"gone\.png cannot .*No such file.*; mend or remove it$"):
+        read_pictures([tmp_path / "gone.png"], image_size=32, channels=3)

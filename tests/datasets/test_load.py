@@ -1,0 +1,302 @@
+"""Splits, statistics, the bundled digits, and how a source is found and cached."""
+
+import csv
+import gzip
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import resight
+import resight.datasets
+from resight.datasets import Split, hold_out, statistics
+from resight.datasets import cache as cache_module
+from resight.errors import UsageError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RESIGHT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def random_split(labels: list[int], channels: int = 3) -> Split:
+    generator = torch.Generator().manual_seed(0)
+    shape = (len(labels), channels, 8, 8)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    return Split(images, torch.tensor(labels), tuple(f"image-{i}" for i in range(len(labels))))
+
+
+def write_photos(root: Path, count: int = 5) -> Path:
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (10, 10, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{i}.png")
+    return root
+
+
+# --- splits ---------------------------------------------------------------------------------
+
+
+def test_select_keeps_images_labels_and_ids_together() -> None:
+    split = random_split([3, 1, 2])
+    chosen = split.select(torch.tensor([2, 0]))
+    assert torch.equal(chosen.images, split.images[[2, 0]])
+    assert chosen.labels.tolist() == [2, 3]
+    assert chosen.ids == ("image-2", "image-0")
+    assert len(chosen) == 2
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_statistics_agree_with_numpy(channels: int) -> None:
+    split = random_split([0] * 50, channels)
+    pixels = split.images.numpy().astype(np.float64) / 255
+    found = statistics(split)
+    assert found.mean == pytest.approx(pixels.mean(axis=(0, 2, 3)), rel=1e-12)
+    assert found.std == pytest.approx(pixels.std(axis=(0, 2, 3)), rel=1e-12)
+
+
+def test_statistics_of_a_constant_channel_can_be_divided_by() -> None:
+    split = Split(torch.full((4, 1, 8, 8), 51, dtype=torch.uint8), torch.zeros(4).long(), ("",) * 4)
+    assert statistics(split).mean == pytest.approx((0.2,), rel=1e-12)
+    assert statistics(split).std == (1.0,)
+
+
+def test_hold_out_is_disjoint_complete_and_stratified() -> None:
+    split = random_split([0] * 100 + [1] * 50 + [2] * 10)
+    train, val = hold_out(split, 0.1, seed=3)
+    assert set(train.ids) | set(val.ids) == set(split.ids)
+    assert not set(train.ids) & set(val.ids)
+    assert val.labels.bincount().tolist() == [10, 5, 1]
+    place = {name: row for row, name in enumerate(split.ids)}
+    for part in (train, val):
+        rows = [place[name] for name in part.ids]
+        assert rows == sorted(rows)
+        assert torch.equal(part.images, split.images[rows])
+
+
+def test_hold_out_is_decided_by_the_seed() -> None:
+    split = random_split([0, 1] * 50)
+    ids = hold_out(split, 0.2, seed=1)[1].ids
+    assert ids == hold_out(split, 0.2, seed=1)[1].ids
+    assert ids != hold_out(split, 0.2, seed=2)[1].ids
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.5, 0.99])
+def test_hold_out_leaves_no_class_without_training_images(fraction: float) -> None:
+    split = random_split([0] * 30 + [1, 1] + [2])
+    train, val = hold_out(split, fraction, seed=0)
+    assert train.labels.bincount(minlength=3).min() >= 1
+    assert val.labels.bincount(minlength=3).tolist()[1:] == [1, 0]
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan")])
+def test_hold_out_refuses_a_bad_fraction(fraction: float) -> None:
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        hold_out(random_split([0, 1]), fraction, seed=0)
+
+
+def test_hold_out_refuses_classes_of_one_image() -> None:
+    with pytest.raises(UsageError, match="no class has two images"):
+        hold_out(random_split([0, 1, 2]), 0.5, seed=0)
+
+
+# --- the bundled digits ---------------------------------------------------------------------
+
+
+def digit_rows() -> list[list[int]]:
+    folder = Path(resight.datasets.__file__).parent / "readers" / "digits"
+    with gzip.open(folder / "digits.csv.gz", "rt") as file:
+        return [[int(value) for value in row] for row in csv.reader(file)]
+
+
+def test_digits_are_the_published_ones() -> None:
+    digits = resight.data("digits", image_size=8)  # as they are, only from 0..16 to 0..255
+    rows = digit_rows()
+    assert len(digits.train) + len(digits.test) == len(rows) == 1797
+    for split in (digits.train, digits.test):
+        assert split.images.dtype == torch.uint8
+        for image, label, name in zip(split.images, split.labels, split.ids, strict=True):
+            row = rows[int(name.removeprefix("digits/row-"))]
+            assert label == row[64]
+            assert image.flatten().tolist() == [round(value * 255 / 16) for value in row[:64]]
+
+
+def test_digits_are_enlarged_smoothly() -> None:
+    train = resight.data("digits").train
+    assert train.images.shape == (1442, 1, 32, 32)
+    small = np.array(digit_rows()[7][:64], dtype=np.float64).reshape(8, 8)
+    picture = Image.fromarray(np.rint(small * 255 / 16).astype(np.uint8))
+    expected = np.asarray(picture.resize((32, 32), Image.Resampling.BICUBIC))
+    assert np.array_equal(train.images[train.ids.index("digits/row-0007"), 0].numpy(), expected)
+
+
+def test_a_fifth_of_each_digit_is_for_testing() -> None:
+    digits = resight.data("digits")
+    share = digits.test.labels.bincount() / (
+        digits.test.labels.bincount() + digits.train.labels.bincount()
+    )
+    assert share.min() > 0.19
+    assert share.max() <= 0.2
+    assert digits.classes == tuple("0123456789")
+    assert digits.notes == ()
+    assert digits.fingerprint == resight.data("digits").fingerprint
+    assert digits.fingerprint != resight.data("digits", image_size=16).fingerprint
+
+
+# --- finding a source -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("cifar01", "did you mean cifar10?"),
+        ("CIFAR-100", "did you mean cifar100?"),
+        ("zebra", "built in are digits, cifar10, cifar100"),
+        ("", "built in are digits"),
+    ],
+)
+def test_an_unknown_name_gets_a_hint(source: str, expected: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        resight.data(source)
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mistyped_path_gets_a_hint(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(UsageError, match=r"did you mean .*photos\?"):
+        resight.data(str(tmp_path / "fotos"))
+    with pytest.raises(UsageError, match="built in are"):
+        resight.data(str(tmp_path / "zebra"))
+
+
+@pytest.mark.parametrize("image_size", [7, 513, -1, 0])
+def test_a_bad_image_size_is_refused(image_size: int) -> None:
+    with pytest.raises(UsageError, match="must be 8 to 512 px"):
+        resight.data("digits", image_size=image_size)
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(UsageError, match="is no data set"):
+        resight.data(str(tmp_path / "notes.txt"))
+
+
+# --- the cache ------------------------------------------------------------------------------
+
+
+class Watch:
+    """Counts the calls of a progress callback: none means that nothing was decoded."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, int, int | None]] = []
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        self.calls.append((what, done, total))
+
+
+def assert_same(a: resight.datasets.Dataset, b: resight.datasets.Dataset) -> None:
+    assert (a.classes, a.notes, a.fingerprint) == (b.classes, b.notes, b.fingerprint)
+    for one, other in ((a.train, b.train), (a.test, b.test)):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.labels, other.labels)
+        assert one.ids == other.ids
+
+
+def test_pictures_are_decoded_once(tmp_path: Path, cache: Path) -> None:
+    photos = write_photos(tmp_path / "photos")
+    first, again, moved = Watch(), Watch(), Watch()
+    dataset = resight.data(str(photos), on_progress=first)
+    assert first.calls == [("decode pictures", 20, 20)]
+    assert_same(dataset, resight.data(str(photos), on_progress=again))
+    shutil.copytree(photos, tmp_path / "copy")
+    copy = resight.data(str(tmp_path / "copy"), on_progress=moved)
+    assert_same(dataset, copy)
+    assert copy.name == "copy"
+    assert again.calls == moved.calls == []
+    assert [p.suffix for p in (cache / "decoded").iterdir()] == [".safetensors"]
+
+
+def test_another_size_and_other_content_are_decoded_anew(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos")
+    dataset = resight.data(str(photos))
+    assert resight.data(str(photos), image_size=16).train.images.shape[-1] == 16
+    Image.new("RGB", (10, 10), "red").save(photos / "train" / "cat" / "0.png")
+    changed = resight.data(str(photos))
+    assert changed.train.images[0, :, 0, 0].tolist() == [255, 0, 0]
+    assert changed.fingerprint != dataset.fingerprint
+
+
+def test_remembered_digests_notice_a_change(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_module, "_SETTLED_NS", -(10**12))  # do not wait for files to settle
+    photos = write_photos(tmp_path / "photos")
+    dataset = resight.data(str(photos))
+    assert len(list((cache / "digests").iterdir())) == 1
+    assert_same(dataset, resight.data(str(photos)))
+    file = photos / "train" / "cat" / "0.png"
+    content = bytearray(file.read_bytes())
+    other = (photos / "train" / "cat" / "1.png").read_bytes()
+    file.write_bytes(other)
+    assert torch.equal(resight.data(str(photos)).train.images[0], dataset.train.images[1])
+    file.write_bytes(content)
+    assert_same(dataset, resight.data(str(photos)))
+
+
+def test_young_files_are_not_remembered(tmp_path: Path, cache: Path) -> None:
+    resight.data(str(write_photos(tmp_path / "photos")))
+    assert not (cache / "digests").exists()
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "garbage", "other tensors"])
+def test_a_damaged_entry_is_made_again(tmp_path: Path, cache: Path, damage: str) -> None:
+    photos = write_photos(tmp_path / "photos")
+    dataset = resight.data(str(photos))
+    (entry,) = (cache / "decoded").iterdir()
+    whole = entry.read_bytes()
+    if damage == "other tensors":
+        from safetensors.torch import save_file
+
+        save_file({"train.images": torch.zeros(3)}, entry, metadata={"resight": "{}"})
+    else:
+        entry.write_bytes({"empty": b"", "cut": whole[:-100], "garbage": b"x" * 5000}[damage])
+    assert_same(dataset, resight.data(str(photos)))
+    on_event = Watch()
+    assert_same(dataset, resight.data(str(photos), on_progress=on_event))
+    assert on_event.calls == []
+
+
+def test_a_cache_that_cannot_be_written_is_only_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("RESIGHT_CACHE", str(tmp_path / "file" / "cache"))
+    dataset = resight.data(str(write_photos(tmp_path / "photos")))
+    assert len(dataset.train) == 10
+    assert len(dataset.notes) == 1
+    assert "not cached" in dataset.notes[0]
+    assert "RESIGHT_CACHE" in dataset.notes[0]
+
+
+def test_changing_loaded_images_leaves_the_cache_alone(tmp_path: Path) -> None:
+    photos = str(write_photos(tmp_path / "photos"))
+    expected = resight.data(photos).train.images.clone()
+    resight.data(photos).train.images.zero_()
+    assert torch.equal(resight.data(photos).train.images, expected)
+
+
+def test_the_cache_follows_xdg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RESIGHT_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_module.cache_folder() == tmp_path / "xdg" / "resight"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache_module.cache_folder() == tmp_path / "home" / ".cache" / "resight"

@@ -1,0 +1,199 @@
+"""Heat maps over pictures: scale, smoothing, palette, and what the sheets say."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from torch.nn import functional as F
+
+from resight import figures
+from resight.cam import Heatmaps
+from resight.errors import UsageError
+from resight.figures import LayerHeatmap, NeighborImages, SheetImages
+from resight.figures.heat import blend_heatmap, positive_map, smoothed
+from resight.metrics.mistakes import LabelIssue, mistakes
+from resight.records import Predictions
+
+CLASSES = ("cat", "dog", "<script>$x^2")
+
+
+def said(n: int, *, labeled: bool = True) -> Predictions:
+    """The first is wrong, a dog taken for a cat; the others are right, the runner-up a dog."""
+    logits = np.tile(np.array([2.0, 1.0, 0.0], dtype=np.float32), (n, 1))
+    labels = np.array([1] + [0] * (n - 1)) if labeled else np.full(n, -1)
+    return Predictions(tuple(f"test/{i}.png" for i in range(n)), logits, labels, CLASSES)
+
+
+def shown(n: int, *, labeled: bool = True, channels: int = 3) -> SheetImages:
+    pictures = np.random.default_rng(0).integers(0, 256, (n, 16, 16, channels), np.uint8)
+    return SheetImages(pictures, said(n, labeled=labeled), np.arange(n), np.ones(n, dtype=np.int64))
+
+
+def heat(n: int, size: int = 7, layer: str = "block2") -> LayerHeatmap:
+    maps = np.random.default_rng(1).normal(size=(n, 2, size, size)).astype(np.float32)
+    return LayerHeatmap(layer, maps)
+
+
+def words(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+
+
+def test_evidence_is_what_the_heat_maps_call_normalized() -> None:
+    maps = torch.randn(4, 2, 5, 6, generator=torch.Generator().manual_seed(0))
+    maps[1] = -1
+    found = Heatmaps({"a": maps}, torch.zeros(4, 2), torch.zeros(4, 3), "", (32, 32), ())
+    np.testing.assert_allclose(positive_map(maps.numpy()), found.normalized("a"), rtol=1e-6)
+    upsampled = smoothed(positive_map(maps.numpy()), 32, 32)
+    np.testing.assert_allclose(upsampled, found.upsampled("a"), atol=1e-6)
+
+
+def test_one_scale_for_both_classes_by_hand() -> None:
+    maps = np.array([[[[4.0, -3.0]], [[1.0, 2.0]]]])
+    assert positive_map(maps).tolist() == [[[[1.0, 0.0]], [[0.25, 0.5]]]]
+    assert positive_map(-np.abs(maps)).max() == 0
+
+
+@pytest.mark.parametrize("size", [(3, 3, 32, 32), (15, 15, 32, 32), (7, 5, 20, 31), (1, 1, 4, 4)])
+def test_smoothing_is_bilinear(size: tuple[int, int, int, int]) -> None:
+    h, w, height, width = size
+    maps = torch.rand(2, h, w, generator=torch.Generator().manual_seed(0))
+    expected = F.interpolate(maps[None], (height, width), mode="bilinear", align_corners=False)[0]
+    np.testing.assert_allclose(smoothed(maps.numpy(), height, width), expected, atol=1e-6)
+
+
+def test_an_overlay_without_evidence_is_the_gray_picture() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    blank = blend_heatmap(picture, np.zeros((3, 3), dtype=np.float32))
+    assert blank.shape == (128, 128, 3)
+    gray = np.rint(picture @ np.array([0.299, 0.587, 0.114]))
+    np.testing.assert_array_equal(blank[::8, ::8, 0], gray)
+    assert (blank == blank[:, :, :1]).all()
+    hot = blend_heatmap(picture, np.ones((3, 3), dtype=np.float32)).astype(int)
+    assert (hot[..., 0] > hot[..., 2]).all()  # yellow, not blue
+
+
+def test_the_palette_grows_brighter_all_the_way() -> None:
+    ramp = np.linspace(0, 1, 200, dtype=np.float32)[None]
+    colors = blend_heatmap(np.zeros((1, 200, 1), dtype=np.uint8), ramp)[0] @ [
+        0.2126,
+        0.7152,
+        0.0722,
+    ]
+    assert (np.diff(colors) >= -0.5).all()  # rounding
+    assert colors[-1] - colors[0] > 150
+
+
+def test_a_sheet_says_what_was_said_and_where() -> None:
+    coarse = LayerHeatmap("block3", np.full((3, 2, 3, 3), -1, dtype=np.float32))
+    figure = figures.heat_sheet(shown(3), [heat(3), coarse], "Misclassified: grad-cam")
+    text = words(figure)
+    for expected in (
+        "Misclassified: grad-cam",
+        "block2 7x7",
+        "block3 3x3",
+        "✗ 67 %  cat",
+        "true 24 %  dog",
+        "✓ 67 %  cat",
+        "runner-up 24 %  dog",
+        "test/2.png",
+        "block3 3x3: a cell covers 5.33 px; with under 5x5 cells a map is too coarse to say where",
+        '"none": all evidence for that class is negative or 0',
+    ):
+        assert expected in text
+    assert text.count("none") == 3 * 2 + 1  # each map of block3, and the legend
+    assert len(figure.axes[0].images) == 3 * (1 + 2 * 3) + 1
+
+
+def test_a_fine_map_needs_no_note() -> None:
+    maps = np.abs(heat(2, 5).maps)
+    assert not [
+        t for t in words(figures.heat_sheet(shown(2), [LayerHeatmap("a", maps)], "")) if ":" in t
+    ]
+
+
+def test_pictures_without_truth_are_neither_right_nor_wrong() -> None:
+    text = words(figures.heat_sheet(shown(2, labeled=False), [heat(2)], ""))
+    assert text.count("67 %  cat") == 2
+    assert not [t for t in text if "✓" in t or "✗" in t or "true" in t]
+
+
+def test_a_strip_names_the_class_over_every_map() -> None:
+    figure = figures.heat_strip(shown(1, channels=1), [heat(1), heat(1, 4, "block3")], "photo.png")
+    text = words(figure)
+    assert text.count("for cat (predicted)") == 2
+    assert text.count("for dog (true)") == 2
+    assert len(figure.axes[0].images) == 1 + 2 * 2 * 2 + 1
+    with pytest.raises(UsageError, match="one picture, not 2"):
+        figures.heat_strip(shown(2), [heat(2)], "")
+
+
+def test_sheets_of_nothing_say_so() -> None:
+    empty = shown(2)
+    none = SheetImages(empty.pictures[:0], empty.predictions, empty.rows[:0], empty.others[:0])
+    assert "none of these pictures" in words(figures.heat_sheet(none, [], "Misclassified"))
+    assert "no mistakes" in words(figures.pair_sheet(empty.pictures, said(2), [], ""))
+
+
+def test_shapes_that_do_not_belong_together_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"for 3 rows they must be \(3, 2, h, w\)"):
+        figures.heat_sheet(shown(3), [heat(2)], "")
+    three = shown(3)
+    uneven = SheetImages(three.pictures[:2], three.predictions, three.rows, three.others)
+    with pytest.raises(UsageError, match="3 rows have 2 pictures"):
+        figures.heat_sheet(uneven, [], "")
+
+
+def test_pairs_by_frequency() -> None:
+    logits = np.eye(3, dtype=np.float32)[[0, 0, 0, 1, 2]] * 3
+    labels = np.array([1, 1, 0, 2, 2])
+    predictions = Predictions(tuple("abcde"), logits, labels, CLASSES)
+    pictures = np.zeros((5, 8, 8, 3), dtype=np.uint8)
+    figure = figures.pair_sheet(pictures, predictions, mistakes(predictions), "Mistakes", pairs=1)
+    text = words(figure)
+    assert "2 of 2: dog taken for cat" in text
+    assert "91 % sure" in text
+    assert "3 mistakes of 5 images in 2 pairs; the 1 most frequent pairs hold 2" in text
+    assert len(figure.axes[0].images) == 2
+
+
+def test_suspicious_labels_beside_their_neighbors() -> None:
+    label = LabelIssue(0, "test/0.png", "cat", "dog", 0.02, 0.9, -0.88)
+    side = NeighborImages(np.zeros((3, 8, 8, 1), dtype=np.uint8), ("a", "b", "c"), (0.9, 0.8, 0.7))
+    pictures = np.zeros((1, 16, 16, 3), dtype=np.uint8)
+    figure = figures.label_issue_sheet(pictures, [label], [(side, side)], "Is it the label?")
+    text = words(figure)
+    for expected in ("labeled cat", "suggested dog", "the model says 90 %", "0.80  b"):
+        assert expected in text
+    assert len(figure.axes[0].images) == 7
+    alone = figures.label_issue_sheet(pictures, [label], [], "")
+    assert len(alone.axes[0].images) == 1
+    with pytest.raises(UsageError, match="give one of each a label"):
+        figures.label_issue_sheet(pictures, [label, label], [], "")
+
+
+def test_the_same_bytes_every_time(tmp_path: Path) -> None:
+    first, second = (tmp_path / f"{i}.png" for i in range(2))
+    for path in (first, second):
+        figures.save(figures.heat_sheet(shown(2), [heat(2)], "$x$"), path)
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_deletion_and_insertion_are_beside_each_picture() -> None:
+    areas = np.array([[0.123, 0.9], [0.5, 0.25]], dtype=np.float32)
+    known = LayerHeatmap("a", np.abs(heat(2).maps), areas)
+    text = words(figures.heat_sheet(shown(2), [known, heat(2)], ""))
+    assert text.count("deletion 0.12   insertion 0.90") == 1
+    assert text.count("deletion 0.50   insertion 0.25") == 1
+    assert [line for line in text if "low deletion and high insertion are good" in line]
+    strip = words(figures.heat_strip(shown(1), [LayerHeatmap("a", heat(1).maps, areas[:1])], ""))
+    assert "deletion 0.12   insertion 0.90" in strip
+    with pytest.raises(UsageError, match=r"for 2 rows they must be \(2, 2\)"):
+        figures.heat_sheet(shown(2), [LayerHeatmap("a", heat(2).maps, areas[:1])], "")
+
+
+def test_a_sheet_that_is_too_wide_to_draw_is_refused() -> None:
+    with pytest.raises(UsageError, match="show fewer layers"):
+        figures.heat_sheet(shown(1), [heat(1)] * 160, "")

@@ -1,0 +1,301 @@
+"""The report as a file: what it says, what it must not contain, and what it is made without."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import resight
+from report_runs import CLASSES, add_gallery, make_predictions, make_run
+from resight.cli.app import main
+from resight.html_report import report as build
+from resight.html_report import script_json
+from resight.recipe.presets import load_recipe
+from resight.recipe.toml import with_overrides
+from resight.records import Predictions
+from resight.runs.gallery import GalleryMaps, write_gallery
+from resight.runs.reading import read_run
+
+RECIPE = with_overrides(
+    load_recipe("base"), ["schedule.epochs=3", "schedule.peak_epoch=1", "data.source=photos"]
+)
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "a", RECIPE, make_predictions())
+
+
+def text_of(page: str) -> str:
+    """The words of a page, without style, script and tags."""
+    bare = re.sub(r"<(style|script)\b.*?</\1>", " ", page, flags=re.DOTALL)
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", bare)).split())
+
+
+def data_of(page: str) -> dict[str, Any]:
+    """What the script is given."""
+    (data,) = re.findall(r'id="data">(.*?)</script>', page)
+    found: dict[str, Any] = json.loads(data)
+    return found
+
+
+def test_it_says_what_was_run_and_what_came_of_it(run: Path) -> None:
+    page = build(run).read_text()
+    text = text_of(page)
+    summary = json.loads((run / "summary.json").read_text())["test"]
+    a = summary["accuracy"]
+    assert f"{100 * a['value']:.2f} % test accuracy" in text
+    assert f"95 % interval {100 * a['low']:.2f} to {100 * a['high']:.2f} %, n = 150" in text
+    assert "base on photos" in text
+    assert "Training time 7 min 32 s CPU, 2 threads" in text
+    assert "Parameters 12,345 resnet18" in text
+    assert "schedule.epochs 20 3 set for this run" in text
+    assert "data.source cifar10 photos set for this run" in text
+    assert "device cpu" in text
+    assert "2 pictures were gray" in text
+    assert "0.012" in text  # a suspicious label
+    assert "Not in this report" not in text
+    for chart in ("curves", "schedule", "lr_range", "per_class", "reliability"):
+        assert f'id="chart-{chart}"' in page
+    assert page.count("<svg") == 5
+    assert all(f">{name}</text>" in page for name in CLASSES)  # selectable, not outlines
+
+
+def test_the_same_run_gives_the_same_page_with_ids_that_differ(run: Path) -> None:
+    first = build(run).read_bytes()
+    assert build(run).read_bytes() == first
+    ids = re.findall(r'\bid="([^"]*)"', first.decode())
+    assert len(ids) == len(set(ids)) > 100
+
+
+def test_it_needs_no_torch_and_none_of_the_training(run: Path) -> None:
+    code = (
+        "import sys\nfrom resight.cli.app import main\n"
+        f"code = main(['report', {str(run)!r}])\n"
+        "print([m for m in sys.modules if m.split('.')[0] == 'torch' or m in "
+        "('resight.training', 'resight.experiment', 'resight.datasets')])\nsys.exit(code)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"report     {run / 'report.html'}\n[]\n"
+
+
+def test_the_command_and_the_function(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(run), "--json"]) == 0
+    path = run / "report.html"
+    assert json.loads(capsys.readouterr().out) == {
+        "report": str(path),
+        "bytes": path.stat().st_size,
+    }
+    assert resight.report(str(run)) == path
+    assert main(["report", str(run.parent)]) == 2
+    assert capsys.readouterr().err == (
+        f"resight: {run.parent} is not a run folder: it holds no recipe.toml; see `ls runs/`\n"
+    )
+
+
+def test_an_interrupted_run(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", RECIPE, None)
+    text = text_of(build(run).read_text())
+    assert "80.00 % validation accuracy" in text
+    assert "the run stopped before the end, so the test set was not read; resight resume" in text
+    assert "Loss and accuracy" in text
+    for name in ("summary.json", "metrics.jsonl", "env.json", "lr_find.json"):
+        (run / name).unlink()
+    page = build(run).read_text()
+    text = text_of(page)
+    assert "No accuracy yet: the run is not finished." in text
+    assert "No training curves: no epoch was finished" in text
+    assert "No environment: there is no env.json" in text
+    assert "No learning-rate range test" in text
+    assert "<svg" not in page
+
+
+def test_a_run_that_was_not_explained(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", RECIPE, make_predictions(), gallery=False)
+    text = text_of(build(run).read_text())
+    assert f"No pictures and no heat maps: there is no gallery; resight explain {run}" in text
+    (run / "predictions.csv").unlink()
+    assert read_run(run).missing == [
+        "No images and no confusion matrix: there is no predictions.csv"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("summary.json", "[]"),
+        ("summary.json", '{"test": 1}'),
+        ("env.json", "{"),
+        ("metrics.jsonl", '{"epoch": 1}\n'),
+        ("predictions.csv", "id,truth,prediction,confidence,loss,correct\na,cow,cat,1,0,True\n"),
+        ("predictions.csv", "\0"),
+        ("lr_find.json", '{"lrs": [1]}'),
+        ("suspicious_labels.csv", "a,b\n"),
+        ("gallery/gallery.json", "{}"),
+    ],
+)
+def test_what_is_damaged_is_passed_over_and_said(tmp_path: Path, name: str, content: str) -> None:
+    run = make_run(tmp_path / "a", RECIPE, make_predictions())
+    (run / name).write_text(content)
+    lines = read_run(run).missing
+    assert any(f"{name.partition('/')[0]} is damaged and was passed over: " in x for x in lines)
+
+
+def test_a_page_of_damaged_files(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", RECIPE, make_predictions())
+    for file in run.iterdir():
+        if file.is_file() and file.name != "recipe.toml":
+            file.write_bytes(b"\xff\0")
+    text = text_of(build(run).read_text())
+    assert text.count("is damaged and was passed over: ") == 4
+    assert "No accuracy yet" in text
+
+
+def test_a_gallery_of_other_predictions_is_not_shown(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", RECIPE, make_predictions())
+    lines = (run / "predictions.csv").read_text().replace("photos/", "others/")
+    (run / "predictions.csv").write_text(lines)
+    page = build(run).read_text()
+    assert "its pictures are of other predictions" in text_of(page)
+    assert "data:image/webp" not in page
+
+
+def test_answers_that_changed_before_the_heat_maps_were_made_are_said(tmp_path: Path) -> None:
+    predictions = make_predictions()
+    run = make_run(tmp_path / "a", RECIPE, predictions, gallery=False)
+    logits = predictions.logits.copy()
+    logits[[3, 70]] = -predictions.logits[[3, 70]]
+    later = replace(predictions, logits=logits)
+    add_gallery(run, later)
+    page = build(run).read_text()
+    assert "in predictions.csv, differ for 2 of 150 images" in text_of(page)
+    data = data_of(page)
+    assert data["gallery"]["otherwise"] == [[row, int(later.preds[row])] for row in (3, 70)]
+    file = run / "gallery" / "gallery.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"preds": [9] * 150}))
+    assert "names classes beyond the 3 there are" in text_of(build(run).read_text())
+
+
+def test_names_that_are_not_text(tmp_path: Path) -> None:
+    predictions = make_predictions(classes=("caf\udce9", "dog", "ü"), start="caf\udce9/")
+    page = build(make_run(tmp_path / "a", RECIPE, predictions)).read_text()
+    assert "Not in this report" not in text_of(page)
+    assert "data:image/webp" in page
+    data = data_of(page)
+    assert data["classes"] == ["caf\\udce9", "dog", "ü"]
+    (suspicious,) = re.findall(r'data-id="([^"]*)"', page)
+    assert suspicious in [data["idPrefix"] + id for id in data["ids"]]
+
+
+def test_only_numbers_are_rounded(tmp_path: Path) -> None:
+    predictions = make_predictions(classes=("0.5", "0.25", "1.0"), start="0.1")
+    page = build(make_run(tmp_path / "a", RECIPE, predictions)).read_text()
+    assert "<td>0.5</td><td>0.25</td><td>0.012</td>" in page
+
+
+def test_the_rate_that_is_recommended_for_the_schedule(tmp_path: Path) -> None:
+    for name, what, key in (
+        ("one_cycle", "peak", "peak"),
+        ("cosine", "peak", "peak"),
+        ("constant", "rate to hold", "constant"),
+        ("plateau", "rate to hold", "constant"),
+        ("multistep", "rate to hold", "constant"),
+    ):
+        recipe = with_overrides(RECIPE, [f"schedule.name={name}", "optimizer.lr=0.025"])
+        run = make_run(tmp_path / name, recipe, None)
+        rate = json.loads((run / "lr_find.json").read_text())[key]
+        expected = f"Recommended {what}: {rate:.3g}. This run used 0.025."
+        assert expected in text_of(build(run).read_text())
+
+
+def test_it_has_what_the_doctor_says(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", RECIPE, None)
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    climbing = [json.loads(line) | {"val_loss": 0.5 + k} for k, line in enumerate(lines)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in climbing))
+    page = build(run).read_text()
+    assert "What the doctor says" in page
+    assert "Validation loss climbs from 0.5 after epoch 1 to" in page
+
+
+def test_a_recipe_of_ones_own_is_given_no_reasons(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('base = "swift"\n[schedule]\nepochs = 3\npeak_epoch = 1\n')
+    text = text_of(build(make_run(tmp_path / "a", load_recipe(str(file)), None)).read_text())
+    assert "mine does not come with resight, so this page cannot tell" in text
+    assert "model.name resnet18 swift " in text
+    assert "set for this run" not in text
+    named = text_of(build(make_run(tmp_path / "b", load_recipe("swift"), None)).read_text())
+    assert "and why swift has it so" in named
+    assert "model.name resnet18 swift 66 MFLOP" in named
+
+
+def test_nothing_from_outside_becomes_markup(tmp_path: Path) -> None:
+    recipe = with_overrides(RECIPE, [f"data.source=/data/{HOSTILE}", f"name={HOSTILE}"])
+    predictions = make_predictions(classes=(HOSTILE, "=1+1", "a\u2028b"), start=HOSTILE)
+    environment = {"device": HOSTILE, HOSTILE: HOSTILE, "command": [HOSTILE], "started": HOSTILE}
+    run = make_run(tmp_path / f"{HOSTILE[10:16]}", recipe, predictions, environment=environment)
+    page = build(run).read_text()
+    assert len(re.findall("<script", page)) == len(re.findall("</script", page)) == 2
+    assert "<img src" not in page
+    assert "onerror=alert(2)&gt;" in page
+    assert "\u2028" not in page[page.index('id="data"') :]
+
+
+def test_json_for_a_script_element() -> None:
+    value = ["</script>", "<!--", "a & b", "\u2028\u2029", "ü", {"k": 1.5}]
+    text = script_json(value)
+    assert json.loads(text) == value
+    assert not set("<>&\u2028\u2029") & set(text)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        script_json(float("nan"))
+
+
+def test_the_policy_allows_the_one_script_and_no_address(run: Path) -> None:
+    page = build(run).read_text()
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', page)
+    assert policy.startswith("default-src 'none'; img-src data:; ")
+    assert re.search(r"script-src 'sha256-[\w+/]{43}='; ", policy)
+    # the namespaces of SVG are the only addresses
+    assert set(re.findall(r"\w+://[^\s\"'<>)]*", page)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+
+
+def test_ten_thousand_images_fit(tmp_path: Path) -> None:
+    n, k = 10_000, 10
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (500, 8, 8, 3), dtype=np.uint8)
+    pictures = np.tile(small.repeat(4, axis=1).repeat(4, axis=2), (20, 1, 1, 1))  # (N, 32, 32, 3)
+    labels = rng.integers(0, k, n)
+    logits = rng.normal(size=(n, k)).astype(np.float32)
+    logits[np.arange(n), labels] += 3
+    ids = tuple(f"test-00000-of-00001.parquet#{row}" for row in range(n))
+    predictions = Predictions(ids, logits, labels, tuple(f"class {i}" for i in range(k)))
+    run = make_run(tmp_path / "a", RECIPE, predictions, gallery=False)
+    rows = rng.permutation(n)[:2000]
+    maps = [
+        GalleryMaps(f"block{i}", *rng.normal(size=(2, 2000, side, side)).astype(np.float32))
+        for i, side in enumerate((16, 8, 4))
+    ]
+    write_gallery(run, pictures, predictions, rows=rows, maps=maps, method="grad-cam")
+    page = build(run)
+    assert page.stat().st_size < 3_000_000
+    assert "images are kept, for size" not in page.read_text()
+
+
+def test_a_plateau_is_drawn_as_it_ran(tmp_path: Path) -> None:
+    recipe = with_overrides(RECIPE, ["schedule.name=plateau", "schedule.patience=0"])
+    page = build(make_run(tmp_path / "a", recipe, make_predictions())).read_text()
+    assert 'id="chart-schedule"' in page

@@ -1,0 +1,470 @@
+"""The report in a real Chromium, opened from disk: it works, and asks for nothing."""
+
+import csv
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib import colormaps
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from report_runs import CLASSES, make_predictions, make_run
+from resight.html_report import report as build
+from resight.recipe.presets import load_recipe
+from resight.recipe.toml import with_overrides
+from resight.records import Predictions
+from resight.runs.gallery import GalleryMaps, write_gallery
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = [
+    "--no-sandbox",
+    "--headless",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = next(filter(None, map(shutil.which, NAMES)), None)
+    if path is None:
+        reason = f"no browser: none of {', '.join(NAMES)} is installed"
+        if os.environ.get("RESIGHT_BROWSER_REQUIRED") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def predictions() -> Predictions:
+    return make_predictions()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory, predictions: Predictions) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "a"
+    return build(make_run(path, load_recipe("base"), predictions))
+
+
+class Opened:
+    """A page and everything it complained about or asked for."""
+
+    def __init__(self, browser: Browser, path: Path, **how: Any) -> None:
+        self.page = browser.new_page(**how)
+        self.page.set_default_timeout(10_000)
+        self.faults: list[str] = []
+        self.page.on("console", lambda message: self.faults.append(message.text))
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.faults.append(f"dialog {dialog.message}"))
+        self.page.on("request", lambda request: self._asked(request.url))
+        self.url = path.as_uri()
+        self.page.goto(self.url)
+        if self.page.locator("#data").count():
+            self.page.wait_for_selector("html[data-ready]")
+
+    def _asked(self, url: str) -> None:
+        # data: is in the page itself, blob: the file that is downloaded
+        if url != self.url and not url.startswith(("data:", "blob:")):
+            self.faults.append(f"request {url}")
+
+
+@pytest.fixture
+def page(browser: Browser, report: Path) -> Iterator[Page]:
+    """The report; a message on the console or a request of any kind fails the test."""
+    opened = Opened(browser, report)
+    yield opened.page
+    opened.page.close()
+    assert opened.faults == []
+
+
+def cell(page: Page, true: int, pred: int) -> Any:
+    return page.locator("#matrix tbody tr").nth(true).locator("td").nth(pred)
+
+
+def shown_rows(page: Page) -> list[int]:
+    """The rows of all images of the selection, in their order."""
+    while page.locator("#more").is_visible():
+        page.click("#more")
+    rows: list[int] = page.eval_on_selector_all(".card", "all => all.map(x => +x.dataset.row)")
+    return rows
+
+
+def pixels(page: Page, selector: str, nth: int = 0) -> Any:
+    """(M, 3) what is drawn on a canvas, at every 29th pixel."""
+    values = page.eval_on_selector_all(
+        selector,
+        """(all, nth) => { const c = all[nth];
+        const drawn = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+        return Array.from(drawn.filter((_, i) => i % (4 * 29) < 3)) }""",
+        nth,
+    )
+    return np.array(values).reshape(-1, 3)
+
+
+def test_it_opens_with_the_mistakes_worst_first(page: Page, predictions: Predictions) -> None:
+    wrong = np.flatnonzero(~predictions.correct)
+    expect(page.locator("#count")).to_have_text(
+        f"{len(wrong)} images of 150, {len(wrong) / 1.5:.1f} %"
+    )
+    assert shown_rows(page) == sorted(wrong, key=lambda row: -predictions.losses[row])
+    assert page.locator("svg").count() == 5
+
+
+def test_a_cell_shows_its_images(page: Page, predictions: Predictions) -> None:
+    pairs = predictions.labels * 3 + predictions.preds
+    for true, pred in ((0, 1), (2, 2)):
+        cell(page, true, pred).click()
+        expect(cell(page, true, pred)).to_have_attribute("aria-selected", "true")
+        rows = np.flatnonzero(pairs == 3 * true + pred)
+        assert cell(page, true, pred).inner_text() == str(len(rows))
+        assert sorted(shown_rows(page)) == rows.tolist()
+    first = page.locator(".card").first
+    assert first.get_attribute("title") == predictions.ids[shown_rows(page)[0]]
+    cell(page, 2, 2).click()  # once more: all mistakes again
+    expect(cell(page, 2, 2)).to_have_attribute("aria-selected", "false")
+    assert len(shown_rows(page)) == (~predictions.correct).sum()
+    page.locator("#matrix thead th").nth(1).click()  # a whole column
+    assert all(predictions.preds[row] == 1 for row in shown_rows(page))
+    page.locator("#pairs button").first.click()
+    assert len(shown_rows(page)) == np.bincount(pairs[~predictions.correct]).max()
+
+
+def test_filters_and_sorting(page: Page, predictions: Predictions) -> None:
+    page.select_option("#verdict", "right")
+    page.fill("#low", "50")
+    page.fill("#high", "90.5")
+    sure, right = predictions.confidence, predictions.correct
+    rows = np.flatnonzero(right & (sure >= 0.5) & (sure <= 0.905))
+    for order, key in {
+        "loss": -predictions.losses,
+        "loss-up": predictions.losses,
+        "sure": -sure,
+        "unsure": sure,
+        "order": np.arange(150),
+    }.items():
+        page.select_option("#sort", order)
+        assert shown_rows(page) == sorted(rows, key=lambda row: key[row])
+    page.click("#reset")
+    page.select_option("#verdict", "all")
+    page.select_option("#true", label="dog")
+    page.fill("#text", "004")
+    assert sorted(shown_rows(page)) == [
+        row
+        for row, id in enumerate(predictions.ids)
+        if "004" in id and predictions.labels[row] == 1
+    ]
+    page.fill("#text", "nowhere")
+    expect(page.locator("#cards")).to_have_text("No image is like that.")
+    expect(page.locator("#csv")).to_be_disabled()
+
+
+def test_the_matrix_by_keyboard(page: Page, predictions: Predictions) -> None:
+    page.locator('#matrix [tabindex="0"]').focus()
+    assert page.locator('#matrix [tabindex="0"]').count() == 1
+    for key in ("ArrowRight", "ArrowDown", "ArrowDown", "ArrowUp"):
+        page.keyboard.press(key)
+    expect(cell(page, 1, 1)).to_be_focused()
+    page.keyboard.press("ArrowLeft")
+    outline = cell(page, 1, 0).evaluate("x => getComputedStyle(x).outlineStyle")
+    assert outline == "solid"  # one can see where one is
+    assert cell(page, 1, 0).get_attribute("aria-label").startswith("dog taken for cat: ")
+    page.keyboard.press("Enter")
+    assert all(
+        (predictions.labels[row], predictions.preds[row]) == (1, 0) for row in shown_rows(page)
+    )
+    cell(page, 1, 0).focus()
+    page.keyboard.press("Escape")
+    assert page.input_value("#true") == "-1"
+    page.keyboard.press("Home")
+    expect(page.locator("#matrix tbody th").nth(1)).to_be_focused()
+    page.keyboard.press("ArrowLeft")  # the border
+    expect(page.locator("#matrix tbody th").nth(1)).to_be_focused()
+
+
+def test_the_viewer_by_keyboard(page: Page) -> None:
+    rows = shown_rows(page)
+    page.locator(".card").nth(2).focus()
+    page.keyboard.press("Enter")
+    viewer = page.locator("#viewer")
+    expect(viewer).to_be_visible()
+    expect(page.locator("#close")).to_be_focused()
+    expect(page.locator("#viewer-place")).to_have_text(f"3 of {len(rows)}")
+    page.keyboard.press("Escape")
+    expect(viewer).to_be_hidden()
+    expect(page.locator(".card").nth(2)).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#viewer-place")).to_have_text(f"4 of {len(rows)}")
+    page.keyboard.press("Escape")
+    expect(page.locator(".card").nth(3)).to_be_focused()
+
+
+def test_the_slider_goes_from_the_image_to_the_map(page: Page, predictions: Predictions) -> None:
+    page.locator(".card").first.click()
+    row = shown_rows(page)[0]
+    true, pred = predictions.labels[row], predictions.preds[row]
+    expect(page.locator("#viewer-title")).to_have_text(
+        f"✗ {CLASSES[true]}, taken for {CLASSES[pred]}"
+    )
+    assert page.locator("#strip canvas.map").count() == 4  # two layers, two classes
+    slider = page.locator("#opacity")
+    slider.focus()
+    page.keyboard.press("Home")
+    assert slider.get_attribute("aria-valuetext") == "0 %"
+    image = pixels(page, "canvas.picture")
+    np.testing.assert_array_equal(pixels(page, "canvas.map"), image)
+    page.keyboard.press("ArrowRight")
+    assert slider.input_value() == "1"
+    expect(page.locator("#viewer-place")).to_contain_text("1 of")  # still the same image
+    slider.fill("60")
+    mixed = pixels(page, "canvas.map")
+    assert (mixed != image).any()
+    page.keyboard.press("End")
+    alone = pixels(page, "canvas.map")
+    palette = np.rint(255 * colormaps["inferno"](np.arange(256))[:, :3])
+    assert {*map(tuple, alone)} <= {*map(tuple, palette)}
+    seen = {tuple(pixels(page, "canvas.map", nth).ravel()) for nth in range(4)}
+    assert len(seen) == 4
+
+
+def test_a_right_answer_has_one_row_and_some_have_no_map(
+    page: Page, predictions: Predictions
+) -> None:
+    page.select_option("#verdict", "right")
+    page.select_option("#sort", "order")
+    page.locator(".card").first.click()
+    assert page.locator("#strip canvas.map").count() == 2
+    page.keyboard.press("Escape")
+    assert shown_rows(page)
+    page.locator(".card").last.click()
+    assert page.locator("#strip canvas").count() == 1
+    expect(page.locator("#viewer-note")).to_contain_text("There is no heat map of this image")
+    page.keyboard.press("Escape")
+    page.check("#mapped")
+    assert len(shown_rows(page)) == (~predictions.correct).sum()
+
+
+def test_a_suspicious_label_opens_its_image(page: Page, predictions: Predictions) -> None:
+    id = predictions.ids[np.flatnonzero(~predictions.correct)[0]]
+    page.locator("#labels button").click()
+    expect(page.locator("#viewer-id")).to_contain_text(id)
+    page.keyboard.press("Escape")
+    expect(page.locator("#labels button")).to_be_focused()
+
+
+def test_the_selection_as_csv(page: Page, predictions: Predictions) -> None:
+    cell(page, 1, 0).click()
+    with page.expect_download() as waiting:
+        page.click("#csv")
+    assert waiting.value.suggested_filename == "a-images.csv"
+    rows = list(csv.DictReader(io.StringIO(Path(waiting.value.path()).read_text())))
+    expected = shown_rows(page)
+    assert [row["id"] for row in rows] == [predictions.ids[row] for row in expected]
+    for row, at in zip(rows, expected, strict=True):
+        assert (row["truth"], row["prediction"], row["correct"]) == ("dog", "cat", "False")
+        assert float(row["confidence"]) == pytest.approx(predictions.confidence[at], rel=1e-6)
+        assert float(row["loss"]) == pytest.approx(predictions.losses[at], rel=1e-6)
+
+
+def test_everything_has_a_name(page: Page) -> None:
+    page.locator(".card").first.click()
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll('button, select, input, [role], [tabindex="0"]')]
+        .filter(x => !x.hidden && x.role !== 'status' && !(x.ariaLabel || x.labels?.length
+            || x.hasAttribute('aria-labeledby') || x.textContent.trim()))
+        .map(x => x.outerHTML)"""
+    )
+    assert nameless == []
+
+
+def test_light_and_dark(browser: Browser, report: Path) -> None:
+    brightness = {}
+    for scheme in ("light", "dark"):
+        opened = Opened(browser, report, color_scheme=scheme)
+        colors = opened.page.evaluate(
+            """() => ['body', '.chart', '.chart svg text', '.note'].map(x => {
+            const s = getComputedStyle(document.querySelector(x));
+            return x.includes('text') ? s.fill : [s.backgroundColor, s.color] }).flat()"""
+        )
+        brightness[scheme] = [sum(map(int, c[4:-1].split(", "))) for c in colors if "rgb(" in c]
+        opened.page.close()
+        assert opened.faults == []
+    ground, ink, paper, _, chart_text, note = brightness["dark"]
+    assert max(ground, paper) < 120 < 400 < min(ink, chart_text, note)
+    ground, ink, paper, _, chart_text, note = brightness["light"]
+    assert max(ink, chart_text, note) < 350 < 700 < min(ground, paper)
+
+
+def test_a_phone(browser: Browser, report: Path) -> None:
+    opened = Opened(browser, report, viewport={"width": 360, "height": 740}, has_touch=True)
+    page = opened.page
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.locator(".card").first.tap()
+    box = page.locator("#viewer").bounding_box()
+    assert box is not None
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 360
+    page.close()
+    assert opened.faults == []
+
+
+def test_print(page: Page) -> None:
+    page.emulate_media(media="print", color_scheme="dark")
+    for hidden in ("#filters", "#csv", ".toc", "#more"):
+        expect(page.locator(hidden)).to_be_hidden()
+    expect(page.locator("#matrix")).to_be_visible()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.pdf(format="A4")[:5] == b"%PDF-"
+
+
+def test_maps_stay_with_their_images_when_answers_change(
+    browser: Browser, tmp_path: Path, predictions: Predictions
+) -> None:
+    """Two images are answered otherwise when heat maps are made than when the run ended."""
+    wrong, right = np.flatnonzero(~predictions.correct), np.flatnonzero(predictions.correct)
+    logits = predictions.logits.copy()
+    mended, broken = int(wrong[1]), int(right[2])
+    logits[mended, predictions.labels[mended]] = 99  # right in the end
+    logits[broken, (predictions.labels[broken] + 1) % 3] = 99  # and no longer right
+    later = replace(predictions, logits=logits)
+    rows = np.sort(np.concatenate([wrong[:9], right[:9]]))
+    # the strongest cell says which image it is: of 3 x 3, one for each class
+    maps = np.zeros((2, len(rows), 9), dtype=np.float32)
+    for which in range(2):
+        maps[which, np.arange(len(rows)), (rows + 4 * which) % 9] = 1
+    pair = maps.reshape(2, -1, 3, 3)
+    maps_for = GalleryMaps("block1", pair[0], np.where(later.correct[rows][:, None, None], *pair))
+    run = make_run(tmp_path / "a", load_recipe("base"), predictions, gallery=False)
+    pictures = np.zeros((150, 8, 8, 3), dtype=np.uint8)
+    write_gallery(run, pictures, later, rows=rows, maps=[maps_for], method="m")
+
+    opened = Opened(browser, build(run))
+    page = opened.page
+    expect(page.locator("aside.missing")).to_contain_text("differ for 2 of 150 images")
+    page.select_option("#verdict", "all")
+    page.select_option("#sort", "order")
+    page.check("#mapped")
+    assert shown_rows(page) == rows.tolist()
+    page.locator(".card").first.click()
+    places = [
+        f"{down} {across}"
+        for down in ("top", "middle", "bottom")
+        for across in ("left", "center", "right")
+    ]
+    for row in rows:
+        answers = [later.preds[row]] + [later.labels[row]] * (not later.correct[row])
+        said = page.eval_on_selector_all("#strip canvas.map", "all => all.map(x => x.ariaLabel)")
+        assert said == [
+            f"block1: what speaks for {CLASSES[k]} is strongest at the {places[cell]}"
+            for k, cell in zip(answers, (row % 9, (row + 4) % 9), strict=False)
+        ]
+        note = page.locator("#viewer-note").inner_text()
+        taken = (
+            f"When the heat maps were made, this image was taken for {CLASSES[later.preds[row]]}."
+        )
+        assert (taken in note) == (row in (mended, broken))
+        page.keyboard.press("ArrowRight")
+    page.close()
+    assert opened.faults == []
+
+
+def test_a_large_map_says_that_it_is_kept_smaller(
+    browser: Browser, tmp_path: Path, predictions: Predictions
+) -> None:
+    run = make_run(tmp_path / "a", load_recipe("base"), predictions, gallery=False)
+    wrong = np.flatnonzero(~predictions.correct)[:1]
+    maps = [
+        GalleryMaps(f"block{side}", *np.ones((2, 1, side, side), dtype=np.float32))
+        for side in (64, 4)
+    ]
+    pictures = np.zeros((150, 64, 64, 3), dtype=np.uint8)
+    write_gallery(run, pictures, predictions, rows=wrong, maps=maps, method="m")
+    opened = Opened(browser, build(run))
+    opened.page.check("#mapped")
+    opened.page.locator(".card").first.click()
+    heads = opened.page.locator("#strip thead th").all_inner_texts()
+    assert [" ".join(head.split()) for head in heads] == [
+        "image",
+        "block64 64 × 64 map, kept as 32 × 32",
+        "block4 4 × 4 map, too coarse to say where",
+    ]
+    assert opened.page.locator("#strip canvas.map").count() == 4
+    opened.page.close()
+    assert opened.faults == []
+
+
+def test_names_from_outside_stay_text(browser: Browser, tmp_path: Path) -> None:
+    recipe = with_overrides(load_recipe("base"), [f"name={HOSTILE}", f"data.source=x{HOSTILE}"])
+    classes = (HOSTILE, "=1+1", '"a"\u2028b')
+    predictions = make_predictions(classes=classes, start=f"@{HOSTILE}")
+    opened = Opened(browser, build(make_run(tmp_path / "a", recipe, predictions)))
+    page = opened.page
+    expect(page.locator("h1")).to_contain_text(HOSTILE)
+    assert page.locator("#matrix tbody th").all_text_contents() == list(classes)
+    assert page.locator("script").count() == 2
+    assert page.locator("img[onerror]").count() == 0
+    cell(page, 0, 1).click()
+    page.locator(".card").first.click()
+    expect(page.locator("#viewer-title")).to_have_text(f"✗ {HOSTILE}, taken for =1+1")
+    page.keyboard.press("Escape")
+    with page.expect_download() as waiting:
+        page.click("#csv")
+    row = next(csv.DictReader(io.StringIO(Path(waiting.value.path()).read_text())))
+    assert row["id"].startswith(f"'@{HOSTILE}")
+    assert (row["truth"], row["prediction"]) == (HOSTILE, "'=1+1")
+    assert opened.faults == []
+
+    # And if something did get in, the policy would not let it run or ask.
+    page.evaluate(
+        """() => { const s = document.createElement('script'); s.textContent = 'window.ran = 1';
+        document.body.append(s); new Image().src = 'https://example.org/x.png' }"""
+    )
+    assert page.evaluate("window.ran") is None
+    assert sum("Content Security Policy" in fault for fault in opened.faults) == 2
+    page.close()
+
+
+def test_a_run_without_pictures_and_one_without_a_result(browser: Browser, tmp_path: Path) -> None:
+    recipe = load_recipe("base")
+    bare = build(make_run(tmp_path / "a", recipe, make_predictions(40), gallery=False))
+    opened = Opened(browser, bare)
+    opened.page.locator(".card").first.click()
+    expect(opened.page.locator("#viewer-note")).to_have_text(
+        "There are no pictures in this report."
+    )
+    expect(opened.page.locator("#viewer-tools")).to_be_hidden()
+    opened.page.close()
+    assert opened.faults == []
+    logits = np.eye(3, dtype=np.float32)[np.arange(40) % 3]
+    perfect = Predictions(tuple(map(str, range(40))), logits, np.arange(40) % 3, CLASSES)
+    opened = Opened(browser, build(make_run(tmp_path / "d", recipe, perfect)))
+    expect(opened.page.locator("#count")).to_have_text("40 images of 40, 100.0 %")
+    expect(opened.page.locator("#pairs")).to_have_text("No image was taken for another class.")
+    opened.page.close()
+    assert opened.faults == []
+    damaged = make_run(tmp_path / "c", recipe, make_predictions(40))
+    next((damaged / "gallery").glob("*.webp")).write_bytes(b"no picture")
+    opened = Opened(browser, build(damaged))
+    opened.page.locator(".card").first.click()
+    expect(opened.page.locator("#viewer-note")).to_contain_text("damaged; resight explain")
+    opened.page.close()
+    stopped = Opened(browser, build(make_run(tmp_path / "b", recipe, None)))
+    expect(stopped.page.locator("aside.missing")).to_contain_text("the test set was not read")
+    assert stopped.page.locator("#images").count() == 0
+    stopped.page.close()
+    assert opened.faults == stopped.faults == []

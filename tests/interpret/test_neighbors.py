@@ -1,0 +1,124 @@
+"""Penultimate features are what the last linear layer is given; the nearest are the nearest."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from resight.datasets import Dataset, Split, Statistics
+from resight.datasets.augment import normalize
+from resight.errors import UsageError
+from resight.interpret.neighbors import candidate_rows, features, find_neighbors, nearest_neighbors
+
+STATS = Statistics((0.5,) * 3, (0.25,) * 3)
+
+
+class Small(nn.Module):
+    """Two linear layers; the one that is defined last runs first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classify = nn.Linear(5, 3)
+        self.squeeze = nn.Linear(3, 5)
+        self.drop = nn.Dropout(0.5)
+
+    def pooled(self, images: Tensor) -> Tensor:
+        return torch.tanh(self.squeeze(images.mean(dim=(2, 3))))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.classify(self.drop(self.pooled(images)))
+        return logits
+
+
+def hooks(model: nn.Module) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+def test_features_are_the_input_of_the_last_linear_layer(tiny: Dataset) -> None:
+    model = Small().train()
+    found = features(model, tiny.test, STATS)
+    expected = model.pooled(normalize(tiny.test.images, STATS)).detach()
+    torch.testing.assert_close(found, expected)
+    assert not found.requires_grad
+    assert model.training
+    assert hooks(model) == 0
+
+
+def test_more_images_than_a_batch(tiny: Dataset) -> None:
+    many = tiny.train.select(torch.arange(3000) % len(tiny.train))  # 16 px: batches of 2000
+    found = features(Small(), many, STATS)
+    assert found.shape == (3000, 5)
+    torch.testing.assert_close(found[: len(tiny.train)], found[91:182])
+
+
+def test_hooks_are_gone_after_a_fault(tiny: Dataset) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(UsageError, match="Sequential has no linear layer"):
+        features(model, tiny.test, STATS)
+    assert hooks(model) == 0
+    model = Small()
+    gray = Split(tiny.test.images[:, :1], tiny.test.labels, tiny.test.ids)
+    with pytest.raises(RuntimeError):
+        features(model, gray, Statistics((0.5,), (0.25,)))
+    assert hooks(model) == 0
+
+
+def test_nearest_against_a_loop() -> None:
+    generator = torch.Generator().manual_seed(0)
+    queries, known = (torch.randn(n, 4, generator=generator) for n in (5, 30))
+    rows, cosines = nearest_neighbors(queries, known, 3)
+    for query, found, values in zip(queries, rows, cosines, strict=True):
+        all_cosines = torch.stack([torch.cosine_similarity(query, k, dim=0) for k in known])
+        expected = sorted(range(30), key=lambda i: -all_cosines[i])[:3]
+        assert found.tolist() == expected
+        torch.testing.assert_close(values, all_cosines[expected])
+
+
+def test_nearest_of_few_and_of_nothing() -> None:
+    rows, cosines = nearest_neighbors(torch.eye(2), torch.tensor([[3.0, 0.0], [0.0, 0.0]]), 5)
+    assert rows.shape == cosines.shape == (2, 2)
+    assert cosines.tolist() == [[1, 0], [0, 0]]
+
+
+class Keyed(Small):
+    """Its last layer is given the features by name."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.classify(input=self.pooled(images))
+        return logits
+
+
+def test_features_that_are_given_by_name(tiny: Dataset) -> None:
+    model = Keyed()
+    expected = model.pooled(normalize(tiny.test.images, STATS)).detach()
+    torch.testing.assert_close(features(model, tiny.test, STATS), expected)
+
+
+def test_only_the_classes_asked_for_are_compared(tiny: Dataset) -> None:
+    rows = candidate_rows(tiny.train, {0, 2})
+    assert rows.tolist() == [i for i, k in enumerate(tiny.train.labels.tolist()) if k != 1]
+    assert candidate_rows(tiny.train, {7}).tolist() == []
+
+
+def test_few_of_large_images_are_compared() -> None:
+    """Shape without memory: 40,000 images of 64 px have the pixels of 160,000 of 32 px."""
+    for side, most in ((32, 10_000), (64, 2_500), (16, 10_000), (8192, 1)):
+        images = torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(40_000, 3, side, side)
+        many = Split(images, torch.zeros(40_000, dtype=torch.int64), ("",) * 40_000)
+        rows = candidate_rows(many, {0})
+        assert len(rows) == most
+        assert rows[0] == 0
+        assert most == 1 or rows[-1] == 39_999
+
+
+def test_the_most_alike_of_either_class(tiny: Dataset) -> None:
+    model, some = Small(), tiny.test.select(torch.arange(4))
+    pairs = [(0, 1), (1, 0), (2, 1), (0, 2)]
+    found, text = find_neighbors(model, some, tiny.train, pairs, STATS, k=2)
+    queries, known = (features(model, split, STATS) for split in (some, tiny.train))
+    for query, pair, sides in zip(queries, pairs, found, strict=True):
+        for label, side in zip(pair, sides, strict=True):
+            own = (tiny.train.labels == label).nonzero().flatten()
+            rows, cosines = nearest_neighbors(query[None], known[own], 2)
+            assert side.images.ids == tuple(tiny.train.ids[i] for i in own[rows[0]].tolist())
+            assert side.cosines == pytest.approx(cosines[0].tolist(), abs=1e-6)
+    assert text.startswith("most alike among 91 training images of these classes")

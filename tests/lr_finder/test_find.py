@@ -1,0 +1,164 @@
+"""A recipe's range test: what it looks at, what it leaves, and the rate that training then uses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import resight
+import resight.networks
+from resight.cli.app import main
+from resight.errors import ResightError, UsageError
+from resight.events import Progress
+from resight.lr_finder.find import LRRangeOptions, lr_find, run_range_test, with_found_lr
+from resight.training.setup import prepare
+
+WIDTHS = "model.widths=[8,8,16]"
+RECIPE = resight.with_epochs(
+    resight.with_overrides(resight.load_recipe("digits"), [WIDTHS, "explain.report=false"]), 2
+)
+QUICK = LRRangeOptions(steps=30)
+
+
+def watch_nothing(event: object) -> None:
+    """Nobody looks."""
+
+
+def setup(*settings: str):
+    recipe = resight.with_overrides(RECIPE, list(settings))
+    return prepare(
+        recipe, data=None, model=None, device="cpu", offline=True, on_event=watch_nothing
+    )
+
+
+def test_training_with_the_found_rate_is_training_with_that_rate_given(tmp_path: Path) -> None:
+    found = resight.train(RECIPE, out=tmp_path, name="found", find_lr=True)
+    used = json.loads((found.folder / "lr_find.json").read_text())["used"]
+    assert used == found.recipe.optimizer.lr != RECIPE.optimizer.lr
+    assert (found.folder / "lr_find.png").exists()
+    assert (found.folder / "schedule.png").exists()
+    given = resight.with_overrides(RECIPE, [f"optimizer.lr={used}"])
+    plain = resight.train(given, out=tmp_path, name="plain")
+    assert plain.recipe == found.recipe
+    for name in ("best.safetensors", "predictions.csv", "recipe.toml"):
+        assert (plain.folder / name).read_bytes() == (found.folder / name).read_bytes()
+    assert max(found.history.lrs) == pytest.approx(used, rel=0.05)  # the peak lies between steps
+
+
+def test_a_training_can_rest_on_several_tests(tmp_path: Path) -> None:
+    ladder = LRRangeOptions(steps=30, repeats=2)
+    found = resight.train(RECIPE, out=tmp_path, name="median", find_lr=ladder)
+    written = json.loads((found.folder / "lr_find.json").read_text())
+    assert written["images"] == resight.lr_find(RECIPE, ladder=ladder).images
+    assert written["images"] > resight.lr_find(RECIPE, ladder=QUICK).images
+
+
+@pytest.mark.parametrize(
+    ("schedule", "which"), [("one_cycle", "peak"), ("plateau", "constant"), ("cosine", "peak")]
+)
+def test_schedules_that_hold_a_rate_get_the_lower_one(schedule: str, which: str) -> None:
+    before = setup(f"schedule.name={schedule}")
+    curve = run_range_test(before, QUICK, watch_nothing)
+    after = with_found_lr(before, curve)
+    assert after.recipe.optimizer.lr == pytest.approx(getattr(curve, which), rel=0.05)
+    assert after.state.schedule.spec == before.recipe.schedule
+    assert after.state.model is before.state.model
+
+
+def test_what_it_looks_at_is_left_as_it_was() -> None:
+    before = setup()
+    weights = {name: value.clone() for name, value in before.state.model.state_dict().items()}
+    random_numbers = torch.random.get_rng_state()
+    run_range_test(before, LRRangeOptions(steps=20, repeats=2, on_validation=True), watch_nothing)
+    assert all(torch.equal(weights[k], v) for k, v in before.state.model.state_dict().items())
+    assert torch.equal(torch.random.get_rng_state(), random_numbers)
+    assert before.state.step == 0
+
+
+def test_repeats_have_other_weights_and_images() -> None:
+    one = run_range_test(setup(), QUICK, watch_nothing)
+    both = run_range_test(setup(), LRRangeOptions(steps=30, repeats=2), watch_nothing)
+    assert one.interval is None
+    assert both.interval is not None
+    assert one.peak in both.interval
+    assert both.images > one.images
+    other = 2 * both.losses[:10] - one.losses[:10]  # the median of two is their mean
+    assert np.isfinite(other).all()
+    assert (np.abs(other - one.losses[:10]) > 1e-4).all()
+
+
+def test_a_batch_is_cut_as_in_training_and_no_larger_than_needed() -> None:
+    seen: list[Progress] = []
+    small = run_range_test(setup("training.batch_size=32"), QUICK, seen.append)
+    assert small.images == 32 * (len(small.lrs) + 1)
+    assert [event.done for event in seen] == list(range(len(small.lrs) + 2))
+    assert {event.total for event in seen} == {32}  # one batch is set aside
+    large = run_range_test(
+        setup("training.batch_size=512", "training.micro_batch=32"), QUICK, seen.append
+    )
+    assert large.images < 512 * 16
+
+
+def test_a_test_that_breaks_down_early_takes_its_steps_below_that() -> None:
+    """ResNet-9 with batches of 8 explodes at a rate of 0.01, of a ladder that goes on to 10."""
+    settings = ["data.source=digits", "training.batch_size=8", "augment.cutout=none"]
+    settings += ["model.logit_scale=1"]
+    recipe = resight.with_overrides(resight.load_recipe("resnet9"), settings)
+    before = prepare(
+        recipe, data=None, model=None, device="cpu", offline=True, on_event=watch_nothing
+    )
+    curve = run_range_test(before, LRRangeOptions(steps=24), watch_nothing)
+    assert len(curve.lrs) > 16
+    assert curve.lrs[-1] < 0.1
+    assert curve.images > 8 * (len(curve.lrs) + 1)  # with those of the first try
+    by_hand = run_range_test(before, LRRangeOptions(steps=24, end=10.0), watch_nothing)
+    assert len(by_hand.lrs) < 16  # an end that was asked for is kept to
+
+
+def test_validation_has_to_exist() -> None:
+    recipe = ["data.val_fraction=none", "training.select=last"]
+    with pytest.raises(UsageError, match="cannot score validation"):
+        run_range_test(setup(*recipe), LRRangeOptions(on_validation=True), watch_nothing)
+    with pytest.raises(UsageError, match="repeats = 0"):
+        run_range_test(setup(), LRRangeOptions(repeats=0), watch_nothing)
+
+
+def test_a_bad_verdict_stops_before_there_is_a_run(tmp_path: Path) -> None:
+    model = resight.networks.build_model(
+        RECIPE.model, in_channels=1, num_classes=10, image_size=32, seed=0
+    )
+    longer = resight.with_epochs(RECIPE, 6)
+    resight.train(longer, model=model, out=tmp_path, name="first")
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ResightError, match="already trained") as caught:
+        resight.train(longer, model=model, out=tmp_path, name="again", find_lr=True)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "again").exists()
+    assert all(torch.equal(weights[k], v) for k, v in model.state_dict().items())
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["lr-find", "digits", "--set", WIDTHS, "--repeats", "1"]
+    picture = tmp_path / "lr.png"
+    assert main([*command, "--out", str(picture), "--quiet"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    for word in ("best loss", "steepest", "valley", "minimum_10", "peak", "can be trusted"):
+        assert word in out
+    assert main([*command, "--json", "--quiet"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    curve = lr_find(resight.with_overrides(resight.load_recipe("digits"), [WIDTHS]))
+    assert found["peak"] == curve.peak
+    assert found["losses"] == curve.losses.tolist()
+    assert found["verdict"] == {"ok": True, "reasons": []}
+
+
+def test_a_rate_that_cannot_be_trusted_ends_the_command_with_1(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    narrow = ["--start", "1e-7", "--end", "1e-6", "--steps", "12", "--repeats", "1"]
+    assert main(["lr-find", "digits", "--set", WIDTHS, *narrow, "--quiet"]) == 1
+    assert "verdict    do not trust it: the loss never fell" in capsys.readouterr().out

@@ -1,0 +1,274 @@
+"""Evaluation numbers against scikit-learn, torchmetrics and cases worked by hand."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn import metrics as sklearn_metrics
+from torchmetrics.classification import MulticlassCalibrationError
+
+from resight.errors import ResightError, UsageError
+from resight.metrics import classification as metrics
+from resight.records import Predictions
+
+
+def predictions(seed=0, n=400, k=5, skill=2.0) -> Predictions:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, k, n)
+    logits = rng.normal(size=(n, k)) + skill * rng.random((n, 1)) * np.eye(k)[labels]
+    return by_hand(logits * 2, labels, classes=tuple(f"class {i}" for i in range(k)))
+
+
+def by_hand(logits, labels, classes=("cat", "dog", "owl")) -> Predictions:
+    ids = tuple(f"{i}.png" for i in range(len(labels)))
+    return Predictions(ids, np.asarray(logits, np.float32), np.asarray(labels, np.int64), classes)
+
+
+# Rows 0 and 1 are right; a cat is taken for a dog once, a dog for a cat twice; no owls.
+SMALL = by_hand(
+    [[2, 0, 0], [0, 3, 0], [0, 1, 0], [4, 0, 0], [5, 0, 0]],
+    [0, 1, 0, 1, 1],
+)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_accuracy_and_confusion_agree_with_scikit_learn(seed):
+    p = predictions(seed)
+    value = sklearn_metrics.accuracy_score(p.labels, p.preds)
+    assert metrics.accuracy(p).value == pytest.approx(value, abs=1e-15)
+    assert metrics.accuracy(p).n == 400
+    expected = sklearn_metrics.confusion_matrix(p.labels, p.preds, labels=range(5))
+    np.testing.assert_array_equal(metrics.confusion(p), expected)
+
+
+def test_confusion_rows_are_true_classes():
+    np.testing.assert_array_equal(metrics.confusion(SMALL), [[1, 1, 0], [2, 1, 0], [0, 0, 0]])
+
+
+def test_the_difference_of_pairs_by_hand():
+    before = np.array([True] * 6 + [False] * 4)
+    after = np.array([True] * 5 + [False] + [True] * 3 + [False])  # three won, one lost
+    found = metrics.paired_difference(before, after)
+    half = 1.959964 * np.sqrt(5 - 4 / 12) / 12  # won and lost and half an image each, of 12
+    assert (found.value, found.n) == (pytest.approx(0.2), 10)
+    assert (found.low, found.high) == (pytest.approx(2 / 12 - half), pytest.approx(2 / 12 + half))
+    with pytest.raises(UsageError, match="10 and 9 images"):
+        metrics.paired_difference(before, after[:9])
+
+
+@pytest.mark.parametrize("n", [20, 300])
+def test_the_interval_of_a_difference_of_pairs_holds_it(n):
+    rng = np.random.default_rng(n)
+    cells = np.array([0.8, 0.09, 0.05, 0.06])  # both right, only after, only before, neither
+    held = 0
+    for _ in range(2000):
+        kind = rng.choice(4, size=n, p=cells)
+        found = metrics.paired_difference((kind == 0) | (kind == 2), kind <= 1)
+        held += found.low <= 0.09 - 0.05 <= found.high
+    assert 0.94 <= held / 2000 <= 0.985
+
+
+def test_nothing_changed_still_has_an_interval():
+    same = np.ones(50, dtype=bool)
+    found = metrics.paired_difference(same, same)
+    assert found.low < found.value == 0 < found.high < 0.06
+    assert metrics.paired_difference(~same, same).high == 1
+
+
+def test_the_difference_of_means_agrees_with_scipy():
+    spread = np.array([-0.01, 0.0, 0.01])
+    found = metrics.mean_difference(0.9 + spread, 0.92 + spread)  # as many, as spread: 4 degrees
+    exact = stats.ttest_ind(0.92 + spread, 0.9 + spread, equal_var=False).confidence_interval()
+    assert (found.value, found.n) == (pytest.approx(0.02), 6)
+    assert (found.low, found.high) == pytest.approx((exact.low, exact.high), abs=1e-5)
+    with pytest.raises(UsageError, match="neither varies"):
+        metrics.mean_difference([0.5, 0.5], [0.6, 0.6])
+    rng = np.random.default_rng(0)
+    for sizes in [(2, 3), (3, 7), (5, 2), (12, 9)]:  # fractions of a degree are on the safe side
+        one, two = (rng.normal(size=size) * (1 + i) for i, size in enumerate(sizes))
+        found = metrics.mean_difference(one, two)
+        exact = stats.ttest_ind(two, one, equal_var=False).confidence_interval()
+        half = (exact.high - exact.low) / 2
+        assert 0.999 * half <= found.high - found.value <= 1.5 * half
+        assert found.high - found.value == pytest.approx(found.value - found.low)
+
+
+def test_loss_agrees_with_scikit_learn():
+    p = predictions()
+    expected = sklearn_metrics.log_loss(p.labels, p.probs, labels=range(5))
+    assert metrics.mean_loss(p) == pytest.approx(expected, rel=1e-12)
+
+
+def test_per_class_accuracy_is_recall_over_all_images():
+    p = predictions()
+    expected = sklearn_metrics.recall_score(p.labels, p.preds, average=None)
+    result = metrics.per_class_accuracy(p)
+    assert list(result) == list(p.classes)
+    assert [interval.value for interval in result.values()] == pytest.approx(expected)
+    assert [interval.n for interval in result.values()] == np.bincount(p.labels).tolist()
+
+
+def test_a_class_without_images_has_no_accuracy():
+    assert metrics.per_class_accuracy(SMALL)["owl"] is None
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [
+        # 8 of 10: z^2 = 3.841459, center (0.8 + 0.192073) / 1.384146 = 0.716740,
+        # half 1.416010 sqrt(0.016 + 0.009604) = 0.226578
+        (8, 10, 0.490162, 0.943318),
+        # At the ends the interval is z^2 / (n + z^2) wide: 3.841459 / 13.841459 = 0.277533
+        (0, 10, 0.0, 0.277533),
+        (10, 10, 0.722467, 1.0),
+        (1, 1, 0.206549, 1.0),  # 1 / 4.841459
+        # center 0.940992 / 1.000384 = 0.940631, half 1.959211 sqrt(5.579139e-6) = 0.004628
+        (9408, 10000, 0.936003, 0.945259),
+    ],
+)
+def test_wilson_by_hand(successes, n, low, high):
+    interval = metrics.wilson(successes, n)
+    assert interval.value == successes / n
+    assert interval.low == pytest.approx(low, abs=2e-6)
+    assert interval.high == pytest.approx(high, abs=2e-6)
+
+
+def test_wilson_ends_exactly_at_0_and_1():
+    for n in range(1, 50):
+        assert metrics.wilson(0, n).low == 0
+        assert metrics.wilson(n, n).high == 1
+
+
+def test_wilson_solves_its_equation():
+    """The bounds are the shares p whose z-score for the value observed is exactly 1.96."""
+    for successes, n in [(1, 3), (57, 64), (4999, 5000)]:
+        interval = metrics.wilson(successes, n)
+        for p in (interval.low, interval.high):
+            z = abs(successes / n - p) / (p * (1 - p) / n) ** 0.5
+            assert z == pytest.approx(1.959963984540054, rel=1e-9)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 0), (-1, 4), (5, 4)])
+def test_wilson_refuses_what_is_no_share(successes, n):
+    with pytest.raises(UsageError, match=f"{successes} of {n}"):
+        metrics.wilson(successes, n)
+
+
+def test_most_confused_pairs_in_order():
+    pairs = [metrics.Confused("dog", "cat", 2), metrics.Confused("cat", "dog", 1)]
+    assert metrics.most_confused(SMALL) == pairs
+    assert metrics.most_confused(SMALL, limit=1) == pairs[:1]
+
+
+def test_pairs_as_frequent_stay_in_the_order_of_the_classes():
+    names = tuple(f"class {i}" for i in range(40))
+    p = by_hand(np.eye(40)[np.arange(1, 41) % 40], np.arange(40), names)
+    assert [pair.true for pair in metrics.most_confused(p)] == list(names)
+
+
+def test_nothing_is_confused_when_all_is_right():
+    p = by_hand(np.eye(3), [0, 1, 2])
+    assert metrics.most_confused(p) == []
+
+
+def test_top_losses_are_sorted_and_equals_keep_their_order():
+    assert metrics.top_losses(SMALL).tolist() == [4, 3, 2, 0, 1]
+    assert metrics.top_losses(SMALL, limit=2).tolist() == [4, 3]
+    same = by_hand(np.zeros((100, 3)), np.arange(100) % 3)
+    assert metrics.top_losses(same).tolist() == list(range(100))
+
+
+@pytest.mark.parametrize("bins", [1, 10, 15])
+def test_calibration_error_agrees_with_torchmetrics(bins):
+    p = predictions(n=2000)
+    oracle = MulticlassCalibrationError(num_classes=5, n_bins=bins, norm="l1")
+    expected = oracle(torch.tensor(p.probs), torch.tensor(p.labels))
+    assert metrics.calibration(p, bins).ece == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_reliability_table_by_hand():
+    """Two classes with logits (z, 0): confidence 1 / (1 + e^-z) is 0.6, 0.7 and, rounded, 1."""
+    z = np.log([0.6 / 0.4, 0.7 / 0.3, 1e9])
+    p = by_hand(np.stack([z, np.zeros(3)], axis=1), [0, 1, 0], classes=("no", "yes"))
+    table = metrics.calibration(p, bins=4)
+    assert table.bins[0] == metrics.ReliabilityBin(0.0, 0.25, None, None, 0)
+    middle, last = table.bins[2:]
+    assert (middle.low, middle.high, middle.accuracy, middle.count) == (0.5, 0.75, 0.5, 2)
+    assert middle.confidence == pytest.approx(0.65, abs=1e-6)
+    assert (last.accuracy, last.count) == (1.0, 1)
+    assert table.ece == pytest.approx((2 * 0.15 + 0) / 3, abs=1e-6)
+
+
+def test_the_bins_hold_every_image():
+    p = predictions()
+    assert sum(row.count for row in metrics.calibration(p).bins) == len(p)
+
+
+def test_summary_is_plain_json():
+    summary = metrics.summarize(SMALL)
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    assert summary["images"] == 5
+    assert summary["accuracy"]["value"] == 0.4
+    assert summary["per_class"]["owl"] is None
+    assert summary["most_confused"][0] == {"true": "dog", "pred": "cat", "count": 2}
+    assert len(summary["calibration"]["bins"]) == 15
+
+
+def test_rows_for_csv():
+    header, first, *rest = metrics.prediction_rows(SMALL)
+    assert header == ["id", "truth", "prediction", "confidence", "loss", "correct"]
+    assert first[:3] == ["0.png", "cat", "cat"]
+    assert first[3] == pytest.approx(np.exp(2) / (np.exp(2) + 2))
+    assert first[4] == pytest.approx(-np.log(first[3]))
+    assert [row[5] for row in [first, *rest]] == [True, True, False, False, False]
+    assert {type(value) for value in first} == {str, float, bool}
+    assert metrics.confusion_rows(SMALL) == [
+        ["truth", "cat", "dog", "owl"],
+        ["cat", 1, 1, 0],
+        ["dog", 2, 1, 0],
+        ["owl", 0, 0, 0],
+    ]
+
+
+EVERY_NUMBER = [
+    metrics.accuracy,
+    metrics.mean_loss,
+    metrics.per_class_accuracy,
+    metrics.confusion,
+    metrics.most_confused,
+    metrics.top_losses,
+    metrics.calibration,
+    metrics.summarize,
+    metrics.prediction_rows,
+    metrics.confusion_rows,
+]
+
+
+@pytest.mark.parametrize("number", EVERY_NUMBER)
+@pytest.mark.parametrize(
+    ("bad", "error", "words"),
+    [
+        (by_hand(np.zeros((0, 3)), []), UsageError, "no predictions"),
+        (by_hand(np.zeros((2, 3)), [0, -1]), UsageError, r"1\.png has no true class \(label -1\)"),
+        (by_hand(np.zeros((1, 3)), [3]), UsageError, "labels 0 to 2"),
+        (by_hand([[0, 0, np.nan]], [0]), ResightError, r"0\.png is not finite"),
+        (by_hand([[0, np.inf, 0]], [0]), ResightError, r"0\.png is not finite"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused(number, bad, error, words):
+    with pytest.raises(error, match=words):
+        number(bad)
+
+
+def test_bins_must_be_positive():
+    with pytest.raises(UsageError, match="bins = 0"):
+        metrics.calibration(SMALL, bins=0)
+
+
+def test_metrics_do_not_need_torch():
+    code = "import sys, resight.metrics; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,161 @@
+"""Ranking, grouping and suspicious labels, on cases worked by hand and on planted label errors."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import resight
+from resight.errors import UsageError
+from resight.metrics.mistakes import (
+    LabelIssue,
+    Mistake,
+    csv_rows,
+    group_by_pair,
+    label_issues,
+    mistakes,
+    sheet_rows,
+)
+from resight.records import Predictions
+
+CLASSES = ("ant", "bee", "cow")
+
+
+def said(probs: list[list[float]], labels: list[int]) -> Predictions:
+    """Predictions with these probabilities."""
+    ids = tuple(f"image {i}" for i in range(len(labels)))
+    return Predictions(ids, np.log(probs).astype(np.float32), np.array(labels), CLASSES)
+
+
+SMALL = said(
+    [
+        [0.70, 0.20, 0.10],  # 0 right
+        [0.40, 0.35, 0.25],  # 1 bee taken for ant, by a little
+        [0.08, 0.90, 0.02],  # 2 ant taken for bee, surely
+        [0.48, 0.05, 0.47],  # 3 bee taken for ant, the largest loss
+        [0.20, 0.10, 0.70],  # 4 right
+        [0.01, 0.60, 0.39],  # 5 cow taken for bee
+    ],
+    [0, 1, 0, 1, 2, 2],
+)
+
+
+def test_ranked_by_hand() -> None:
+    assert [m.row for m in mistakes(SMALL)] == [3, 2, 1, 5]  # p(true) 0.05 0.08 0.35 0.39
+    assert [m.row for m in mistakes(SMALL, rank="confidence")] == [2, 5, 3, 1]
+    assert [m.row for m in mistakes(SMALL, rank="margin")] == [2, 3, 5, 1]  # 0.82 0.43 0.21 0.05
+    worst = mistakes(SMALL)[0]
+    assert (worst.id, worst.true, worst.pred) == ("image 3", "bee", "ant")
+    assert worst.confidence == pytest.approx(0.48)
+    assert worst.loss == pytest.approx(-np.log(0.05))
+    assert worst.margin == pytest.approx(0.43)
+
+
+def test_grouped_by_pair() -> None:
+    pairs = group_by_pair(mistakes(SMALL))
+    assert list(pairs) == [("bee", "ant"), ("ant", "bee"), ("cow", "bee")]
+    assert [m.row for m in pairs["bee", "ant"]] == [3, 1]
+
+
+def test_rows_of_the_sheets() -> None:
+    wrong, right = sheet_rows(SMALL, 3)
+    assert wrong.tolist() == [3, 1, 2]  # the worst three, the pair that comes twice first
+    assert right.tolist() == [0, 4]
+    assert [rows.tolist() for rows in sheet_rows(SMALL, 1, rank="margin")] == [[2], [0]]
+
+
+def test_nothing_wrong() -> None:
+    perfect = said([[0.8, 0.1, 0.1]], [0])
+    assert mistakes(perfect) == label_issues(perfect) == []
+    assert [rows.tolist() for rows in sheet_rows(perfect, 20)] == [[], [0]]
+    assert group_by_pair([]) == {}
+
+
+def test_only_mistakes_are_mistakes() -> None:
+    rng = np.random.default_rng(0)
+    many = said(rng.dirichlet([1, 1, 1], 200).tolist(), rng.integers(0, 3, 200).tolist())
+    for rank in ("loss", "confidence", "margin"):
+        found = mistakes(many, rank=rank)
+        assert sorted(m.row for m in found) == np.flatnonzero(~many.correct).tolist()
+        values = [getattr(m, rank) for m in found]
+        assert values == sorted(values, reverse=True)
+        assert min(m.margin for m in found) >= 0
+    assert sum(map(len, group_by_pair(found).values())) == len(found)
+
+
+def test_without_truth_there_are_no_mistakes() -> None:
+    with pytest.raises(UsageError, match="no true class"):
+        mistakes(said([[0.8, 0.1, 0.1]], [-1]))
+
+
+def test_suspicious_labels_by_hand() -> None:
+    """Thresholds: ant (0.9 + 0.8 + 0.1) / 3 = 0.6, bee (0.8 + 0.5) / 2 = 0.65; cow is not given."""
+    predictions = said(
+        [
+            [0.90, 0.05, 0.05],  # ant, and so said
+            [0.80, 0.10, 0.10],  # ant, and so said
+            [0.10, 0.85, 0.05],  # ant, but as surely a bee as bees are: suspicious
+            [0.10, 0.80, 0.10],  # bee, and so said
+            [0.30, 0.50, 0.20],  # bee, unsure
+        ],
+        [0, 0, 0, 1, 1],
+    )
+    (found,) = label_issues(predictions)
+    assert (found.row, found.given, found.suggested) == (2, "ant", "bee")
+    assert found.p_given == pytest.approx(0.10)
+    assert found.p_suggested == pytest.approx(0.85)
+    assert found.margin == pytest.approx(0.10 - 0.85)
+
+
+def test_a_mistake_that_is_not_sure_says_nothing_about_the_label() -> None:
+    predictions = said(
+        [[0.9, 0.05, 0.05], [0.05, 0.9, 0.05], [0.4, 0.5, 0.1], [0.05, 0.05, 0.9]], [0, 1, 0, 2]
+    )
+    assert [m.row for m in mistakes(predictions)] == [2]
+    assert label_issues(predictions) == []
+
+
+def test_a_class_without_images_is_never_suggested() -> None:
+    predictions = said([[0.1, 0.1, 0.8], [0.9, 0.05, 0.05], [0.1, 0.8, 0.1]], [0, 0, 1])
+    assert label_issues(predictions) == []
+
+
+def test_tables() -> None:
+    rows = csv_rows(Mistake, mistakes(SMALL))
+    assert rows[0] == ["id", "true", "pred", "confidence", "loss", "margin"]
+    assert rows[1][:3] == ["image 3", "bee", "ant"]
+    assert len(rows) == 5
+    assert csv_rows(LabelIssue, []) == [
+        ["id", "given", "suggested", "p_given", "p_suggested", "margin"]
+    ]
+
+
+def test_planted_label_errors_are_found(tmp_path: Path) -> None:
+    """5 % of all labels of the digits are changed, in training and test alike."""
+    clean = resight.data("digits")
+    generator = torch.Generator().manual_seed(4)
+
+    def spoilt(split: resight.Split) -> tuple[resight.Split, set[int]]:
+        rows = torch.randperm(len(split), generator=generator)[: round(0.05 * len(split))]
+        shift = torch.randint(1, 10, (len(rows),), generator=generator)
+        labels = split.labels.clone()
+        labels[rows] = (labels[rows] + shift) % 10
+        return resight.Split(split.images, labels, split.ids), set(rows.tolist())
+
+    train, _ = spoilt(clean.train)
+    test, planted = spoilt(clean.test)
+    data = resight.Dataset("spoilt digits", clean.classes, train, test)
+    recipe = resight.with_overrides(
+        resight.load_recipe("digits"), ["model.widths=[16,32,32]", "explain.report=false"]
+    )
+    run = resight.train(resight.with_epochs(recipe, 4), data=data, out=tmp_path)
+    assert run.predictions is not None
+    found = label_issues(run.predictions)
+    hits = {label.row for label in found} & planted
+    assert len(planted) == 18
+    assert len(hits) >= 7  # about half: the others are mistakes, but unsure ones
+    assert len(hits) >= 0.8 * len(found)
+    suggested = [label for label in found if label.row in planted]
+    true = [clean.classes[clean.test.labels[label.row]] for label in suggested]
+    assert sum(a.suggested == b for a, b in zip(suggested, true, strict=True)) >= 0.9 * len(true)

@@ -1,0 +1,369 @@
+"""ScheduleLR in plain PyTorch loops: the schedule at every step, and what it refuses."""
+
+import copy
+import gc
+import io
+import re
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD, Adagrad, AdamW, Optimizer, RMSprop
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+
+import resight
+from resight import ScheduleLR, UsageError
+from resight.optim.optimizers import build_optimizer
+from resight.optim.schedules import Schedule, build_schedule
+from resight.recipe import Constant, Cosine, MultiStep, OneCycle, Plateau, Triangular
+
+CYCLED = {"momentum_low": 0.8, "momentum_high": 0.95}
+KINDS = [
+    OneCycle(epochs=4, peak_epoch=1.5, **CYCLED),
+    OneCycle(epochs=4, three_phase=True, anneal="linear"),
+    Triangular(epochs=4, half_cycle_epochs=0.7, **CYCLED),
+    Triangular(name="triangular2", epochs=4, half_cycle_epochs=1),
+    Triangular(name="exp_range", epochs=4, half_cycle_epochs=1, gamma=0.99),
+    Plateau(epochs=4, patience=0),
+    Cosine(epochs=4, warmup_epochs=1),
+    MultiStep(epochs=4, milestones=(1.0, 2.5)),
+    Constant(epochs=4),
+]
+SPE = 6
+LOSSES = [1.0, 0.8, 0.9, 0.7]
+
+
+def make(spec, *, lr: float = 0.4, momentum: float | None = 0.9) -> Schedule:
+    return build_schedule(spec, lr=lr, momentum=momentum, steps_per_epoch=SPE)
+
+
+def weight() -> nn.Parameter:
+    return nn.Parameter(torch.ones(2))
+
+
+def sgd(lr: float = 0.4) -> SGD:
+    return SGD([weight()], lr=lr, momentum=0.9)
+
+
+def adamw() -> AdamW:
+    return AdamW([weight()], lr=0.4)
+
+
+def take_step(optimizer: Optimizer) -> None:
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+
+
+def momentum_of(optimizer: Optimizer) -> float:
+    group = optimizer.param_groups[0]
+    return group["betas"][0] if "betas" in group else group["momentum"]
+
+
+def run(optimizer: Optimizer, scheduler: ScheduleLR, epochs: int) -> list[tuple[float, float]]:
+    """The (lr, momentum) of each step of so many more epochs, in an ordinary loop."""
+    taken = []
+    for _ in range(epochs):
+        for _ in range(SPE):
+            taken.append((optimizer.param_groups[0]["lr"], momentum_of(optimizer)))
+            take_step(optimizer)
+            scheduler.step()
+        scheduler.end_epoch(LOSSES[scheduler.last_epoch // SPE - 1])
+    return taken
+
+
+@pytest.mark.parametrize("optimizer", [sgd, adamw, lambda: RMSprop([weight()], lr=0.4)])
+@pytest.mark.parametrize("spec", KINDS, ids=lambda spec: spec.name)
+def test_every_step_is_taken_at_the_schedules_rates(
+    spec, optimizer: Callable[[], Optimizer]
+) -> None:
+    schedule, mine = make(spec), optimizer()
+    scheduler = ScheduleLR(mine, schedule)
+    assert isinstance(scheduler, LRScheduler)
+    rates = [schedule.at(step, LOSSES) for step in range(schedule.total_steps)]
+    assert run(mine, scheduler, epochs=4) == [(r.lr, r.momentum) for r in rates]
+    assert scheduler.get_last_lr() == scheduler.get_lr() == [rates[-1].lr]
+
+
+def test_a_loop_for_one_cycle_lr_works_unchanged() -> None:
+    mine, theirs = sgd(), sgd()
+    spec = OneCycle(epochs=4, momentum_low=0.85, momentum_high=0.95)
+    schedulers = [
+        ScheduleLR(mine, make(spec)),
+        OneCycleLR(theirs, max_lr=0.4, total_steps=4 * SPE, pct_start=0.3),
+    ]
+    for _ in range(4 * SPE - 1):
+        for optimizer, scheduler in zip((mine, theirs), schedulers, strict=True):
+            take_step(optimizer)
+            scheduler.step()
+        assert schedulers[0].get_last_lr() == pytest.approx(schedulers[1].get_last_lr())
+    assert torch.allclose(mine.param_groups[0]["params"][0], theirs.param_groups[0]["params"][0])
+
+
+# --- parameter groups -----------------------------------------------------------------------
+
+
+def test_groups_keep_their_ratio_to_the_highest() -> None:
+    groups = [{"params": [weight()], "lr": lr} for lr in (0.01, 0.1, 0.0)]
+    optimizer = SGD(groups, lr=1.0, momentum=0.9)
+    schedule = make(KINDS[0], lr=0.5)
+    scheduler = ScheduleLR(optimizer, schedule)
+    for step in range(schedule.total_steps):
+        lr = schedule.at(step).lr
+        assert scheduler.get_last_lr() == pytest.approx([lr / 10, lr, 0])
+        take_step(optimizer)
+        scheduler.step()
+
+
+def test_a_factor_that_groups_carry_is_kept() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    swift = resight.load_recipe("swift")
+    optimizer = build_optimizer(swift.optimizer, model)
+    schedule = resight.schedule(swift, steps_per_epoch=3)
+    scheduler = ScheduleLR(optimizer, schedule)
+    scales = [group["lr_scale"] for group in optimizer.param_groups]
+    assert 64.0 in scales
+    assert scheduler.get_last_lr() == pytest.approx([schedule.at(0).lr * s for s in scales])
+
+
+def test_a_rate_that_is_a_tensor_stays_that_tensor() -> None:
+    lr = torch.tensor(0.4)
+    optimizer = SGD([weight()], lr=lr, momentum=0.9)
+    schedule = make(KINDS[0])
+    scheduler = ScheduleLR(optimizer, schedule)
+    take_step(optimizer)
+    scheduler.step()
+    assert optimizer.param_groups[0]["lr"] is lr
+    assert lr.item() == pytest.approx(schedule.at(1).lr)
+    assert scheduler.get_last_lr()[0] is not lr
+
+
+def test_an_optimizer_without_momentum_is_left_without() -> None:
+    optimizer = Adagrad([weight()], lr=0.4)
+    ScheduleLR(optimizer, make(Constant(epochs=4)))
+    assert "momentum" not in optimizer.param_groups[0]
+    with pytest.raises(UsageError, match="cycles the momentum, but Adagrad has none"):
+        ScheduleLR(optimizer, make(KINDS[0]))
+
+
+# --- what it refuses ------------------------------------------------------------------------
+
+
+def test_a_scheduler_on_another_optimizer_is_found_at_its_first_step() -> None:
+    """The optimizer was replaced after the scheduler was built on it."""
+    model = nn.Linear(2, 1)
+    scheduler = ScheduleLR(SGD(model.parameters(), lr=0.4, momentum=0.9), make(KINDS[0]))
+    optimizer = SGD(model.parameters(), lr=0.4, momentum=0.9)
+    take_step(optimizer)
+    with pytest.raises(UsageError, match="build the scheduler on the optimizer that steps"):
+        scheduler.step()
+
+
+def test_an_optimizer_replaced_in_mid_run_is_found() -> None:
+    first, second = sgd(), sgd()
+    scheduler = ScheduleLR(first, make(KINDS[0]))
+    run(first, scheduler, epochs=2)
+    take_step(second)
+    with pytest.raises(UsageError, match="the SGD of this scheduler did not step"):
+        scheduler.step()
+    assert scheduler.last_epoch == 2 * SPE
+
+
+def test_a_step_once_an_epoch_is_refused() -> None:
+    optimizer = sgd()
+    scheduler = ScheduleLR(optimizer, make(KINDS[0]))
+    for _ in range(SPE):
+        take_step(optimizer)
+    with pytest.raises(UsageError, match=r"optimizer\.step\(\) was called 6 times"):
+        scheduler.step()
+
+
+@pytest.mark.parametrize("spec", KINDS, ids=lambda spec: spec.name)
+def test_it_does_not_run_past_its_end(spec) -> None:
+    optimizer = sgd()
+    scheduler = ScheduleLR(optimizer, make(spec))
+    run(optimizer, scheduler, epochs=4)
+    take_step(optimizer)
+    with pytest.raises(
+        UsageError, match=r"it has 24 steps \(4 epochs of 6\), and this is step 25; stop here"
+    ):
+        scheduler.step()
+
+
+def test_plateau_asks_for_the_metric_of_every_epoch() -> None:
+    optimizer = sgd()
+    scheduler = ScheduleLR(optimizer, make(Plateau(epochs=4)))
+    with pytest.raises(UsageError, match="epochs of 6 steps"):
+        scheduler.end_epoch(1.0)
+    run(optimizer, scheduler, epochs=1)
+    with pytest.raises(UsageError, match="twice after epoch 1"):
+        scheduler.end_epoch(1.0)
+    for _ in range(SPE):
+        take_step(optimizer)
+        scheduler.step()
+    with pytest.raises(UsageError, match=r"plateau needs end_epoch\(val_loss\)"):
+        scheduler.end_epoch()
+    take_step(optimizer)
+    with pytest.raises(UsageError, match=r"epoch 2 is over.*call end_epoch\(val_loss\)"):
+        scheduler.step()
+
+
+@pytest.mark.parametrize("spec", [KINDS[0], KINDS[5]], ids=["one_cycle", "plateau"])
+def test_an_epoch_of_another_length_is_found(spec) -> None:
+    optimizer = sgd()
+    scheduler = ScheduleLR(optimizer, make(spec))
+    for _ in range(SPE - 1):
+        take_step(optimizer)
+        scheduler.step()
+    with pytest.raises(UsageError, match=r"after step 5, but the schedule has epochs of 6 steps"):
+        scheduler.end_epoch(1.0)
+
+
+def test_a_metric_given_to_step_and_what_is_no_optimizer_are_refused() -> None:
+    scheduler = ScheduleLR(sgd(), make(Plateau(epochs=4)))
+    with pytest.raises(UsageError, match=r"end_epoch\(metric\) after validation"):
+        scheduler.step(3)
+    with pytest.raises(UsageError, match=r"Linear is not a torch\.optim\.Optimizer"):
+        ScheduleLR(nn.Linear(1, 1), make(KINDS[0]))  # type: ignore[arg-type]
+
+
+# --- steps that are left out, nested or fail ------------------------------------------------
+
+
+def test_steps_that_a_grad_scaler_leaves_out_can_be_allowed() -> None:
+    optimizer = sgd()
+    scheduler = ScheduleLR(optimizer, make(KINDS[0]), allow_skipped=2)
+    for _ in range(3):
+        scheduler.step()
+        scheduler.step()
+        take_step(optimizer)
+        scheduler.step()
+    scheduler.step()
+    scheduler.step()
+    with pytest.raises(UsageError, match="allow_skipped"):
+        scheduler.step()
+
+
+def test_a_grad_scaler_that_looks_for_its_scale_is_no_fault() -> None:
+    """Gradients of 1e36 overflow at scales above 340: of 2^16 and below, eight are tried first."""
+    parameter = weight()
+    optimizer = SGD([parameter], lr=0.4, momentum=0.9)
+    scheduler = ScheduleLR(optimizer, make(Constant(epochs=4)), allow_skipped=20)
+    scaler = torch.amp.GradScaler("cpu")
+    for _ in range(12):
+        optimizer.zero_grad()
+        scaler.scale(parameter.sum() * 1e36).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        scheduler.step()
+    assert scaler.get_scale() == 2**8
+    assert scheduler.last_epoch == 12
+
+
+class Doubled(SGD):
+    """Extends a step, as optimizers in other packages do."""
+
+    def step(self, closure=None):
+        return super().step(closure)
+
+
+def test_an_optimizer_that_extends_anothers_step_steps_once() -> None:
+    sgd()  # SGD.step is hooked when the first one is made
+    optimizer = Doubled([weight()], lr=0.4, momentum=0.9)
+    scheduler = ScheduleLR(optimizer, make(KINDS[0]))
+    run(optimizer, scheduler, epochs=4)
+    assert scheduler.last_epoch == 4 * SPE
+
+
+def test_a_step_that_fails_can_be_tried_again() -> None:
+    optimizer = sgd()
+    scheduler = ScheduleLR(optimizer, make(KINDS[0]))
+
+    def fails() -> float:
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        optimizer.step(fails)
+    take_step(optimizer)
+    scheduler.step()
+    assert scheduler.last_epoch == 1
+
+
+def test_nothing_is_kept_alive() -> None:
+    optimizer = sgd()
+    seen = weakref.ref(ScheduleLR(optimizer, make(KINDS[0])))
+    del optimizer
+    gc.collect()
+    assert seen() is None
+
+
+# --- saving and resuming --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", [sgd, adamw])
+@pytest.mark.parametrize("spec", KINDS, ids=lambda spec: spec.name)
+def test_a_resumed_run_goes_on_exactly(spec, optimizer: Callable[[], Optimizer]) -> None:
+    whole = optimizer()
+    straight = run(whole, ScheduleLR(whole, make(spec)), epochs=4)
+
+    first = optimizer()
+    scheduler = ScheduleLR(first, make(spec))
+    setup = run(first, scheduler, epochs=2)
+    file = io.BytesIO()
+    torch.save({"optimizer": first.state_dict(), "scheduler": scheduler.state_dict()}, file)
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+
+    second = optimizer()
+    second.param_groups[0]["params"] = first.param_groups[0]["params"]
+    again = ScheduleLR(second, make(spec))
+    again.load_state_dict(saved["scheduler"])
+    assert again.get_last_lr() == scheduler.get_last_lr()
+    second.load_state_dict(saved["optimizer"])
+    assert setup + run(second, again, epochs=2) == straight
+    assert torch.equal(second.param_groups[0]["params"][0], whole.param_groups[0]["params"][0])
+
+
+def test_a_saved_state_is_a_copy() -> None:
+    optimizer = sgd()
+    scheduler = ScheduleLR(optimizer, make(Plateau(epochs=4)))
+    run(optimizer, scheduler, epochs=1)
+    saved = scheduler.state_dict()
+    kept = copy.deepcopy(saved)
+    run(optimizer, scheduler, epochs=1)
+    assert saved == kept
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (make(OneCycle(epochs=5, peak_epoch=1.5, **CYCLED)), "epochs = 4, but this one has 5"),
+        (make(Constant(epochs=4)), "name = one_cycle, but this one has constant"),
+        (make(KINDS[0], lr=0.1), r"lr = 0\.4, but this one has 0\.1"),
+    ],
+)
+def test_the_state_of_another_schedule_is_refused(other: Schedule, message: str) -> None:
+    saved = ScheduleLR(sgd(), make(KINDS[0])).state_dict()
+    scheduler = ScheduleLR(sgd(), other)
+    with pytest.raises(UsageError, match=message):
+        scheduler.load_state_dict(saved)
+
+
+# --- the documents --------------------------------------------------------------------------
+
+
+def test_the_loop_of_the_docs_runs() -> None:
+    page = Path(__file__).parents[2] / "docs" / "schedules.md"
+    (code,) = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    model = nn.Linear(2, 3)
+    names = {
+        "model": model,
+        "loader": [(torch.ones(4, 2), torch.zeros(4, dtype=torch.long))] * 3,
+        "validate": lambda model: 1.0,
+    }
+    exec(compile(code, page.name, "exec"), names)
+    assert names["scheduler"].last_epoch == names["schedule"].total_steps

@@ -1,0 +1,312 @@
+"""Pictures and heat maps packed for a page: what is read back is what was put in."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from resight.errors import ResightError, UsageError
+from resight.files import write_text
+from resight.records import Predictions
+from resight.runs import gallery
+from resight.runs.gallery import Gallery, GalleryMaps, Sheet, atlas, read_gallery, write_gallery
+from resight.runs.gallery.area_resize import area_resize
+
+N, SIDE, K = 60, 16, 3
+
+
+def make_predictions(n: int = N) -> Predictions:
+    """Every fifth image is wrong."""
+    labels = np.arange(n) % K
+    preds = np.where(np.arange(n) % 5 == 0, (labels + 1) % K, labels)
+    logits = np.full((n, K), -1.0, dtype=np.float32)
+    logits[np.arange(n), preds] = 2.0
+    return Predictions(tuple(f"a/{i:05d}.png" for i in range(n)), logits, labels, ("x", "y", "z"))
+
+
+def make_pictures(n: int = N, side: int = SIDE, channels: int = 3) -> NDArray[np.uint8]:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (n, side, side, channels), dtype=np.uint8)
+
+
+def make_maps(rows: int, layer: str = "block1", size: tuple[int, int] = (4, 5)) -> GalleryMaps:
+    rng = np.random.default_rng(1)
+    pred, true = rng.normal(size=(2, rows, *size)).astype(np.float32)
+    return GalleryMaps(layer, pred, true)
+
+
+def tile(folder: Path, sheet: Sheet, index: int) -> NDArray[np.uint8]:
+    """What the page cuts out of an atlas."""
+    high, wide = sheet.size
+    top, left = index // sheet.columns * high, index % sheet.columns * wide
+    image = Image.open(folder / "gallery" / sheet.file)
+    return np.asarray(image.convert("RGB"))[top : top + high, left : left + wide]
+
+
+def read(folder: Path) -> Gallery:
+    found = read_gallery(folder)
+    assert found is not None
+    return found
+
+
+def test_every_picture_is_where_the_gallery_says(tmp_path: Path) -> None:
+    pictures, predictions = make_pictures(), make_predictions()
+    write_gallery(tmp_path, pictures, predictions, rows=np.array([7, 5]), maps=[], method="m")
+    found = read(tmp_path)
+    assert found.images == N
+    assert found.notes == ()
+    seen = []
+    for sheet, rows in found.pictures:
+        assert list(rows) == sorted(rows)
+        for index, row in enumerate(rows):
+            # so few pictures fit without loss
+            np.testing.assert_array_equal(tile(tmp_path, sheet, index), pictures[row])
+        seen += rows
+    assert sorted(seen) == list(range(N))
+
+
+def test_gray_pictures_and_large_ones(tmp_path: Path) -> None:
+    pictures = make_pictures(channels=1)
+    write_gallery(tmp_path, pictures, make_predictions(), rows=np.array([]), maps=[], method="m")
+    (sheet, rows), _ = read(tmp_path).pictures
+    np.testing.assert_array_equal(tile(tmp_path, sheet, 0), np.repeat(pictures[rows[0]], 3, axis=2))
+
+    large = np.full((N, 256, 128, 3), 90, dtype=np.uint8)
+    write_gallery(tmp_path, large, make_predictions(), rows=np.array([]), maps=[], method="m")
+    (sheet, _), _ = read(tmp_path).pictures
+    assert sheet.size == (64, 32)
+    np.testing.assert_allclose(tile(tmp_path, sheet, 3), 90, atol=2)
+
+
+def test_maps_share_a_scale_and_keep_the_sign_out(tmp_path: Path) -> None:
+    predictions = make_predictions()
+    rows = np.array([10, 3, 0])  # 10 and 0 are wrong, 3 is right
+    maps = make_maps(3)
+    maps.pred[2], maps.true[2] = -1, -2  # row 0: nothing speaks for either
+    write_gallery(tmp_path, make_pictures(), predictions, rows=rows, maps=[maps], method="grad-cam")
+    found = read(tmp_path)
+    assert found.method == "grad-cam"
+    assert found.map_rows == (0, 3, 10)
+    assert found.true_rows == (0, 10)
+    ((sheet, layer, whole),) = found.maps
+    assert layer == "block1"
+    assert sheet.size == whole == (4, 5)
+    top = max(maps.pred[0].max(), maps.true[0].max())
+    expected = {
+        0: np.zeros((4, 5)),  # row 0
+        1: np.rint(15 * np.maximum(maps.pred[1], 0) / max(maps.pred[1].max(), maps.true[1].max())),
+        2: np.rint(15 * np.maximum(maps.pred[0], 0) / top),  # row 10
+        3: np.zeros((4, 5)),  # the true class: of row 0
+        4: np.rint(15 * np.maximum(maps.true[0], 0) / top),  # and of row 10; row 3 needs none
+    }
+    for index, levels in expected.items():
+        np.testing.assert_array_equal(tile(tmp_path, sheet, index)[..., 0], 17 * levels)
+    assert max(expected[2].max(), expected[4].max()) == 15
+
+
+def test_it_is_deterministic_and_leaves_nothing_old(tmp_path: Path) -> None:
+    rows = np.arange(6)
+    for method in ("one", "two", "two"):
+        maps = [make_maps(6)]
+        write_gallery(
+            tmp_path, make_pictures(), make_predictions(), rows=rows, maps=maps, method=method
+        )
+        files = {f.name: f.read_bytes() for f in (tmp_path / "gallery").iterdir()}
+        assert len(files) == 4
+        if method == "one":
+            first = files
+    assert {k: v for k, v in files.items() if k != "gallery.json"} == {
+        k: v for k, v in first.items() if k != "gallery.json"
+    }
+    write_gallery(tmp_path, make_pictures(12), make_predictions(12), rows=rows, maps=[], method="m")
+    named = {sheet.file for sheet, _ in read(tmp_path).pictures}
+    assert {f.name for f in (tmp_path / "gallery").iterdir()} == {*named, "gallery.json"}
+
+
+def test_what_does_not_fit_is_left_out_evenly_but_no_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gallery, "_room", lambda predictions: 30_000)
+    n = 600
+    predictions = make_predictions(n)
+    maps = [make_maps(300, size=(24, 24))]
+    rows = np.arange(300)
+    write_gallery(tmp_path, make_pictures(n), predictions, rows=rows, maps=maps, method="m")
+    found = read(tmp_path)
+    assert "of 300 images" in found.notes[0]
+    assert "of 600 images" in found.notes[1]
+    assert 0 < len(found.map_rows) < 300
+    assert found.map_rows == tuple(range(len(found.map_rows)))  # the first are the most wanted
+    size = sum(f.stat().st_size for f in (tmp_path / "gallery").glob("*-*"))
+    assert size <= 30_000
+    kept = [row for _, rows in found.pictures for row in rows]
+    assert len(kept) == len(set(kept)) < n
+    assert set(range(0, n, 5)) <= set(kept)  # every mistake
+    assert max(np.diff(sorted(kept))) <= 5
+
+
+def test_a_large_map_is_averaged_over_areas(tmp_path: Path) -> None:
+    size = (48, 64)
+    maps = make_maps(2, size=size)
+    maps.true[:] = maps.pred  # rows 1 and 2 are right
+    write_gallery(
+        tmp_path,
+        make_pictures(),
+        make_predictions(),
+        rows=np.array([1, 2]),
+        maps=[maps],
+        method="m",
+    )
+    ((sheet, _, whole),) = read(tmp_path).maps
+    assert whole == size
+    assert sheet.size == (24, 32)
+    positive = np.maximum(maps.pred, 0)
+    means = positive.reshape(2, 24, 2, 32, 2).mean(axis=(2, 4))
+    for index in range(2):
+        levels = np.rint(15 * means[index] / means[index].max())
+        np.testing.assert_array_equal(tile(tmp_path, sheet, index)[..., 0], 17 * levels)
+
+
+def test_areas_that_cut_through_cells() -> None:
+    maps = make_maps(3, size=(7, 5)).pred
+    found = area_resize(maps, 3)
+    assert found.shape == (3, 3, 2)
+    # the same with every cell cut into so many that the areas end between them
+    fine = maps.repeat(3, axis=1).repeat(2, axis=2)  # (3, 21, 10)
+    expected = fine.reshape(3, 3, 7, 2, 5).mean(axis=(2, 4))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert area_resize(maps, 7) is maps
+
+
+def test_maps_that_are_means_already_keep_the_size_they_had(tmp_path: Path) -> None:
+    maps = replace(make_maps(1), whole=(112, 140))
+    write_gallery(
+        tmp_path, make_pictures(), make_predictions(), rows=np.array([1]), maps=[maps], method="m"
+    )
+    ((sheet, _, whole),) = read(tmp_path).maps
+    assert (sheet.size, whole) == ((4, 5), (112, 140))
+
+
+def test_maps_are_made_coarser_before_any_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gallery, "_room", lambda predictions: 30_000)
+    predictions, rows, size = make_predictions(), np.arange(40), (40, 40)
+    write_gallery(
+        tmp_path,
+        make_pictures(),
+        predictions,
+        rows=rows,
+        maps=[make_maps(40, size=size), make_maps(40, "block2", (6, 6))],
+        method="m",
+    )
+    found = read(tmp_path)
+    assert found.map_rows == tuple(range(40))
+    assert [sheet.size for sheet, *_ in found.maps] == [(16, 16), (6, 6)]
+    assert not any("heat maps" in note for note in found.notes)
+
+
+def test_no_atlas_is_larger_than_a_webp_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(atlas, "_MOST_PX", 179, raising=False)
+    n = 400
+    pictures = make_pictures(n)[:, :, :8]  # 16 x 8: 11 lines of 22
+    write_gallery(
+        tmp_path, pictures, make_predictions(n), rows=np.array([1]), maps=[make_maps(1)], method="m"
+    )
+    found = read(tmp_path)
+    first, rest = (set(rows) for _, rows in found.pictures)
+    assert first == {1, *range(0, n, 5)}  # every mistake
+    assert len(rest) == 11 * 22
+    assert max(np.diff(sorted(first | rest))) <= 3  # evenly
+    assert found.notes == (f"pictures of {81 + 242} of 400 images are kept, for size",)
+    for sheet, rows in found.pictures:
+        with Image.open(tmp_path / "gallery" / sheet.file) as image:
+            assert max(image.size) <= 179
+        last = len(rows) - 1
+        assert np.abs(tile(tmp_path, sheet, last) - pictures[rows[last]].astype(int)).mean() < 30
+
+
+@pytest.mark.parametrize("size", [(1, 64), (64, 1), (64, 32), (64, 64), (9, 7)])
+def test_so_many_tiles_fit_and_no_more(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(atlas, "_MOST_PX", 640)
+    most = atlas.max_tiles(size)
+    for n in (1, most // 2, most):
+        columns, image = atlas.side_by_side(np.ones((n, *size), dtype=np.uint8))
+        assert max(image.shape) <= 640
+        assert image.sum() == n * size[0] * size[1]
+        assert image.shape[1] == columns * size[1]
+
+
+def test_names_that_are_not_text_are_known_again_as_they_were_written(tmp_path: Path) -> None:
+    names = ["caf\udce9/1.png", "ü/2.png"]  # a file name in Latin-1, as Unix gives it
+    write_text(tmp_path / "names", "\n".join(names))
+    written = (tmp_path / "names").read_text(encoding="utf-8").split("\n")
+    assert written == [gallery.as_written(name) for name in names] == ["caf\\udce9/1.png", names[1]]
+    assert gallery.digest(names) == gallery.digest(written)
+    assert gallery.digest(names) != gallery.digest(names[:1])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"pictures": make_pictures().astype(float)}, "takes uint8"),
+        ({"pictures": make_pictures(59)}, "59 pictures but 60 predictions"),
+        ({"rows": np.array([1, 1])}, "different ones of 0 to 59"),
+        ({"rows": np.array([1, 60])}, "different ones of 0 to 59"),
+        ({"maps": [make_maps(3)]}, "both must be (2, h, w)"),
+        (
+            {"maps": [GalleryMaps("l", np.full((2, 3, 3), np.nan), np.zeros((2, 3, 3)))]},
+            "at l is not finite",
+        ),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(
+    tmp_path: Path, change: dict[str, object], words: str
+) -> None:
+    given = {"pictures": make_pictures(), "rows": np.array([1, 2]), "maps": [make_maps(2)]} | change
+    pictures = given.pop("pictures")
+    with pytest.raises(UsageError) as error:
+        write_gallery(tmp_path, pictures, make_predictions(), method="m", **given)  # type: ignore[arg-type]
+    assert words in str(error.value)
+    assert not (tmp_path / "gallery").exists()
+
+
+def test_a_damaged_gallery_is_an_error_in_words(tmp_path: Path) -> None:
+    assert read_gallery(tmp_path) is None
+    write_gallery(
+        tmp_path, make_pictures(), make_predictions(), rows=np.array([]), maps=[], method="m"
+    )
+    file = tmp_path / "gallery" / "gallery.json"
+    content = json.loads(file.read_text())
+    outside = {"file": "../secret.webp", "columns": 1, "size": [1, 1]}
+    (tmp_path / "secret.webp").write_bytes(b"")
+    for change, words in [
+        ({"format": 99}, "another version"),
+        ({"images": None}, "is damaged"),
+        ({"map_rows": [N]}, "beyond its 60 images"),
+        ({"map_rows": [2, 1]}, "not in the order of the images"),
+        ({"pictures": content["pictures"] * 2}, "not in the order of the images"),
+        ({"true_rows": [0]}, "for the true class alone"),
+        ({"preds": [0]}, "1 predictions of 60 images"),
+        ({"pictures": [[outside, [0]]]}, "has no ../secret.webp"),
+    ]:
+        file.write_text(json.dumps(content | change))
+        with pytest.raises(ResightError, match=words):
+            read_gallery(tmp_path)
+    file.write_text("{")
+    with pytest.raises(ResightError, match="is damaged"):
+        read_gallery(tmp_path)
+
+
+def test_what_ids_begin_with() -> None:
+    assert gallery.shared_start(["data/cat/1.png", "data/cow/2.png"]) == "data/c"
+    assert gallery.shared_start(["x"]) == "x"
+    assert gallery.shared_start(["x", "y"]) == gallery.shared_start([]) == ""

@@ -1,0 +1,170 @@
+"""`auto` in `[training]`: settled once, written down, and nothing else touched."""
+
+import pytest
+import torch
+from torch import nn
+
+import resight
+from resight.errors import UsageError
+from resight.recipe.toml import with_overrides
+from resight.training import autotune as settle
+from resight.training.loop import fit
+from resight.training.setup import init_model, make_splits
+from resight.training.state import TrainData, TrainState, init_state
+
+CPU = torch.device("cpu")
+
+
+def setup(*settings: str) -> tuple[resight.Recipe, TrainState, TrainData]:
+    recipe = with_overrides(resight.load_recipe("digits"), ["training.micro_batch=auto", *settings])
+    data = make_splits(recipe, resight.data("digits"), CPU)
+    return recipe, init_state(recipe, data, init_model(recipe, data)), data
+
+
+class SlowerAbove(nn.Module):
+    """A clock instead of work: images cost the same each, those beyond `limit` more."""
+
+    def __init__(self, clock: list[float], limit: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(10))
+        self.clock, self.limit = clock, limit
+        self.seen: list[int] = []
+
+    def __deepcopy__(self, memo: object) -> "SlowerAbove":
+        return self  # what the copy counts is asked for afterwards
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        n = len(images)
+        self.seen.append(n)
+        self.clock[0] += 5 + n + 9 * max(0, n - self.limit)
+        return self.weight.expand(n, 10)
+
+
+@pytest.mark.parametrize(
+    ("batch", "limit", "chosen", "sizes"),
+    [
+        (128, 32, 32, {32, 64, 128}),
+        (128, 64, 64, {32, 64, 128}),
+        (128, 999, None, {32, 64, 128}),  # the whole batch
+        (512, 128, 128, {32, 64, 128, 256}),
+        (512, 999, 256, {32, 64, 128, 256}),  # larger batches are not tried
+        (32, 8, None, set()),  # small enough to need no probe
+    ],
+)
+def test_the_fastest_size_is_taken(
+    batch: int,
+    limit: int,
+    chosen: int | None,
+    sizes: set[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe, state, data = setup(f"training.batch_size={batch}")
+    clock = [0.0]
+    monkeypatch.setattr(settle.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(settle, "BUDGET_SECS", float("inf"))
+    state.model = model = SlowerAbove(clock, limit)
+    found, (line,) = settle.resolve_auto(recipe, state, data)
+    assert found.training.micro_batch == chosen
+    assert f"training.micro_batch = {chosen or 'none'}" in line
+    assert set(model.seen) == sizes
+
+
+@pytest.mark.parametrize(("has", "chosen"), [(True, "bf16"), (False, "float32")])
+def test_bf16_is_taken_where_the_processor_has_it(
+    has: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, state, data = setup("training.precision=auto", "training.micro_batch=none")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
+    found, lines = settle.resolve_auto(recipe, state, data)
+    assert found.training.precision == chosen
+    assert lines == [f"training.precision = {chosen}"]
+
+
+@pytest.mark.parametrize(
+    ("machine", "has", "said"), [("x86_64", True, 0), ("AMD64", False, 1), ("arm64", False, 0)]
+)
+def test_bf16_that_has_to_be_emulated_is_kept_and_said(
+    machine: str, has: bool, said: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settle.platform, "machine", lambda: machine)
+    recipe, state, data = setup("training.precision=bf16", "training.micro_batch=none")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
+    found, lines = settle.resolve_auto(recipe, state, data)
+    assert found.training.precision == "bf16"
+    assert len(lines) == said
+    assert all("several times as long as in float32" in line for line in lines)
+
+
+def test_both_are_settled_at_once() -> None:
+    recipe, state, data = setup("training.precision=auto")
+    found, lines = settle.resolve_auto(recipe, state, data)
+    assert found.training.precision in ("float32", "bf16")
+    assert found.training.micro_batch != "auto"
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize("setting", ["precision", "micro_batch"])
+def test_the_loop_says_what_has_not_been_settled(setting: str) -> None:
+    recipe, state, data = setup("training.micro_batch=none", f"training.{setting}=auto")
+    with pytest.raises(UsageError, match="settle it first"):
+        next(fit(state, recipe, data))
+
+
+def test_a_slow_network_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, state, data = setup()
+    clock = [0.0]
+    monkeypatch.setattr(settle.time, "perf_counter", lambda: clock[0])
+    state.model = model = SlowerAbove(clock, 999)
+    settle.resolve_auto(recipe, state, data)
+    assert model.seen == [32, 64, 128] * 2  # once to warm up, once to measure
+
+
+def test_a_gpu_takes_whole_batches_unless_told_otherwise() -> None:
+    training = resight.load_recipe("resnet18").training
+    assert (training.parts(128, "cpu"), training.parts(128, "cuda")) == (2, 1)
+    small = training.model_copy(update={"gpu_micro_batch": 50})
+    assert (small.parts(128, "cpu"), small.parts(128, "cuda"), small.parts(128, "mps")) == (2, 3, 3)
+
+
+def test_numbers_and_none_are_left_alone() -> None:
+    recipe, state, data = setup()
+    for value in ("none", "48"):
+        given = with_overrides(recipe, [f"training.micro_batch={value}"])
+        assert settle.resolve_auto(given, state, data) == (given, [])
+
+
+def test_the_state_is_left_as_it_was() -> None:
+    recipe, state, data = setup("model.dropout=0.5")
+    weights = {name: value.clone() for name, value in state.model.state_dict().items()}
+    random = torch.get_rng_state()
+    settle.resolve_auto(recipe, state, data)
+    for name, value in state.model.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(parameter.grad is None for parameter in state.model.parameters())
+
+
+def test_a_run_writes_the_number_down_and_equals_one_that_was_given_it(tmp_path) -> None:
+    settings = ["explain.report=false"]
+    recipe = with_overrides(resight.with_epochs(resight.load_recipe("digits"), 1), settings)
+    notes: list[str] = []
+    auto = resight.train(
+        with_overrides(recipe, ["training.micro_batch=auto"]),
+        out=tmp_path,
+        on_event=lambda event: notes.append(getattr(event, "text", "")),
+    )
+    number = auto.recipe.training.micro_batch
+    assert number != "auto"
+    assert f"micro_batch = {number or chr(34) + 'none' + chr(34)}" in (
+        auto.folder / "recipe.toml"
+    ).read_text(encoding="utf-8")
+    assert any("images/s with 32" in note for note in notes)
+    given = resight.train(
+        with_overrides(recipe, [f"training.micro_batch={number or 'none'}"]), out=tmp_path
+    )
+    assert given.history.losses.tolist() == auto.history.losses.tolist()
+
+
+def test_a_word_other_than_auto_is_refused() -> None:
+    with pytest.raises(UsageError, match='must be a whole number >= 1 or "auto", or "none"'):
+        setup("training.micro_batch=fast")
