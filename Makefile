@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check clean
+.PHONY: help demo quick test check clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*##/ {printf "%-10s%s\n", $$1, $$2}' Makefile
 
 demo: .venv/installed  ## install, then train and evaluate on the bundled digits
 	$(BIN)/resight demo
+
+quick: .venv/dev  ## install, then run the fast tests
+	$(BIN)/python -m pytest -n auto -m "not slow"
 
 test: .venv/dev  ## install, then run all tests
 	$(BIN)/python -m pytest -n auto

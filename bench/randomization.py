@@ -29,8 +29,7 @@ from resight.datasets.augment import normalize
 from resight.figures.heat import LayerHeatmap, SheetImages, heat_sheet
 from resight.figures.style import house_style, save
 from resight.metrics.classification import top_losses
-from resight.runs.inference import load_model
-from resight.runs.run import RunFolder
+from resight.runs.checkpoint import load_model
 from resight.training.predict import predict_split
 
 STAGES = ("head", "block3", "block2", "block1", "whiten")  # from the logits to the image
@@ -147,7 +146,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     arguments = parser.parse_args()
-    model, info = load_model(RunFolder.open(arguments.run), None, torch.device("cpu"))
+    model, info = load_model(arguments.run, None, torch.device("cpu"))
     test = resight.data(arguments.data).test
     images = normalize(test.images[: arguments.images], info.stats)
     worst = mistakes_figure(model, test, info.stats, info.classes, 5)
@@ -155,7 +154,7 @@ def main() -> None:
     areas = trust(model, images[:100])
     runs = []
     for seed in range(arguments.seeds):
-        fresh, _ = load_model(RunFolder.open(arguments.run), None, torch.device("cpu"))
+        fresh, _ = load_model(arguments.run, None, torch.device("cpu"))
         runs.append(cascade(fresh, images, seed))
     mean = {m: np.mean([run[m] for run in runs], axis=0).round(2).tolist() for m in QUICK}
     publish(cascade_figure(mean), arguments.out / "randomization.png")

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,9 @@ import torch
 import resight
 from measure import machine
 from resight.errors import UsageError
+from resight.experiment import reproduce
 from resight.files import write_text
 from resight.recipe.presets.published import PUBLISHED, VARIANTS, get_published
-from resight.reproduction import reproduce
 
 # The shortest first, so that a limit leaves as much finished as it can.
 ORDER = (
@@ -139,18 +139,18 @@ def rows_of(folder: Path, name: str) -> list[dict[str, Any]]:
     """A row for each finished seed of a recipe."""
     rows = []
     for path in sorted(folder.glob("seed*/summary.json")):
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        if summary["test"]:
+        run = resight.Run.open(path.parent)
+        if run.summary is not None and run.summary.test is not None:
             rows.append(
                 {
                     "recipe": name,
-                    "seed": int(path.parent.name.removeprefix("seed")),
+                    "seed": run.recipe.seed,
                     "published": get_published(name).accuracy,
-                    "accuracy": summary["test"]["accuracy"],
-                    "best_epoch": summary["best_epoch"],
-                    "epochs": summary["epochs"],
-                    "images": summary["data"]["train"],
-                    "train_secs": summary["train_secs"],
+                    "accuracy": asdict(run.test.accuracy),
+                    "best_epoch": run.summary.best_epoch,
+                    "epochs": run.summary.epochs,
+                    "images": run.summary.data.train,
+                    "train_secs": run.summary.train_secs,
                 }
             )
     return rows

@@ -1,6 +1,12 @@
-"""What several test files share."""
+"""What several test files share: a data set of three classes, and two runs on it.
+
+Tests that only read take `trained_run` and `explained_run`, which are made once in each test
+process. Tests that write take a copy, `trained_copy` and `explained_copy`.
+"""
 
 import os
+import shutil
+from pathlib import Path
 
 # Several test processes with several threads each would wait for one another most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -11,7 +17,9 @@ import pytest
 import torch
 from torch import Tensor
 
+import resight
 from resight.datasets import Dataset, Split
+from tiny_runs import explained_recipe, tiny_recipe
 
 CLASSES = ("disc", "bar", "frame")
 SIDE = 16
@@ -40,3 +48,28 @@ def tiny() -> Dataset:
         notes=(),
         fingerprint="0" * 64,
     )
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory, tiny: Dataset) -> resight.Run:
+    """A finished run of two epochs, not explained."""
+    return resight.train(tiny_recipe(), data=tiny, out=tmp_path_factory.mktemp("out"), name="run")
+
+
+@pytest.fixture(scope="session")
+def explained_run(tmp_path_factory: pytest.TempPathFactory, tiny: Dataset) -> resight.Run:
+    """A finished run with mistakes, heat maps, a gallery and a report."""
+    out = tmp_path_factory.mktemp("out")
+    return resight.train(explained_recipe(), data=tiny, out=out, name="run")
+
+
+@pytest.fixture
+def trained_copy(trained_run: resight.Run, tmp_path: Path) -> Path:
+    """A folder like that of `trained_run`, to write into."""
+    return Path(shutil.copytree(trained_run.folder, tmp_path / "copy"))
+
+
+@pytest.fixture
+def explained_copy(explained_run: resight.Run, tmp_path: Path) -> Path:
+    """A folder like that of `explained_run`, to write into."""
+    return Path(shutil.copytree(explained_run.folder, tmp_path / "copy"))

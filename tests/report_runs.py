@@ -5,13 +5,16 @@ from typing import Any
 
 import numpy as np
 
+from resight.files import write_csv
 from resight.lr_finder.suggest import analyze
-from resight.metrics.classification import summarize
+from resight.metrics.classification import test_result
+from resight.metrics.intervals import Interval
 from resight.recipe import Recipe
 from resight.recipe.toml import to_toml
 from resight.records import EpochRow, History, Predictions
 from resight.runs.gallery import GalleryMaps, write_gallery
-from resight.runs.run import RunFolder
+from resight.runs.run import Run
+from resight.runs.summary import DataSummary, ModelSummary, Summary, ValidationResult
 
 EPOCHS = 3
 CLASSES = ("cat", "dog", "horse")
@@ -20,7 +23,7 @@ CLASSES = ("cat", "dog", "horse")
 def make_predictions(
     n: int = 150, classes: tuple[str, ...] = CLASSES, start: str = "photos/"
 ) -> Predictions:
-    """About four in five are right, at all levels of confidence."""
+    """Return predictions of which four in five are right, at all levels of confidence."""
     rng = np.random.default_rng(5)
     k = len(classes)
     labels = rng.integers(0, k, n)
@@ -38,31 +41,31 @@ def make_run(
     gallery: bool = True,
     environment: dict[str, Any] | None = None,
 ) -> Path:
-    """Everything that a run leaves and a report reads; without predictions, as if interrupted."""
+    """Write all that a run leaves and a report reads; without predictions, as if interrupted."""
     path.mkdir()
-    folder = RunFolder(path)
+    run = Run(path)
     (path / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
-    folder.write_json("env.json", environment or {"device": "cpu", "threads": 2, "gpu": None})
-    folder.write_json("summary.json", summary(recipe, predictions))
-    folder.write_history(History(tuple(map(epoch, range(1, EPOCHS + 1))), *[np.zeros(0)] * 3))
+    run.write_json("env.json", environment or {"device": "cpu", "threads": 2, "gpu": None})
+    run.write_json("summary.json", summary(recipe, predictions).to_dict())
+    run.write_history(History(tuple(map(epoch, range(1, EPOCHS + 1))), *[np.zeros(0)] * 3))
     rates = np.geomspace(1e-4, 1, 60)
     curve = analyze(rates, 2.3 - 1.5 * np.exp(-((np.log10(rates) + 1) ** 2)), images=600)
-    folder.write_json("lr_find.json", {**curve.to_dict(), "used": 0.1})
+    run.write_json("lr_find.json", {**curve.to_dict(), "used": 0.1})
     if predictions is not None:
-        folder.write_predictions(predictions)
-        odd = predictions.ids[predictions.correct.argmin()]  # the first mistake
+        run.write_predictions(predictions)
+        first_mistake = predictions.ids[predictions.correct.argmin()]
         rows = [
             ["id", "given", "suggested", "p_given"],
-            [odd, *predictions.classes[:2], 0.01234567],
+            [first_mistake, *predictions.classes[:2], 0.01234567],
         ]
-        folder.write_csv("suspicious_labels.csv", rows)
+        write_csv(path / "label_issues.csv", rows)
         if gallery:
             add_gallery(path, predictions)
     return path
 
 
 def add_gallery(path: Path, predictions: Predictions) -> None:
-    """Pictures, and heat maps of every mistake and of as many right answers."""
+    """Write pictures, and heat maps of every mistake and of as many correct predictions."""
     rng = np.random.default_rng(6)
     pictures = rng.integers(0, 256, (len(predictions), 16, 16, 3), dtype=np.uint8)
     wrong = np.flatnonzero(~predictions.correct)
@@ -88,16 +91,24 @@ def epoch(number: int) -> EpochRow:
     )
 
 
-def summary(recipe: Recipe, predictions: Predictions | None) -> dict[str, Any]:
-    accuracy = {"value": 0.8, "low": 0.7, "high": 0.9, "n": 50}
-    return {
-        "recipe": recipe.name,
-        "data": {"train": 100, "val": 50, "test": 150, "notes": ["2 pictures were gray"]},
-        "model": {"name": recipe.model.name, "parameters": 12345},
-        "epochs": EPOCHS,
-        "best_epoch": EPOCHS,
-        "selected_by": "val_accuracy",
-        "validation": {"accuracy": accuracy, "loss": 0.7},
-        "test": summarize(predictions) if predictions else None,
-        "train_secs": 452.0,
-    }
+def summary(recipe: Recipe, predictions: Predictions | None) -> Summary:
+    return Summary(
+        recipe=recipe.name,
+        data=DataSummary(
+            source=recipe.data.source,
+            classes=len(CLASSES),
+            train=100,
+            val=50,
+            test=150,
+            fingerprint="0" * 64,
+            notes=("2 pictures were gray",),
+        ),
+        model=ModelSummary(recipe.model.name, 12345),
+        epochs=EPOCHS,
+        steps=8 * EPOCHS,
+        best_epoch=EPOCHS,
+        selected_by="val_accuracy",
+        validation=ValidationResult(Interval(0.8, 0.7, 0.9, 50), 0.7),
+        test=test_result(predictions) if predictions else None,
+        train_secs=452.0,
+    )

@@ -2,14 +2,18 @@
 
 import re
 import shlex
+from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import resight
 from resight.cli.app import app, main
@@ -17,24 +21,46 @@ from resight.diagnosis.diagnose import OBJECT_CHECKS
 from resight.recipe.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/doctor/*.md")])
+
+
+def fences(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the language ("" for none) and the content of each fenced block, in order."""
+    language, lines = None, []
+    for line in text.splitlines():
+        if not line.lstrip().startswith("```"):
+            lines.append(line)
+        elif language is None:
+            language, lines = line.strip().removeprefix("```"), []
+        else:
+            yield language, "".join(f"{line}\n" for line in lines)
+            language = None
+    assert language is None, f"a fence of {language or 'plain'} code is never closed"
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The fenced code of a page in a language ("" for none)."""
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    """Return the fenced code of a page in a language ("" for none)."""
+    return [content for name, content in fences(page.read_text()) if name == language]
 
 
 def commands(page: Path) -> list[str]:
-    """The `resight` commands of a page, without comments."""
-    lines = [line for block in blocks(page, "") for line in block.splitlines()]
+    """Return the `resight` commands of a page, without comments."""
+    lines = [line.strip() for block in blocks(page, "") for line in block.splitlines()]
     return [line.partition("#")[0].strip() for line in lines if line.startswith("resight ")]
 
 
 ALL = [(page.name, command) for page in PAGES for command in commands(page)]
 
 
-@pytest.mark.parametrize(("page", "command"), ALL, ids=[command for _, command in ALL])
+def test_a_closing_fence_opens_nothing() -> None:
+    text = "a\n```\nresight x\n```\nb\n```toml\nseed = 1\n```\nc\n\n```\n\nresight y\n```\n"
+    expected = [("", "resight x\n"), ("toml", "seed = 1\n"), ("", "\nresight y\n")]
+    assert list(fences(text)) == expected
+    with pytest.raises(AssertionError, match="never closed"):
+        list(fences("```text\nopen"))
+
+
+@pytest.mark.parametrize(("page", "command"), ALL, ids=[": ".join(pair) for pair in ALL])
 def test_every_command_in_the_docs_is_understood(page: str, command: str) -> None:
     function, bound, _ = app.parse_args(
         shlex.split(command)[1:], exit_on_error=False, print_error=False
@@ -72,10 +98,45 @@ class MyNetwork(nn.Sequential):
         super().__init__(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 2))
 
 
+WHOLE_RUNS = ("README.md", "docs/python.md")
+OWN_LOOPS = ("docs/heatmaps.md", "docs/lr-find.md", "docs/schedules.md")
+
+
+def test_every_python_example_is_run_by_a_test() -> None:
+    pages = {str(page.relative_to(ROOT)) for page in PAGES if blocks(page, "python")}
+    doctor = {name for name in pages if name.startswith("docs/doctor")}  # diagnosis/ has its tests
+    assert pages - doctor == {*WHOLE_RUNS, *OWN_LOOPS}
+
+
+@pytest.mark.parametrize("page", OWN_LOOPS)
+def test_the_examples_for_your_own_loop_run(page: str) -> None:
+    layers = {
+        "block1": nn.Conv2d(3, 4, 3),
+        "block2": nn.Conv2d(4, 4, 3),
+        "pool": nn.AdaptiveAvgPool2d(1),
+        "flatten": nn.Flatten(),
+        "classify": nn.Linear(4, 2),
+    }
+    model = nn.Sequential(OrderedDict(layers))
+    images, labels = torch.rand(24, 3, 16, 16), torch.arange(24) % 2
+    names = {
+        "resight": resight,
+        "model": model,
+        "images": images,
+        "labels": labels,
+        "loader": DataLoader(TensorDataset(images, labels), batch_size=8),
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
+        "validate": lambda model: 1.0,
+    }
+    for block in blocks(ROOT / page, "python"):
+        exec(compile(block, page, "exec"), names)
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "python.md"])
+@pytest.mark.parametrize("page", WHOLE_RUNS)
 def test_the_python_examples_run(
-    page: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    page: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # An epoch is enough to see that they run; the demo's test trains to the end and reports.
     short = {"schedule.epochs": (1, ""), "schedule.peak_epoch": (0.5, "")}
@@ -83,10 +144,8 @@ def test_the_python_examples_run(
     usual = PRESETS["digits"]
     monkeypatch.setitem(PRESETS, "digits", replace(usual, changes={**usual.changes, **short}))
     names: dict[str, Any] = {"MyNetwork": MyNetwork, "model": MyNetwork()}
-    code = blocks(page, "python")
-    assert code
-    for block in code:
-        exec(compile(block, page.name, "exec"), names)
+    for block in blocks(ROOT / page, "python"):
+        exec(compile(block, page, "exec"), names)
     assert isinstance(names["run"], resight.Run)
     assert capsys.readouterr().out
 

@@ -3,7 +3,7 @@
     import resight
 
     run = resight.train("digits")
-    run.summary["test"]["accuracy"]
+    run.test.accuracy.value
 
 Every command of the command line is a function of the same name. `__init__.pyi` lists the public
 names; each is imported when it is first used, so `import resight` costs next to nothing.

@@ -14,16 +14,19 @@ from .diagnosis.issues import Issue as Issue
 from .errors import Diverged as Diverged
 from .errors import ResightError as ResightError
 from .errors import UsageError as UsageError
-from .experiment import Run as Run
 from .experiment import demo as demo
+from .experiment import dry_run as dry_run
+from .experiment import reproduce as reproduce
 from .experiment import resume as resume
 from .experiment import train as train
 from .html_report import report as report
 from .interpret.explain import explain as explain
+from .interpret.explain_run import Explanation as Explanation
 from .lr_finder.find import LRRangeOptions as LRRangeOptions
 from .lr_finder.find import lr_find as lr_find
 from .lr_finder.range_test import lr_range_test as lr_range_test
 from .lr_finder.suggest import LRCurve as LRCurve
+from .metrics.classification import TestResult as TestResult
 from .networks import layer_table as layer_table
 from .networks import models as models
 from .notebook import load_ipython_extension as load_ipython_extension
@@ -40,11 +43,14 @@ from .recipe.toml import with_epochs as with_epochs
 from .recipe.toml import with_overrides as with_overrides
 from .records import History as History
 from .records import Predictions as Predictions
-from .reproduction import reproduce as reproduce
 from .runs.compare import Comparison as Comparison
 from .runs.compare import compare as compare
+from .runs.inference import EvaluationResult as EvaluationResult
+from .runs.inference import ImagePrediction as ImagePrediction
 from .runs.inference import evaluate as evaluate
 from .runs.inference import predict as predict
+from .runs.run import Run as Run
+from .runs.summary import Summary as Summary
 
 __version__: str
 __all__: list[str]

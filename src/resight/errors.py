@@ -1,17 +1,17 @@
-"""What can go wrong, as one line a person can act on."""
+"""The errors that resight raises, each with one line that a person can act on."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class ResightError(Exception):
-    """The work could not be done; the message is one line that says why and what to do."""
+    """The work cannot be done; the message is one line that says why and what to do."""
 
     exit_code = 1
 
 
 class UsageError(ResightError, ValueError):
-    """What was asked for is wrong: the message names the value, what is valid and the mend."""
+    """A name, a value or a file is wrong; the message names it, what is valid and the fix."""
 
     exit_code = 2
 
@@ -21,6 +21,6 @@ class Diverged(ResightError):
 
 
 def suggest(word: str, valid: Iterable[str]) -> str:
-    """`; did you mean "x"?` where one of `valid` is near, else nothing."""
-    near = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.6)
-    return f'; did you mean "{near[0]}"?' if near else ""
+    """Return `; did you mean "x"?` where one of `valid` is close to `word`, else nothing."""
+    matches = difflib.get_close_matches(word, list(valid), n=1)
+    return f'; did you mean "{matches[0]}"?' if matches else ""

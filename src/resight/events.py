@@ -1,4 +1,4 @@
-"""What a run says while it goes: the events that `on_event` is shown."""
+"""The events of a run: what `on_event` is called with."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,37 +12,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Message:
-    """Something a person should know that is no fault: a conversion, a fallback."""
+    """Something a person should know that is not an error: a conversion, a fallback."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What comes before training: data fetched or decoded, a range test; None: not known."""
+    """The progress of work before training: a download, the decoding of pictures, a range test."""
 
     what: str
     done: int
-    total: int | None
+    total: int | None  # None: not known
 
 
 @dataclass(frozen=True)
 class StepDone:
-    """A step was taken. `loss` stays on the device; reading it may wait for the device."""
+    """The result of one training step. Reading `loss` or `correct` may wait for the device."""
 
     epoch: int  # counted from 1
     step: int  # steps done in the whole run
     steps_per_epoch: int
     total_steps: int
     loss: "Tensor"  # () mean over the step's images
-    correct: "Tensor"  # () how many of them were right
+    correct: "Tensor"  # () number of correctly predicted images of the step
     lr: float
     images: int
 
 
 @dataclass(frozen=True)
 class EpochDone:
-    """An epoch was finished and validated; `best`: its weights are the ones to keep so far."""
+    """The result of one epoch; `best`: its weights are the best so far, and are kept."""
 
     row: EpochRow
     best: bool
@@ -50,3 +50,7 @@ class EpochDone:
 
 Event = StepDone | EpochDone | Message | Progress
 OnEvent = Callable[[Event], None]
+
+
+def ignore_events(event: Event) -> None:
+    """Do nothing: the `on_event` of callers who do not listen."""

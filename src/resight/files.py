@@ -15,10 +15,10 @@ RETRY_SECS = (0.05, 0.1, 0.2, 0.4, 0.8)
 
 
 def move(source: Path, target: Path) -> None:
-    """`os.replace`: a file in place of another; a folder only where there is none with contents.
+    """Move a file or folder as `os.replace` does: over a file, but not over a folder with contents.
 
-    Windows refuses it as long as a virus scanner or an indexer has just opened either, so there it
-    is tried again.
+    Windows refuses while a virus scanner or an indexer has either path open, so there the move is
+    tried again.
     """
     for wait in RETRY_SECS if WINDOWS else ():
         try:
@@ -31,7 +31,7 @@ def move(source: Path, target: Path) -> None:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place, whole and on disk, when the block ends.
+    """Give a temporary path that takes the place of `path`, whole and on disk, when the block ends.
 
     Whatever goes wrong inside, `path` stays as it was and the temporary file is removed.
 
@@ -47,30 +47,30 @@ def atomic_write(path: Path) -> Iterator[Path]:
         move(temporary, path)
     except OSError as error:
         raise ResightError(
-            f"cannot write {path}: {error.strerror or error}; what was there before is unharmed"
+            f"cannot write {path}: {error.strerror or error}; an older file there is unharmed"
         ) from error
     finally:
-        with suppress(OSError):  # renamed by now, or never made
+        with suppress(OSError):  # already moved, or never made
             temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
-    r"""Put `text` into `path`, in place of what is there.
+    r"""Write `text` to `path` in UTF-8, over an older file.
 
-    In UTF-8; a file name that is none, as Unix allows, is written with its bytes as \udcXX.
+    Bytes of a file name that are not UTF-8, which Unix allows, are written as \udcXX.
     """
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Rows, the first of them the header; None becomes an empty cell."""
+    """Write rows, the header first, to a CSV file; None becomes an empty cell."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     write_text(path, text.getvalue())
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Remove the temporary files of writers that were killed; no other may be at work here."""
+    """Remove the temporary files of killed writers; nothing may be writing into `folder` now."""
     for leftover in folder.glob(".*.part*"):
         leftover.unlink(missing_ok=True)

@@ -22,7 +22,6 @@ from . import figures
 from .cam import Heatmaps
 from .datasets import Dataset
 from .errors import ResightError, UsageError
-from .experiment import Run
 from .figures import LayerHeatmap
 from .interpret.explain_run import Explanation
 from .lr_finder.suggest import LRCurve
@@ -31,6 +30,7 @@ from .metrics.mistakes import group_by_pair
 from .optim.curve import trace
 from .optim.schedules import Schedule, describe
 from .records import History, Predictions
+from .runs.run import Run
 
 KINDS = (Dataset, Explanation, Heatmaps, History, LRCurve, Predictions, Run, Schedule)
 
@@ -139,11 +139,13 @@ def _png(figure: Figure) -> bytes:
 
 def _run(run: Run) -> Display:
     """Accuracy, curves and the worst mistakes."""
-    said = f"stopped after {run.summary['epochs']} epochs; go on with resight.resume(run.folder)"
+    result = (
+        f"stopped after {len(run.history.epochs)} epochs; go on with resight.resume(run.folder)"
+    )
     if run.predictions is not None:
-        said = _score(run.predictions)
+        result = _score(run.predictions)
     names = ("curves.png", "misclassified.png")
-    return Display(f"{run.recipe.name}: {said}; {run.folder}", _files(run.folder, names))
+    return Display(f"{run.recipe.name}: {result}; {run.folder}", _files(run.folder, names))
 
 
 def _score(predictions: Predictions) -> str:

@@ -10,12 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
+Float32Array = NDArray[np.float32]
 IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+ImageArray = NDArray[np.uint8]  # pictures, (N, H, W, 1 or 3), or one of them without the N
+
+COARSE_CELLS = 5  # cells a side; a heat map with fewer cannot say where in the image something is
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRow:
-    """One epoch of training. Losses are means over images, accuracies lie in [0, 1].
+    """The figures of one epoch of training. Losses are means over images, accuracies lie in [0, 1].
 
     The training figures are a running mean over the epoch, of augmented images and changing
     weights; the validation figures belong to the weights at its end.
@@ -34,7 +39,7 @@ class EpochRow:
 
 @dataclass(frozen=True)
 class History:
-    """A whole run: a row an epoch, and the rate, momentum and training loss of every step."""
+    """The course of training: a row an epoch; learning rate, momentum and loss of every step."""
 
     epochs: tuple[EpochRow, ...]
     lrs: FloatArray  # (steps,)
@@ -44,10 +49,10 @@ class History:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model said about N images of K classes, and what was true."""
+    """The logits of a model for N images of K classes, with their labels."""
 
     ids: tuple[str, ...]  # file name or row, leads back to the source
-    logits: NDArray[np.float32]  # (N, K)
+    logits: Float32Array  # (N, K)
     labels: IntArray  # (N,)
     classes: tuple[str, ...]
 
@@ -56,7 +61,7 @@ class Predictions:
 
     @cached_property
     def log_probs(self) -> FloatArray:
-        """(N, K) log-softmax of the logits, in float64."""
+        """(N, K) the log-softmax of the logits."""
         z = self.logits.astype(np.float64)
         z -= z.max(axis=1, keepdims=True)
         z -= np.log(np.exp(z).sum(axis=1, keepdims=True))
@@ -64,25 +69,25 @@ class Predictions:
 
     @cached_property
     def probs(self) -> FloatArray:
-        """(N, K), each row sums to 1."""
+        """(N, K) the softmax of the logits; each row sums to 1."""
         return np.asarray(np.exp(self.log_probs))
 
     @cached_property
     def preds(self) -> IntArray:
-        """(N,) the class with the largest logit; the first of equals."""
+        """(N,) the class with the largest logit; the first of equal ones."""
         return np.asarray(self.logits.argmax(axis=1), dtype=np.int64)
 
     @cached_property
     def confidence(self) -> FloatArray:
-        """(N,) probability of the predicted class."""
+        """(N,) the probability of the predicted class."""
         return np.asarray(self.probs.max(axis=1))
 
     @cached_property
     def losses(self) -> FloatArray:
-        """(N,) cross entropy of each image, without label smoothing."""
+        """(N,) the cross entropy of each image, without label smoothing."""
         return np.asarray(-self.log_probs[np.arange(len(self)), self.labels])
 
     @cached_property
-    def correct(self) -> NDArray[np.bool_]:
-        """(N,)"""
+    def correct(self) -> BoolArray:
+        """(N,) whether the predicted class is the label."""
         return np.asarray(self.preds == self.labels)

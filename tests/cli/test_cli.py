@@ -15,7 +15,7 @@ from PIL import Image
 
 import resight
 from resight.cli.app import app, main
-from resight.metrics.classification import wilson
+from resight.metrics.intervals import wilson
 from resight.recipe.presets import PRESETS
 
 QUICK = ["--epochs", "2", "--set", "model.widths=[8,8,16]", "--set", "explain.report=false"]

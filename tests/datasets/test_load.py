@@ -156,8 +156,8 @@ def test_a_fifth_of_each_digit_is_for_testing() -> None:
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        ("cifar01", "did you mean cifar10?"),
-        ("CIFAR-100", "did you mean cifar100?"),
+        ("cifar01", 'did you mean "cifar10"?'),
+        ("CIFAR-100", 'did you mean "cifar100"?'),
         ("zebra", "built in are digits, cifar10, cifar100"),
         ("", "built in are digits"),
     ],
@@ -171,7 +171,7 @@ def test_an_unknown_name_gets_a_hint(source: str, expected: str) -> None:
 
 def test_a_mistyped_path_gets_a_hint(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    with pytest.raises(UsageError, match=r"did you mean .*photos\?"):
+    with pytest.raises(UsageError, match=r'did you mean "photos"\?'):
         resight.data(str(tmp_path / "fotos"))
     with pytest.raises(UsageError, match="built in are"):
         resight.data(str(tmp_path / "zebra"))

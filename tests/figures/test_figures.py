@@ -22,6 +22,7 @@ from resight.errors import ResightError, UsageError
 from resight.figures import style
 from resight.figures.canvas import Canvas
 from resight.metrics import classification as metrics
+from resight.metrics import intervals
 from resight.optim.schedules import build_schedule
 from resight.recipe import MultiStep, OneCycle, Triangular
 from resight.records import EpochRow, History, Predictions
@@ -299,12 +300,12 @@ def test_names_that_look_alike_when_shortened_are_numbered():
 
 
 def test_per_class_puts_the_best_on_top_and_says_where_there_are_no_images():
-    accuracies = {"cat": metrics.wilson(9, 10), "owl": None, "dog": metrics.wilson(1, 4)}
+    accuracies = {"cat": intervals.wilson(9, 10), "owl": None, "dog": intervals.wilson(1, 4)}
     axes = figures.per_class(accuracies).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["owl", "dog", "cat"]
     assert [text.get_text() for text in axes.texts] == ["no images", "25.0   of 4", "90.0   of 10"]
     assert [bar.get_width() for bar in axes.patches] == [25, 90]
-    interval = metrics.wilson(9, 10)
+    interval = intervals.wilson(9, 10)
     ends = axes.lines[1].get_xdata()
     np.testing.assert_allclose(ends, [100 * interval.low, 100 * interval.high])
 

@@ -21,6 +21,8 @@ from resight.recipe.toml import with_overrides
 from resight.records import Predictions
 from resight.runs.gallery import GalleryMaps, write_gallery
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = [
     "--no-sandbox",
@@ -259,7 +261,7 @@ def test_a_right_answer_has_one_row_and_some_have_no_map(
     assert len(shown_rows(page)) == (~predictions.correct).sum()
 
 
-def test_a_suspicious_label_opens_its_image(page: Page, predictions: Predictions) -> None:
+def test_a_label_issue_opens_its_image(page: Page, predictions: Predictions) -> None:
     id = predictions.ids[np.flatnonzero(~predictions.correct)[0]]
     page.locator("#labels button").click()
     expect(page.locator("#viewer-id")).to_contain_text(id)

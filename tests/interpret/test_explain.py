@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,27 +25,14 @@ from resight.datasets import Dataset
 from resight.datasets.augment import normalize
 from resight.errors import ResightError, UsageError
 from resight.events import Message, Progress
-from resight.interpret import explain_run as run_explanation
+from resight.interpret import run_maps
 from resight.interpret.layer_maps import faithfulness_areas, layer_maps
+from resight.interpret.steps import StepLog
 from resight.metrics.mistakes import mistakes
 from resight.networks import build_model
 from resight.recipe.training import Method
 from resight.runs.gallery import read_gallery
-
-QUICK = [
-    "model.widths=[8,8,8]",
-    "schedule.epochs=1",
-    "training.batch_size=32",
-    "training.micro_batch=none",
-    "augment.crop=none",
-    "explain.images=4",
-    "optimizer.lr=0.001",
-]
-
-
-def quick(*more: str) -> resight.Recipe:
-    base = resight.with_epochs(resight.load_recipe("swift"), 1)
-    return resight.with_overrides(base, [*QUICK, *more])
+from tiny_runs import explained_recipe
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -51,79 +40,84 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, tiny: Dataset) -> resight.Run:
-    """Trained for an epoch at a low rate, so that it errs."""
-    return resight.train(quick(), data=tiny, out=tmp_path_factory.mktemp("out"), name="run")
-
-
-@pytest.fixture
-def copy(run: resight.Run, tmp_path: Path) -> Path:
-    shutil.copytree(run.folder, tmp_path / "copy")
-    return tmp_path / "copy"
-
-
-def test_a_run_ends_with_its_mistakes_explained(run: resight.Run) -> None:
-    assert run.predictions is not None
-    names = {path.name for path in run.folder.iterdir()}
+def test_a_run_ends_with_its_mistakes_explained(explained_run: resight.Run) -> None:
+    assert explained_run.predictions is not None
+    names = {path.name for path in explained_run.folder.iterdir()}
     assert {
         "mistakes.csv",
         "confused_pairs.png",
         "misclassified_grad-cam.png",
         "correct_grad-cam.png",
-        "suspicious_labels.csv",
+        "label_issues.csv",
         "gallery",
         "report.html",
     } <= names
-    found = rows_of(run.folder / "mistakes.csv")
-    expected = mistakes(run.predictions)
-    assert len(found) > 4
-    assert [row["id"] for row in found] == [m.id for m in expected]
-    assert list(found[0]) == ["id", "true", "pred", "confidence", "loss", "margin"]
-    assert float(found[0]["loss"]) == expected[0].loss
+    rows = rows_of(explained_run.folder / "mistakes.csv")
+    expected = mistakes(explained_run.predictions)
+    assert len(rows) > 4
+    assert [row["id"] for row in rows] == [mistake.id for mistake in expected]
+    assert list(rows[0]) == ["id", "true", "pred", "confidence", "loss", "margin"]
+    assert float(rows[0]["loss"]) == expected[0].loss
 
 
-def test_the_gallery_holds_the_maps_of_the_chosen_layers(run: resight.Run, tiny: Dataset) -> None:
-    gallery = read_gallery(run.folder)
+def test_the_gallery_holds_the_maps_of_the_chosen_layers(
+    explained_run: resight.Run, tiny: Dataset
+) -> None:
+    gallery = explained_run.gallery
     assert gallery is not None
     assert gallery.method == "grad-cam"
     assert [layer for _, layer, *_ in gallery.maps] == ["block1", "block2"]  # 7x7 and 3x3 of 16 px
     assert gallery.map_rows == tuple(range(len(tiny.test)))
 
 
-def test_explained_again_with_other_knobs(copy: Path, tiny: Dataset) -> None:
-    before = (copy / "misclassified.png").read_bytes()
-    found = resight.explain(
-        copy, data=tiny, layers=["block1"], method="hirescam", rank="margin", count=2
+def test_explained_again_with_other_settings(explained_copy: Path, tiny: Dataset) -> None:
+    before = (explained_copy / "misclassified.png").read_bytes()
+    explanation = resight.explain(
+        explained_copy, data=tiny, layers=["block1"], method="hirescam", rank="margin", count=2
     )
-    assert found.folder == copy
-    assert found.layers == ("block1 7x7",)
-    assert all((copy / name).exists() for name in found.files)
-    assert {"misclassified_hirescam.png", "correct_hirescam.png"} <= set(found.files)
-    margins = [m.margin for m in found.mistakes]
+    assert explanation.folder == explained_copy
+    assert explanation.layers == ("block1 7x7",)
+    assert all((explained_copy / name).exists() for name in explanation.files)
+    assert {"misclassified_hirescam.png", "correct_hirescam.png"} <= set(explanation.files)
+    margins = [mistake.margin for mistake in explanation.mistakes]
     assert margins == sorted(margins, reverse=True)
-    assert (copy / "misclassified.png").read_bytes() != before  # the same two images
-    again = resight.explain(copy, data=tiny)
-    assert (copy / "misclassified.png").read_bytes() == before
+    assert (explained_copy / "misclassified.png").read_bytes() != before  # the same two images
+    again = resight.explain(explained_copy, data=tiny)
+    assert (explained_copy / "misclassified.png").read_bytes() == before
     assert again.method == "grad-cam"
 
 
-def test_sheets_of_other_images_are_removed(copy: Path, tiny: Dataset) -> None:
-    resight.explain(copy, data=tiny, method="layercam")
-    sheets = [copy / f"misclassified_{method}.png" for method in ("grad-cam", "layercam")]
+def test_the_saved_predictions_are_explained_and_not_new_ones(
+    explained_copy: Path, tiny: Dataset
+) -> None:
+    """Other logits in the file give other mistakes, whatever the network would predict."""
+    run = resight.Run.open(explained_copy)
+    assert run.predictions is not None
+    changed = replace(run.predictions, logits=-run.predictions.logits)
+    run.write_predictions(changed)
+    explanation = resight.explain(explained_copy, data=tiny)
+    assert [one.id for one in explanation.mistakes] == [one.id for one in mistakes(changed)]
+
+
+def test_sheets_of_other_images_are_removed(explained_copy: Path, tiny: Dataset) -> None:
+    resight.explain(explained_copy, data=tiny, method="layercam")
+    sheets = [explained_copy / f"misclassified_{name}.png" for name in ("grad-cam", "layercam")]
     assert all(sheet.exists() for sheet in sheets)  # the same images, to be compared
-    resight.explain(copy, data=tiny, method="hirescam", count=2)
+    resight.explain(explained_copy, data=tiny, method="hirescam", count=2)
     assert not any(sheet.exists() for sheet in sheets)
-    assert list(copy.glob("correct_*.png")) == [copy / "correct_hirescam.png"]
+    sheet = explained_copy / "correct_hirescam.png"
+    assert list(explained_copy.glob("correct_*.png")) == [sheet]
 
 
-def test_deletion_and_insertion_of_the_images_on_the_sheets(copy: Path, tiny: Dataset) -> None:
-    found = resight.explain(copy, data=tiny, count=2)
-    assert "heatmaps.csv" in found.files
-    rows = rows_of(copy / "heatmaps.csv")
+def test_deletion_and_insertion_of_the_images_on_the_sheets(
+    explained_copy: Path, tiny: Dataset
+) -> None:
+    explanation = resight.explain(explained_copy, data=tiny, count=2)
+    assert "heatmaps.csv" in explanation.files
+    rows = rows_of(explained_copy / "heatmaps.csv")
     assert list(rows[0]) == ["id", "method", "layer", "class", "deletion", "insertion"]
     assert [row["layer"] for row in rows] == ["block1", "block2"] * 4  # two wrong, two right
-    assert all(0 < float(row[of]) < 1 for row in rows for of in ("deletion", "insertion"))
+    assert all(0 < float(row[name]) < 1 for row in rows for name in ("deletion", "insertion"))
 
 
 def small_network() -> nn.Module:
@@ -141,12 +135,12 @@ def test_areas_are_those_of_the_predicted_class(tiny: Dataset) -> None:
     model, rows = small_network(), np.array([3, 0, 8])
     both = np.array([[0, 1], [1, 2], [2, 0]])
     maps = layer_maps(model, tiny.test, STATS, both, layers=["1"], method="layercam", rows=rows)
-    found = faithfulness_areas(model, tiny.test, STATS, both[:, 0], maps, rows=rows)["1"]
+    areas = faithfulness_areas(model, tiny.test, STATS, both[:, 0], maps, rows=rows)["1"]
     images = normalize(tiny.test.images[rows], STATS)
     alone = resight.heatmaps(model, images, "1", torch.tensor([0, 1, 2]), "layercam")
     expected = resight.faithfulness(model, images, alone)
-    np.testing.assert_allclose(found[:, 0], expected.deletion[:, 0], atol=1e-6)
-    np.testing.assert_allclose(found[:, 1], expected.insertion[:, 0], atol=1e-6)
+    np.testing.assert_allclose(areas[:, 0], expected.deletion[:, 0], atol=1e-6)
+    np.testing.assert_allclose(areas[:, 1], expected.insertion[:, 0], atol=1e-6)
     assert faithfulness_areas(model, tiny.test, STATS, both[:0, 0], maps, rows=rows[:0])[
         "1"
     ].shape == (0, 2)
@@ -164,10 +158,13 @@ def test_fine_maps_are_averaged_where_many_are_kept(tiny: Dataset) -> None:
     assert whole.min() < 0  # as it was
 
 
-def test_it_says_the_same_twice(copy: Path, run: resight.Run, tiny: Dataset) -> None:
-    resight.explain(copy, data=tiny)
+def test_it_says_the_same_twice(
+    explained_copy: Path, explained_run: resight.Run, tiny: Dataset
+) -> None:
+    resight.explain(explained_copy, data=tiny)
     for name in ("mistakes.csv", "misclassified_grad-cam.png", "gallery/gallery.json"):
-        assert (copy / name).read_bytes() == (run.folder / name).read_bytes()
+        first, second = (folder / name for folder in (explained_run.folder, explained_copy))
+        assert first.read_bytes() == second.read_bytes()
 
 
 def test_finer_cam_tells_each_class_from_the_other(tiny: Dataset) -> None:
@@ -183,22 +180,25 @@ def test_finer_cam_tells_each_class_from_the_other(tiny: Dataset) -> None:
     np.testing.assert_allclose(finer[:, 1], plain[:, 1] - plain[:, 0], atol=1e-6)
 
 
-def test_slow_methods_look_at_the_sheets_only(copy: Path, tiny: Dataset) -> None:
-    found = resight.explain(copy, data=tiny, method="ablation-cam", layers=["block2"], count=2)
-    assert found.notes == ("ablation-cam is slow: heat maps of the 4 images on the sheets",)
-    gallery = read_gallery(copy)
+def test_slow_methods_look_at_the_sheets_only(explained_copy: Path, tiny: Dataset) -> None:
+    explanation = resight.explain(
+        explained_copy, data=tiny, method="ablation-cam", layers=["block2"], count=2
+    )
+    note = "ablation-cam is slow: heat maps of the 4 images on the sheets"
+    assert explanation.notes == (note,)
+    gallery = read_gallery(explained_copy)
     assert gallery is not None
     assert len(gallery.map_rows) == 4
 
 
 def test_maps_that_are_kept_as_means_are_named_by_their_own_size(
-    copy: Path, tiny: Dataset, monkeypatch: pytest.MonkeyPatch
+    explained_copy: Path, tiny: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    resight.explain(copy, data=tiny, layers=["block1"], count=2)
-    whole = read_gallery(copy)
-    monkeypatch.setattr(run_explanation, "MAX_GALLERY_CELLS", 3)
-    resight.explain(copy, data=tiny, layers=["block1"], count=2)
-    means = read_gallery(copy)
+    resight.explain(explained_copy, data=tiny, layers=["block1"], count=2)
+    whole = read_gallery(explained_copy)
+    monkeypatch.setattr(run_maps, "MAX_GALLERY_CELLS", 3)
+    resight.explain(explained_copy, data=tiny, layers=["block1"], count=2)
+    means = read_gallery(explained_copy)
     assert whole is not None
     assert means is not None
     (sheet, layer, size), (fewer, same, still) = whole.maps[0], means.maps[0]
@@ -231,9 +231,17 @@ class Flat(nn.Module):
         return logits
 
 
+def train_custom(
+    model: nn.Module, data: Dataset, out: Path, on_event: Callable[[object], None]
+) -> resight.Run:
+    return resight.train(explained_recipe(), data=data, model=model, out=out, on_event=on_event)
+
+
 def test_a_network_without_maps_is_explained_without_them(tmp_path: Path, tiny: Dataset) -> None:
     events: list[object] = []
-    run = resight.train(quick(), data=tiny, model=Flat(), out=tmp_path, on_event=events.append)
+    run = resight.train(
+        explained_recipe(), data=tiny, model=Flat(), out=tmp_path, on_event=events.append
+    )
     notes = [event.text for event in events if isinstance(event, Message)]
     assert [note for note in notes if "Flat has no layer whose output is a map" in note]
     assert (run.folder / "mistakes.csv").exists()
@@ -241,8 +249,7 @@ def test_a_network_without_maps_is_explained_without_them(tmp_path: Path, tiny: 
     assert not (run.folder / "misclassified_grad-cam.png").exists()
     with pytest.raises(UsageError, match="pass the module in from Python"):
         resight.explain(run.folder, data=tiny)
-    found = resight.explain(run.folder, data=tiny, model=Flat())
-    assert found.layers == ()
+    assert resight.explain(run.folder, data=tiny, model=Flat()).layers == ()
 
 
 class Brittle(nn.Module):
@@ -262,9 +269,14 @@ class Brittle(nn.Module):
 def test_a_run_that_cannot_be_explained_is_still_complete(tmp_path: Path, tiny: Dataset) -> None:
     events: list[object] = []
     run = resight.train(
-        quick(), data=tiny, model=Brittle(), out=tmp_path, name="a", on_event=events.append
+        explained_recipe(),
+        data=tiny,
+        model=Brittle(),
+        out=tmp_path,
+        name="a",
+        on_event=events.append,
     )
-    assert run.summary["test"]
+    assert run.test.images == len(tiny.test)
     assert (run.folder / "predictions.csv").exists()
     notes = [event.text for event in events if isinstance(event, Message)]
     assert [n for n in notes if n.startswith("heat maps failed: ") and "conv" in n]
@@ -273,9 +285,9 @@ def test_a_run_that_cannot_be_explained_is_still_complete(tmp_path: Path, tiny: 
     assert gallery is not None
     assert gallery.map_rows == ()
     assert (run.folder / "report.html").exists()
-    found = resight.explain(run.folder, data=tiny, model=Brittle())
-    assert len(found.failed) == 1
-    assert found.files[-1] == "report.html"
+    explanation = resight.explain(run.folder, data=tiny, model=Brittle())
+    assert len(explanation.failed) == 1
+    assert explanation.files[-1] == "report.html"
 
 
 class Keyed(nn.Module):
@@ -309,7 +321,9 @@ def test_nothing_that_breaks_costs_the_training(
         if isinstance(event, Progress) and event.what.startswith("heat maps"):
             raise error
 
-    run = resight.train(quick(), data=tiny, model=Keyed(), out=tmp_path, on_event=on_event)
+    run = resight.train(
+        explained_recipe(), data=tiny, model=Keyed(), out=tmp_path, on_event=on_event
+    )
     assert run.predictions is not None
     assert f"heat maps failed: {line}" in notes
     assert (run.folder / "gallery" / "gallery.json").exists()
@@ -325,19 +339,20 @@ def test_nothing_that_breaks_costs_the_training(
     ],
 )
 def test_what_is_said_of_a_step_that_breaks(error: Exception, line: str) -> None:
-    outcome = run_explanation.StepLog()
-    with outcome.step("heat maps"):
+    log = StepLog()
+    with log.step("heat maps", "heatmaps.csv"):
         raise error
-    assert outcome.failed == [f"heat maps failed: {line}"]
+    assert log.files == []
+    assert log.failed == [f"heat maps failed: {line}"]
 
 
-def test_a_watch_that_breaks_whatever_it_is_told_costs_no_training(
-    tmp_path: Path, tiny: Dataset
-) -> None:
+def test_a_listener_that_breaks_costs_no_training(tmp_path: Path, tiny: Dataset) -> None:
     def on_event(event: object) -> None:
         assert not list(tmp_path.glob("*/mistakes.csv"))
 
-    run = resight.train(quick(), data=tiny, model=Keyed(), out=tmp_path, on_event=on_event)
+    run = resight.train(
+        explained_recipe(), data=tiny, model=Keyed(), out=tmp_path, on_event=on_event
+    )
     assert run.predictions is not None
     assert (run.folder / "report.html").exists()
 
@@ -351,9 +366,9 @@ def test_ctrl_c_ends_the_explanation_and_not_the_run(tmp_path: Path, tiny: Datas
         if isinstance(event, Progress):
             raise KeyboardInterrupt
 
-    run = resight.train(quick(), data=tiny, out=tmp_path, on_event=on_event)
+    run = resight.train(explained_recipe(), data=tiny, out=tmp_path, on_event=on_event)
     assert not run.interrupted
-    assert run.summary["test"]
+    assert run.test.images == len(tiny.test)
     assert (run.folder / "report.html").exists()
     assert notes[-1].startswith("the run is complete, but explaining it was interrupted; `resight")
 
@@ -362,36 +377,40 @@ def test_the_recipe_knows_every_method() -> None:
     assert set(get_args(Method)) == set(METHODS)
 
 
-def test_it_can_be_switched_off(tmp_path: Path, tiny: Dataset) -> None:
-    run = resight.train(quick("explain.report=false"), data=tiny, out=tmp_path)
-    names = {path.name for path in run.folder.iterdir()}
+def test_it_can_be_switched_off(trained_run: resight.Run) -> None:
+    names = {path.name for path in trained_run.folder.iterdir()}
     assert not names & {"mistakes.csv", "report.html", "gallery"}
 
 
 def test_layers_of_the_recipe_are_checked_before_training(tmp_path: Path, tiny: Dataset) -> None:
-    for layer, fault in (("block9", "there is no layer"), ("head.fc", "puts out no map")):
-        with pytest.raises(UsageError, match=fault):
-            resight.train(quick(f'explain.layers=["{layer}"]'), data=tiny, out=tmp_path)
+    for layer, problem in (("block9", "there is no layer"), ("head.fc", "puts out no map")):
+        recipe = explained_recipe(f'explain.layers=["{layer}"]')
+        with pytest.raises(UsageError, match=problem):
+            resight.train(recipe, data=tiny, out=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_stopped_run_is_not_explained(tmp_path: Path, tiny: Dataset) -> None:
-    folder = tmp_path / "a"
-    run = resight.train(quick("explain.report=false"), data=tiny, out=tmp_path, name="a")
-    summary = json.loads((folder / "summary.json").read_text())
-    (folder / "summary.json").write_text(json.dumps({**summary, "test": None}))
+def test_a_stopped_run_is_not_explained(trained_copy: Path, tiny: Dataset) -> None:
+    file = trained_copy / "summary.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "test": None}))
     with pytest.raises(ResightError, match="was stopped before its end"):
-        resight.explain(run.folder, data=tiny)
+        resight.explain(trained_copy, data=tiny)
 
 
-def test_data_that_is_not_the_runs_is_refused(copy: Path, tiny: Dataset) -> None:
+def test_a_run_without_its_predictions_is_not_explained(trained_copy: Path, tiny: Dataset) -> None:
+    (trained_copy / "predictions.npz").unlink()
+    with pytest.raises(ResightError, match=r"cannot be explained.* there is no predictions\.npz"):
+        resight.explain(trained_copy, data=tiny)
+
+
+def test_data_that_is_not_the_runs_is_refused(trained_copy: Path, tiny: Dataset) -> None:
     other = Dataset("other", tiny.classes, tiny.train, tiny.test.select(torch.arange(9)))
     with pytest.raises(UsageError, match="not what the run was tested on"):
-        resight.explain(copy, data=other)
+        resight.explain(trained_copy, data=other)
 
 
 @pytest.mark.parametrize(
-    ("asked", "fault"),
+    ("arguments", "problem"),
     [
         ({"rank": "losss"}, "rank = 'losss'; did you mean \"loss\"? (valid: loss, confidence,"),
         ({"label": "disc"}, "label = 'disc' is for pictures of your own"),
@@ -401,13 +420,13 @@ def test_data_that_is_not_the_runs_is_refused(copy: Path, tiny: Dataset) -> None
     ],
 )
 def test_what_cannot_be_heeded_is_refused_first(
-    asked: dict[str, Any], fault: str, tmp_path: Path
+    arguments: dict[str, Any], problem: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match=re.escape(fault)):
-        resight.explain(tmp_path / "gone", **asked)
+    with pytest.raises(UsageError, match=re.escape(problem)):
+        resight.explain(tmp_path / "gone", **arguments)
 
 
-# --- pictures of one's own --------------------------------------------------------------------
+# --- your own pictures --------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -420,42 +439,45 @@ def photos(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def test_own_pictures_go_into_a_folder_of_their_own(copy: Path, photos: list[Path]) -> None:
-    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
-    one = resight.explain(copy, photos[:1])
-    two = resight.explain(copy, photos, method="eigen-cam", layers=["block1"])
-    assert one.folder == copy / "explain-photo"
+def test_own_pictures_go_into_a_folder_of_their_own(trained_copy: Path, photos: list[Path]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in trained_copy.rglob("*")}
+    one = resight.explain(trained_copy, photos[:1])
+    two = resight.explain(trained_copy, photos, method="eigen-cam", layers=["block1"])
+    assert one.folder == trained_copy / "explain-photo"
     assert one.files == ("photo_grad-cam.png",)
-    assert two.folder == copy / "explain-photo-2"
+    assert two.folder == trained_copy / "explain-photo-2"
     assert two.files == (
         "pictures_eigen-cam.png",
         "001-photo_eigen-cam.png",
         "002-photo_eigen-cam.png",
     )
-    for found in (one, two):
-        assert {path.name for path in found.folder.iterdir()} == set(found.files)
-        for name in found.files:
-            with Image.open(found.folder / name) as image:
+    for explanation in (one, two):
+        names = {path.name for path in explanation.folder.iterdir()}
+        assert names == set(explanation.files)
+        for name in names:
+            with Image.open(explanation.folder / name) as image:
                 image.load()
-    after = {path: path.stat().st_mtime_ns for path in before if path != copy}
-    assert after == {path: time for path, time in before.items() if path != copy}
+    after = {path: path.stat().st_mtime_ns for path in before if path != trained_copy}
+    assert after == {path: time for path, time in before.items() if path != trained_copy}
 
 
-def test_a_lone_layer_and_a_lone_picture_need_no_list(copy: Path, photos: list[Path]) -> None:
+def test_a_lone_layer_and_a_lone_picture_need_no_list(
+    trained_copy: Path, photos: list[Path]
+) -> None:
     for picture in (photos[0], str(photos[0])):
-        found = resight.explain(copy, picture, layers="block1")
-        assert found.layers == ("block1 7x7",)
-        assert found.files == ("photo_grad-cam.png",)
+        explanation = resight.explain(trained_copy, picture, layers="block1")
+        assert explanation.layers == ("block1 7x7",)
+        assert explanation.files == ("photo_grad-cam.png",)
 
 
-def test_with_a_label_a_picture_is_right_or_wrong(copy: Path, photos: list[Path]) -> None:
-    (guess,) = resight.predict(copy, photos[:1])
-    ranking = [name for name, _ in guess.ranking]
-    wrong = resight.explain(copy, photos[:1], label=ranking[2])
-    assert [(m.true, m.pred) for m in wrong.mistakes] == [(ranking[2], ranking[0])]
-    assert resight.explain(copy, photos[:1], label=ranking[0]).mistakes == ()
+def test_with_a_label_a_picture_is_right_or_wrong(trained_copy: Path, photos: list[Path]) -> None:
+    (prediction,) = resight.predict(trained_copy, photos[:1])
+    ranking = [name for name, _ in prediction.ranking]
+    wrong = resight.explain(trained_copy, photos[:1], label=ranking[2])
+    assert [(one.true, one.pred) for one in wrong.mistakes] == [(ranking[2], ranking[0])]
+    assert resight.explain(trained_copy, photos[:1], label=ranking[0]).mistakes == ()
     with pytest.raises(UsageError, match="there is no class 'disk'; did you mean \"disc\""):
-        resight.explain(copy, photos, label="disk")
+        resight.explain(trained_copy, photos, label="disk")
 
 
 # --- the command ------------------------------------------------------------------------------
@@ -481,11 +503,11 @@ def test_the_command(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_command_as_json(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", str(done), "--json", "--quiet", "--rank", "confidence"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["folder"] == str(done)
-    confidences = [mistake["confidence"] for mistake in found["mistakes"]]
+    content = json.loads(capsys.readouterr().out)
+    assert content["folder"] == str(done)
+    confidences = [mistake["confidence"] for mistake in content["mistakes"]]
     assert confidences == sorted(confidences, reverse=True)
-    assert len(found["mistakes"]) == len(rows_of(done / "mistakes.csv"))
+    assert len(content["mistakes"]) == len(rows_of(done / "mistakes.csv"))
 
 
 def test_the_command_for_a_picture(

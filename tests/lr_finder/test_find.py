@@ -48,11 +48,11 @@ def test_training_with_the_found_rate_is_training_with_that_rate_given(tmp_path:
 
 
 def test_a_training_can_rest_on_several_tests(tmp_path: Path) -> None:
-    ladder = LRRangeOptions(steps=30, repeats=2)
-    found = resight.train(RECIPE, out=tmp_path, name="median", find_lr=ladder)
+    options = LRRangeOptions(steps=30, repeats=2)
+    found = resight.train(RECIPE, out=tmp_path, name="median", find_lr=options)
     written = json.loads((found.folder / "lr_find.json").read_text())
-    assert written["images"] == resight.lr_find(RECIPE, ladder=ladder).images
-    assert written["images"] > resight.lr_find(RECIPE, ladder=QUICK).images
+    assert written["images"] == resight.lr_find(RECIPE, options=options).images
+    assert written["images"] > resight.lr_find(RECIPE, options=QUICK).images
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_batch_is_cut_as_in_training_and_no_larger_than_needed() -> None:
 
 
 def test_a_test_that_breaks_down_early_takes_its_steps_below_that() -> None:
-    """ResNet-9 with batches of 8 explodes at a rate of 0.01, of a ladder that goes on to 10."""
+    """ResNet-9 with batches of 8 explodes at a rate of 0.01, in a range that goes on to 10."""
     settings = ["data.source=digits", "training.batch_size=8", "augment.cutout=none"]
     settings += ["model.logit_scale=1"]
     recipe = resight.with_overrides(resight.load_recipe("resnet9"), settings)

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from resight.errors import UsageError
 from resight.figures import lr_curve, save
+from resight.lr_finder.find import merge_curves
 from resight.lr_finder.suggest import (
     analyze,
-    merge_curves,
     minimum,
     recommend,
     slide,
@@ -188,7 +188,7 @@ def test_the_peak_does_not_depend_on_where_the_range_begins_or_how_far_it_diverg
     assert short == pytest.approx(whole, rel=0.25)
 
 
-def test_the_rates_scale_with_the_ladder():
+def test_the_rates_scale_with_the_range():
     curve = analyze(7 * LRS, noisy(0.05), images=1)
     assert curve.peak == pytest.approx(7 * read(noisy(0.05)).peak)
 

@@ -7,7 +7,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 from sklearn import metrics as sklearn_metrics
 from torchmetrics.classification import MulticlassCalibrationError
 
@@ -49,54 +48,6 @@ def test_confusion_rows_are_true_classes():
     np.testing.assert_array_equal(metrics.confusion(SMALL), [[1, 1, 0], [2, 1, 0], [0, 0, 0]])
 
 
-def test_the_difference_of_pairs_by_hand():
-    before = np.array([True] * 6 + [False] * 4)
-    after = np.array([True] * 5 + [False] + [True] * 3 + [False])  # three won, one lost
-    found = metrics.paired_difference(before, after)
-    half = 1.959964 * np.sqrt(5 - 4 / 12) / 12  # won and lost and half an image each, of 12
-    assert (found.value, found.n) == (pytest.approx(0.2), 10)
-    assert (found.low, found.high) == (pytest.approx(2 / 12 - half), pytest.approx(2 / 12 + half))
-    with pytest.raises(UsageError, match="10 and 9 images"):
-        metrics.paired_difference(before, after[:9])
-
-
-@pytest.mark.parametrize("n", [20, 300])
-def test_the_interval_of_a_difference_of_pairs_holds_it(n):
-    rng = np.random.default_rng(n)
-    cells = np.array([0.8, 0.09, 0.05, 0.06])  # both right, only after, only before, neither
-    held = 0
-    for _ in range(2000):
-        kind = rng.choice(4, size=n, p=cells)
-        found = metrics.paired_difference((kind == 0) | (kind == 2), kind <= 1)
-        held += found.low <= 0.09 - 0.05 <= found.high
-    assert 0.94 <= held / 2000 <= 0.985
-
-
-def test_nothing_changed_still_has_an_interval():
-    same = np.ones(50, dtype=bool)
-    found = metrics.paired_difference(same, same)
-    assert found.low < found.value == 0 < found.high < 0.06
-    assert metrics.paired_difference(~same, same).high == 1
-
-
-def test_the_difference_of_means_agrees_with_scipy():
-    spread = np.array([-0.01, 0.0, 0.01])
-    found = metrics.mean_difference(0.9 + spread, 0.92 + spread)  # as many, as spread: 4 degrees
-    exact = stats.ttest_ind(0.92 + spread, 0.9 + spread, equal_var=False).confidence_interval()
-    assert (found.value, found.n) == (pytest.approx(0.02), 6)
-    assert (found.low, found.high) == pytest.approx((exact.low, exact.high), abs=1e-5)
-    with pytest.raises(UsageError, match="neither varies"):
-        metrics.mean_difference([0.5, 0.5], [0.6, 0.6])
-    rng = np.random.default_rng(0)
-    for sizes in [(2, 3), (3, 7), (5, 2), (12, 9)]:  # fractions of a degree are on the safe side
-        one, two = (rng.normal(size=size) * (1 + i) for i, size in enumerate(sizes))
-        found = metrics.mean_difference(one, two)
-        exact = stats.ttest_ind(two, one, equal_var=False).confidence_interval()
-        half = (exact.high - exact.low) / 2
-        assert 0.999 * half <= found.high - found.value <= 1.5 * half
-        assert found.high - found.value == pytest.approx(found.value - found.low)
-
-
 def test_loss_agrees_with_scikit_learn():
     p = predictions()
     expected = sklearn_metrics.log_loss(p.labels, p.probs, labels=range(5))
@@ -114,48 +65,6 @@ def test_per_class_accuracy_is_recall_over_all_images():
 
 def test_a_class_without_images_has_no_accuracy():
     assert metrics.per_class_accuracy(SMALL)["owl"] is None
-
-
-@pytest.mark.parametrize(
-    ("successes", "n", "low", "high"),
-    [
-        # 8 of 10: z^2 = 3.841459, center (0.8 + 0.192073) / 1.384146 = 0.716740,
-        # half 1.416010 sqrt(0.016 + 0.009604) = 0.226578
-        (8, 10, 0.490162, 0.943318),
-        # At the ends the interval is z^2 / (n + z^2) wide: 3.841459 / 13.841459 = 0.277533
-        (0, 10, 0.0, 0.277533),
-        (10, 10, 0.722467, 1.0),
-        (1, 1, 0.206549, 1.0),  # 1 / 4.841459
-        # center 0.940992 / 1.000384 = 0.940631, half 1.959211 sqrt(5.579139e-6) = 0.004628
-        (9408, 10000, 0.936003, 0.945259),
-    ],
-)
-def test_wilson_by_hand(successes, n, low, high):
-    interval = metrics.wilson(successes, n)
-    assert interval.value == successes / n
-    assert interval.low == pytest.approx(low, abs=2e-6)
-    assert interval.high == pytest.approx(high, abs=2e-6)
-
-
-def test_wilson_ends_exactly_at_0_and_1():
-    for n in range(1, 50):
-        assert metrics.wilson(0, n).low == 0
-        assert metrics.wilson(n, n).high == 1
-
-
-def test_wilson_solves_its_equation():
-    """The bounds are the shares p whose z-score for the value observed is exactly 1.96."""
-    for successes, n in [(1, 3), (57, 64), (4999, 5000)]:
-        interval = metrics.wilson(successes, n)
-        for p in (interval.low, interval.high):
-            z = abs(successes / n - p) / (p * (1 - p) / n) ** 0.5
-            assert z == pytest.approx(1.959963984540054, rel=1e-9)
-
-
-@pytest.mark.parametrize(("successes", "n"), [(0, 0), (-1, 4), (5, 4)])
-def test_wilson_refuses_what_is_no_share(successes, n):
-    with pytest.raises(UsageError, match=f"{successes} of {n}"):
-        metrics.wilson(successes, n)
 
 
 def test_most_confused_pairs_in_order():
@@ -208,14 +117,40 @@ def test_the_bins_hold_every_image():
     assert sum(row.count for row in metrics.calibration(p).bins) == len(p)
 
 
-def test_summary_is_plain_json():
-    summary = metrics.summarize(SMALL)
-    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-    assert summary["images"] == 5
-    assert summary["accuracy"]["value"] == 0.4
-    assert summary["per_class"]["owl"] is None
-    assert summary["most_confused"][0] == {"true": "dog", "pred": "cat", "count": 2}
-    assert len(summary["calibration"]["bins"]) == 15
+def test_the_result_is_plain_json_and_comes_back_from_it():
+    result = metrics.test_result(SMALL)
+    content = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert content == result.to_dict()
+    assert metrics.TestResult.from_dict(content) == result
+    assert list(content) == [
+        "images",
+        "accuracy",
+        "loss",
+        "per_class",
+        "most_confused",
+        "calibration",
+    ]
+    assert content["images"] == 5
+    assert content["accuracy"]["value"] == 0.4
+    assert content["per_class"]["owl"] is None
+    assert content["most_confused"][0] == {"true": "dog", "pred": "cat", "count": 2}
+    assert len(content["calibration"]["bins"]) == 15
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("accuracy", {"value": 1}),
+        ("per_class", []),
+        ("loss", "high"),
+        ("most_confused", 3),
+        ("calibration", {}),
+    ],
+)
+def test_content_of_another_form_is_refused(key, value):
+    content = {**metrics.test_result(SMALL).to_dict(), key: value}
+    with pytest.raises((KeyError, TypeError, ValueError, AttributeError)):
+        metrics.TestResult.from_dict(content)
 
 
 def test_rows_for_csv():
@@ -242,7 +177,7 @@ EVERY_NUMBER = [
     metrics.most_confused,
     metrics.top_losses,
     metrics.calibration,
-    metrics.summarize,
+    metrics.test_result,
     metrics.prediction_rows,
     metrics.confusion_rows,
 ]

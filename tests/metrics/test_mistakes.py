@@ -1,4 +1,4 @@
-"""Ranking, grouping and suspicious labels, on cases worked by hand and on planted label errors."""
+"""Ranking, grouping and label issues, on cases worked by hand and on planted label errors."""
 
 from pathlib import Path
 
@@ -22,13 +22,13 @@ from resight.records import Predictions
 CLASSES = ("ant", "bee", "cow")
 
 
-def said(probs: list[list[float]], labels: list[int]) -> Predictions:
+def predictions_of(probs: list[list[float]], labels: list[int]) -> Predictions:
     """Predictions with these probabilities."""
     ids = tuple(f"image {i}" for i in range(len(labels)))
     return Predictions(ids, np.log(probs).astype(np.float32), np.array(labels), CLASSES)
 
 
-SMALL = said(
+SMALL = predictions_of(
     [
         [0.70, 0.20, 0.10],  # 0 right
         [0.40, 0.35, 0.25],  # 1 bee taken for ant, by a little
@@ -66,7 +66,7 @@ def test_rows_of_the_sheets() -> None:
 
 
 def test_nothing_wrong() -> None:
-    perfect = said([[0.8, 0.1, 0.1]], [0])
+    perfect = predictions_of([[0.8, 0.1, 0.1]], [0])
     assert mistakes(perfect) == label_issues(perfect) == []
     assert [rows.tolist() for rows in sheet_rows(perfect, 20)] == [[], [0]]
     assert group_by_pair([]) == {}
@@ -74,42 +74,42 @@ def test_nothing_wrong() -> None:
 
 def test_only_mistakes_are_mistakes() -> None:
     rng = np.random.default_rng(0)
-    many = said(rng.dirichlet([1, 1, 1], 200).tolist(), rng.integers(0, 3, 200).tolist())
+    many = predictions_of(rng.dirichlet([1, 1, 1], 200).tolist(), rng.integers(0, 3, 200).tolist())
     for rank in ("loss", "confidence", "margin"):
-        found = mistakes(many, rank=rank)
-        assert sorted(m.row for m in found) == np.flatnonzero(~many.correct).tolist()
-        values = [getattr(m, rank) for m in found]
+        ranked = mistakes(many, rank=rank)
+        assert sorted(m.row for m in ranked) == np.flatnonzero(~many.correct).tolist()
+        values = [getattr(m, rank) for m in ranked]
         assert values == sorted(values, reverse=True)
-        assert min(m.margin for m in found) >= 0
-    assert sum(map(len, group_by_pair(found).values())) == len(found)
+        assert min(m.margin for m in ranked) >= 0
+    assert sum(map(len, group_by_pair(ranked).values())) == len(ranked)
 
 
 def test_without_truth_there_are_no_mistakes() -> None:
     with pytest.raises(UsageError, match="no true class"):
-        mistakes(said([[0.8, 0.1, 0.1]], [-1]))
+        mistakes(predictions_of([[0.8, 0.1, 0.1]], [-1]))
 
 
-def test_suspicious_labels_by_hand() -> None:
+def test_label_issues_by_hand() -> None:
     """Thresholds: ant (0.9 + 0.8 + 0.1) / 3 = 0.6, bee (0.8 + 0.5) / 2 = 0.65; cow is not given."""
-    predictions = said(
+    predictions = predictions_of(
         [
-            [0.90, 0.05, 0.05],  # ant, and so said
-            [0.80, 0.10, 0.10],  # ant, and so said
-            [0.10, 0.85, 0.05],  # ant, but as surely a bee as bees are: suspicious
-            [0.10, 0.80, 0.10],  # bee, and so said
+            [0.90, 0.05, 0.05],  # ant, and predicted so
+            [0.80, 0.10, 0.10],  # ant, and predicted so
+            [0.10, 0.85, 0.05],  # ant, but as surely a bee as bees are: an issue
+            [0.10, 0.80, 0.10],  # bee, and predicted so
             [0.30, 0.50, 0.20],  # bee, unsure
         ],
         [0, 0, 0, 1, 1],
     )
-    (found,) = label_issues(predictions)
-    assert (found.row, found.given, found.suggested) == (2, "ant", "bee")
-    assert found.p_given == pytest.approx(0.10)
-    assert found.p_suggested == pytest.approx(0.85)
-    assert found.margin == pytest.approx(0.10 - 0.85)
+    (issue,) = label_issues(predictions)
+    assert (issue.row, issue.given, issue.suggested) == (2, "ant", "bee")
+    assert issue.p_given == pytest.approx(0.10)
+    assert issue.p_suggested == pytest.approx(0.85)
+    assert issue.margin == pytest.approx(0.10 - 0.85)
 
 
 def test_a_mistake_that_is_not_sure_says_nothing_about_the_label() -> None:
-    predictions = said(
+    predictions = predictions_of(
         [[0.9, 0.05, 0.05], [0.05, 0.9, 0.05], [0.4, 0.5, 0.1], [0.05, 0.05, 0.9]], [0, 1, 0, 2]
     )
     assert [m.row for m in mistakes(predictions)] == [2]
@@ -117,7 +117,7 @@ def test_a_mistake_that_is_not_sure_says_nothing_about_the_label() -> None:
 
 
 def test_a_class_without_images_is_never_suggested() -> None:
-    predictions = said([[0.1, 0.1, 0.8], [0.9, 0.05, 0.05], [0.1, 0.8, 0.1]], [0, 0, 1])
+    predictions = predictions_of([[0.1, 0.1, 0.8], [0.9, 0.05, 0.05], [0.1, 0.8, 0.1]], [0, 0, 1])
     assert label_issues(predictions) == []
 
 
@@ -131,6 +131,7 @@ def test_tables() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_planted_label_errors_are_found(tmp_path: Path) -> None:
     """5 % of all labels of the digits are changed, in training and test alike."""
     clean = resight.data("digits")
@@ -151,11 +152,11 @@ def test_planted_label_errors_are_found(tmp_path: Path) -> None:
     )
     run = resight.train(resight.with_epochs(recipe, 4), data=data, out=tmp_path)
     assert run.predictions is not None
-    found = label_issues(run.predictions)
-    hits = {label.row for label in found} & planted
+    issues = label_issues(run.predictions)
+    hits = {label.row for label in issues} & planted
     assert len(planted) == 18
-    assert len(hits) >= 7  # about half: the others are mistakes, but unsure ones
-    assert len(hits) >= 0.8 * len(found)
-    suggested = [label for label in found if label.row in planted]
+    assert len(hits) >= 7  # about half: the rest are mistakes without confidence
+    assert len(hits) >= 0.8 * len(issues)
+    suggested = [label for label in issues if label.row in planted]
     true = [clean.classes[clean.test.labels[label.row]] for label in suggested]
     assert sum(a.suggested == b for a, b in zip(suggested, true, strict=True)) >= 0.9 * len(true)

@@ -300,7 +300,7 @@ def test_a_faulty_run_names_the_line(
     err = refused(capsys, "base", *PLATEAU, "--metrics", str(file))
     assert "no number val_loss in line 2" in err
     file.write_text("")
-    assert "there is no val_loss" in refused(capsys, "base", *PLATEAU, "--metrics", str(file))
+    assert "no val_loss was given" in refused(capsys, "base", *PLATEAU, "--metrics", str(file))
 
 
 def test_a_pipe_that_knows_ascii_only_gets_the_numbers() -> None:

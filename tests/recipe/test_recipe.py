@@ -117,10 +117,10 @@ def test_recipes_are_frozen_and_hashable() -> None:
     ],
 )
 def test_overrides(assignment: str, path: str, value: object) -> None:
-    found: Any = with_overrides(get_preset("base"), [assignment])
+    setting: Any = with_overrides(get_preset("base"), [assignment])
     for key in path.split("."):
-        found = getattr(found, key)
-    assert found == value
+        setting = getattr(setting, key)
+    assert setting == value
 
 
 def test_the_last_override_of_a_path_wins_and_others_add_up() -> None:
@@ -173,7 +173,7 @@ def test_differences_names_both_values() -> None:
     assert differences(Recipe(seed=3), Recipe()) == {"seed": (0, 3)}
 
 
-FAULTS = [
+ERRORS = [
     ("optimizer.name=adamm", 'choose one of sgd, adam, adamw, rmsprop, muon; did you mean "adam"?'),
     ("optimizer.lrr=1", 'unknown key optimizer.lrr; did you mean "lr"?'),
     ("optimizer.lr=-1", "optimizer.lr = -1: must be a number > 0"),
@@ -181,14 +181,17 @@ FAULTS = [
     ("optimizer.lr=nan", "optimizer.lr = nan: must be a number > 0"),
     ("optimizer.lr=true", "optimizer.lr = true: must be a number > 0"),
     ("optimizer=adam", "did you mean optimizer.name=adam?"),
-    ("optimizer.beta1=0.5", "is a setting of optimizer.name = adam or adamw, not of this one"),
+    (
+        "optimizer.beta1=0.5",
+        "setting of optimizer.name = adam or adamw, not of this optimizer",
+    ),
     ("augment.cutout.max_px=4", "augment.cutout: min_px = 8 is greater than max_px = 4"),
     (
         "augment.cutout=3",
         'must be a table of count, min_px, max_px, prob, fill, or "none" for off; '
-        "set augment.cutout.count and the others, or augment.cutout={} for the defaults",
+        "set augment.cutout.count and so on, or augment.cutout={} for the defaults",
     ),
-    ("data=cifar10", "set data.source and the others"),
+    ("data=cifar10", "set data.source and so on"),
     ("augment.hsv.prob=0", "augment.hsv.prob = 0: must be a number > 0 and <= 1"),
     ("augment.flip=rndom", 'one of random, alternating, or "none" for off; did you mean "random"?'),
     ("schedul.epochs=3", 'unknown key schedul; did you mean "schedule"?'),
@@ -207,8 +210,8 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("assignment", "line"), FAULTS, ids=[fault[0] for fault in FAULTS])
-def test_faults_are_one_line_that_says_where_and_what_is_valid(assignment: str, line: str) -> None:
+@pytest.mark.parametrize(("assignment", "line"), ERRORS, ids=[case[0] for case in ERRORS])
+def test_errors_are_one_line_that_says_where_and_what_is_valid(assignment: str, line: str) -> None:
     with pytest.raises(UsageError) as caught:
         with_overrides(Recipe(), [assignment])
     assert line in str(caught.value)
@@ -232,7 +235,7 @@ def test_swift_may_not_narrow() -> None:
 
 
 def test_plateau_needs_validation() -> None:
-    with pytest.raises(UsageError, match="watches validation"):
+    with pytest.raises(UsageError, match="needs validation"):
         with_overrides(Recipe(), ["schedule.name=plateau", "data.val_fraction=none"])
 
 

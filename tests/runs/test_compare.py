@@ -11,76 +11,83 @@ import pytest
 import resight
 from resight.cli.app import main
 from resight.errors import UsageError
-from resight.metrics.classification import summarize, wilson
+from resight.metrics import classification
+from resight.metrics.intervals import wilson
 from resight.records import Predictions
-from resight.runs import flips as flipped
+from resight.runs import flips
 from resight.runs.gallery import write_gallery
-from resight.runs.run import RunFolder
+from resight.runs.summary import DataSummary, ModelSummary, Summary
 
 CLASSES = ("cat", "dog")
 LABELS = np.array([0, 0, 0, 1, 1, 1, 1, 1])
 
 
-def run(
+def make_run(
     path: Path, wrong: set[int], *settings: str, ids: str = "test", fingerprint: str = "f"
 ) -> Path:
-    """A finished run's folder, without its weights: right about all images but some rows."""
+    """Write a finished run's folder, without its weights: right about all images but some rows."""
     preds = np.where(np.isin(np.arange(8), list(wrong)), 1 - LABELS, LABELS)
     logits = 3 * np.eye(2, dtype=np.float32)[preds]
     predictions = Predictions(tuple(f"{ids}/{i}" for i in range(8)), logits, LABELS, CLASSES)
     recipe = resight.with_overrides(resight.load_recipe("digits"), list(settings))
+    summary = Summary(
+        recipe=recipe.name,
+        data=DataSummary(recipe.data.source, 2, 20, 0, 8, fingerprint, ()),
+        model=ModelSummary("swift", 7),
+        epochs=10,
+        steps=100,
+        best_epoch=10,
+        selected_by="last",
+        validation=None,
+        test=classification.test_result(predictions),
+        train_secs=3.2,
+    )
     path.mkdir(parents=True)
     (path / "recipe.toml").write_text(resight.to_toml(recipe))
-    folder = RunFolder(path)
-    folder.write_predictions(predictions)
-    folder.write_json(
-        "summary.json",
-        {
-            "data": {"train": 20, "val": 0, "test": 8, "fingerprint": fingerprint},
-            "model": {"parameters": 7},
-            "epochs": 10,
-            "best_epoch": 10,
-            "selected_by": "last",
-            "validation": None,
-            "test": summarize(predictions),
-            "train_secs": 3.2,
-        },
-    )
+    run = resight.Run(path)
+    run.write_predictions(predictions)
+    run.write_json("summary.json", summary.to_dict())
     return path
 
 
+def changed_summary(folder: Path, **changes: object) -> None:
+    """Change entries of a run's `summary.json`."""
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps({**summary, **changes}))
+
+
 def test_which_images_flipped(tmp_path: Path) -> None:
-    first, second = run(tmp_path / "a", {0, 1, 7}), run(tmp_path / "b", {1, 3})
-    found = resight.compare([first, second])
-    (flip,) = found.flips
+    first, second = make_run(tmp_path / "a", {0, 1, 7}), make_run(tmp_path / "b", {1, 3})
+    comparison = resight.compare([first, second])
+    (flip,) = comparison.flips
     assert (flip.gained.tolist(), flip.lost.tolist()) == ([0, 7], [3])
     assert flip.by_class == {"cat": 1, "dog": 0}
     assert flip.difference.value == pytest.approx(1 / 8)
-    assert flipped.flipped_rows(found) == [
+    assert flips.flipped_rows(comparison) == [
         ["id", "truth", "a", "b"],
         ["test/0", "cat", "dog", "cat"],  # row 1 both have wrong
         ["test/3", "dog", "dog", "cat"],
         ["test/7", "dog", "cat", "dog"],
     ]
-    text = str(found)
+    text = str(comparison)
     assert "b against a: +12.50 points" in text
     assert "2 gained, 1 lost; cat +1" in text
 
 
-def test_seeds_are_one_setting_and_other_knobs_another(tmp_path: Path) -> None:
+def test_seeds_are_one_group_and_other_settings_another(tmp_path: Path) -> None:
     runs = [
-        run(tmp_path / "a0", {0, 1}, "seed=0"),
-        run(tmp_path / "b0", {0}, "optimizer.lr=0.1", "seed=0"),
-        run(tmp_path / "a1", {0}, "seed=1", "data.source=elsewhere.npz"),
-        run(tmp_path / "b1", set(), "optimizer.lr=0.1", "seed=1"),
-        run(tmp_path / "other-images-to-train-on", {2}, "seed=2", fingerprint="g"),
+        make_run(tmp_path / "a0", {0, 1}, "seed=0"),
+        make_run(tmp_path / "b0", {0}, "optimizer.lr=0.1", "seed=0"),
+        make_run(tmp_path / "a1", {0}, "seed=1", "data.source=elsewhere.npz"),
+        make_run(tmp_path / "b1", set(), "optimizer.lr=0.1", "seed=1"),
+        make_run(tmp_path / "other-images-to-train-on", {2}, "seed=2", fingerprint="g"),
     ]
-    found = resight.compare(runs)
-    names = [setting.runs for setting in found.groups]
+    comparison = resight.compare(runs)
+    names = [group.runs for group in comparison.groups]
     assert names == [("a0", "a1"), ("b0", "b1"), ("other-images-to-train-on",)]
-    means = [setting.mean for setting in found.groups]
+    means = [group.mean for group in comparison.groups]
     assert means == pytest.approx([13 / 16, 15 / 16, 7 / 8])
-    a, b, single = found.groups
+    a, b, single = comparison.groups
     assert a.interval is not None
     assert a.difference is None
     assert b.interval is not None
@@ -89,10 +96,10 @@ def test_seeds_are_one_setting_and_other_knobs_another(tmp_path: Path) -> None:
     assert b.difference.value == pytest.approx(1 / 8)
     assert (single.interval, single.difference) == (None, None)
     rate = resight.load_recipe("digits").optimizer.lr
-    assert found.settings["optimizer.lr"] == (rate, 0.1, rate)
-    assert list(found.settings) == ["optimizer.lr"]
-    assert [of.recipe.seed for of in found.runs] == [0, 0, 1, 1, 2]
-    text = str(found)
+    assert comparison.settings["optimizer.lr"] == (rate, 0.1, rate)
+    assert list(comparison.settings) == ["optimizer.lr"]
+    assert [run.recipe.seed for run in comparison.runs] == [0, 0, 1, 1, 2]
+    text = str(comparison)
     assert "setting 1: mean of 2 runs 81.25 %" in text
     assert "setting 2 against 1: +12.50 points" in text
     assert "takes several seeds of each" in text  # as one setting has a single run
@@ -100,38 +107,38 @@ def test_seeds_are_one_setting_and_other_knobs_another(tmp_path: Path) -> None:
 
 
 def test_the_same_seed_twice_is_one_draw(tmp_path: Path) -> None:
-    twice = [run(tmp_path / "a", {0}), run(tmp_path / "b", {1, 2})]
-    found = resight.compare([*twice, run(tmp_path / "c", {1}, "seed=1")])
-    (setting,) = found.groups
-    assert setting.interval is None
-    assert found.notes == ("a and b have the same seed, so they are not two draws: no interval",)
+    twice = [make_run(tmp_path / "a", {0}), make_run(tmp_path / "b", {1, 2})]
+    comparison = resight.compare([*twice, make_run(tmp_path / "c", {1}, "seed=1")])
+    (group,) = comparison.groups
+    assert group.interval is None
+    assert comparison.notes == (
+        "a and b have the same seed, so they are not two draws: no interval",
+    )
 
 
 def test_seeds_that_agree_to_the_image_have_no_interval(tmp_path: Path) -> None:
     runs = [
-        run(tmp_path / f"{lr}-{seed}", wrong, f"optimizer.lr={lr}", f"seed={seed}")
+        make_run(tmp_path / f"{lr}-{seed}", wrong, f"optimizer.lr={lr}", f"seed={seed}")
         for lr, wrong in ((0.1, {0}), (0.2, {0, 1}))
         for seed in (0, 1)
     ]
-    for setting in resight.compare(runs).groups:
-        assert (setting.interval, setting.difference) == (None, None)
+    for group in resight.compare(runs).groups:
+        assert (group.interval, group.difference) == (None, None)
 
 
-def test_what_is_one_setting_and_what_is_not(tmp_path: Path) -> None:
-    first = run(tmp_path / "a", {0})
-    explained = run(tmp_path / "b", {1}, "seed=1", "explain.report=false", "explain.images=3")
+def test_what_is_one_group_and_what_is_not(tmp_path: Path) -> None:
+    first = make_run(tmp_path / "a", {0})
+    explained = make_run(tmp_path / "b", {1}, "seed=1", "explain.report=false", "explain.images=3")
     target = ("model.name=custom", "model.target=Net")
-    own = [run(tmp_path / f"own{i}", {2}, *target, f"seed={i}") for i in (0, 1)]
-    found = resight.compare([first, explained, *own])
-    assert [setting.runs for setting in found.groups] == [("a", "b"), ("own0",), ("own1",)]
+    own = [make_run(tmp_path / f"own{i}", {2}, *target, f"seed={i}") for i in (0, 1)]
+    comparison = resight.compare([first, explained, *own])
+    assert [group.runs for group in comparison.groups] == [("a", "b"), ("own0",), ("own1",)]
 
 
 def test_runs_with_validation_and_names_that_look_like_markup(tmp_path: Path) -> None:
-    runs = [run(tmp_path / "lr[low]", {0}), run(tmp_path / "b[red]x", {1}, "seed=1")]
+    runs = [make_run(tmp_path / "lr[low]", {0}), make_run(tmp_path / "b[red]x", {1}, "seed=1")]
     for path, right in zip(runs, (9, 10), strict=True):
-        summary = json.loads((path / "summary.json").read_text())
-        summary["validation"] = {"accuracy": asdict(wilson(right, 10)), "loss": 0.4}
-        (path / "summary.json").write_text(json.dumps(summary))
+        changed_summary(path, validation={"accuracy": asdict(wilson(right, 10)), "loss": 0.4})
     lines = str(resight.compare(runs)).splitlines()
     assert lines[1].startswith("lr[low]  1        0     87.50 %")
     assert "90.00 %" in lines[1]
@@ -139,21 +146,21 @@ def test_runs_with_validation_and_names_that_look_like_markup(tmp_path: Path) ->
     assert "100.00 %" in lines[2]
 
 
-def test_knobs_that_one_kind_has_and_another_has_not(tmp_path: Path) -> None:
-    one, two = run(tmp_path / "a", {0}), run(tmp_path / "b", {0}, "optimizer.name=adam")
-    found = resight.compare([one, two])
-    assert found.settings["optimizer.name"] == ("sgd", "adam")
-    assert found.settings["optimizer.beta2"][0] is None
-    assert "optimizer.nesterov" in str(found)
+def test_settings_that_one_kind_has_and_another_has_not(tmp_path: Path) -> None:
+    one, two = make_run(tmp_path / "a", {0}), make_run(tmp_path / "b", {0}, "optimizer.name=adam")
+    comparison = resight.compare([one, two])
+    assert comparison.settings["optimizer.name"] == ("sgd", "adam")
+    assert comparison.settings["optimizer.beta2"][0] is None
+    assert "optimizer.nesterov" in str(comparison)
 
 
 def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
-    runs = [run(tmp_path / "x" / "seed0", {0}), run(tmp_path / "y" / "seed0", {1})]
-    assert [of.name for of in resight.compare(runs).runs] == list(map(str, runs))
+    runs = [make_run(tmp_path / "x" / "seed0", {0}), make_run(tmp_path / "y" / "seed0", {1})]
+    assert list(resight.compare(runs).names) == list(map(str, runs))
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runs = [str(run(tmp_path / "a", {0})), str(run(tmp_path / "b", {1}))]
+    runs = [str(make_run(tmp_path / "a", {0})), str(make_run(tmp_path / "b", {1}))]
     table = tmp_path / "flipped.csv"
     assert main(["compare", *runs, "--out", str(table)]) == 0
     assert f"{table}: 2 of the 2 images that one has right" in capsys.readouterr().out
@@ -162,9 +169,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
             "id": "test/0", "truth": "cat", "a": "dog", "b": "cat"
         }  # fmt: skip
     assert main(["compare", *runs, "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["flips"][0]["gained"] == ["test/0"]
-    assert said["runs"][1]["test"]["accuracy"]["value"] == 7 / 8
+    content = json.loads(capsys.readouterr().out)
+    assert content["flips"][0]["gained"] == ["test/0"]
+    assert content["runs"][1]["test"]["accuracy"]["value"] == 7 / 8
     before = table.read_bytes()
     assert main(["compare", *runs, "--out", str(table)]) == 2
     assert "exists already" in capsys.readouterr().err
@@ -172,75 +179,74 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_the_pictures_of_flipped_images(tmp_path: Path) -> None:
-    runs = [run(tmp_path / "a", {0, 1}), run(tmp_path / "b", {1, 3, 6})]
-    found = resight.compare(runs)
+    runs = [make_run(tmp_path / "a", {0, 1}), make_run(tmp_path / "b", {1, 3, 6})]
+    comparison = resight.compare(runs)
     with pytest.raises(UsageError, match="none of the runs has a gallery"):
-        flipped.write_flipped(found, tmp_path / "flipped.png")
+        flips.write_flipped(comparison, tmp_path / "flipped.png")
     pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 12, 3), np.uint8)
-    answers = found.runs[1].answers
-    logits = np.eye(2, dtype=np.float32)[answers.preds]
-    predictions = Predictions(answers.ids, logits, answers.labels, CLASSES)
-    write_gallery(
-        runs[1], pixels, predictions, rows=np.zeros(0, np.int64), maps=[], method="grad-cam"
-    )  # the second run's serves, too
-    found = resight.compare(runs)
-    images = flipped.flipped_pictures(found)
-    assert {seen.id for seen in images} == {"test/0", "test/3", "test/6"}
-    for seen in images:  # each its own picture, as small galleries keep them without loss
-        row = int(seen.id[-1])
-        np.testing.assert_array_equal(seen.picture, pixels[row])
-        assert seen.said == tuple(
-            (CLASSES[of.preds[row]], pytest.approx(of.confidence[row]), of.right[row])
-            for of in (each.answers for each in found.runs)
+    no_rows = np.zeros(0, np.int64)
+    second = comparison.predictions[1]  # its gallery serves, too
+    write_gallery(runs[1], pixels, second, rows=no_rows, maps=[], method="grad-cam")
+    comparison = resight.compare(runs)
+    images = flips.flipped_pictures(comparison)
+    assert {image.id for image in images} == {"test/0", "test/3", "test/6"}
+    for image in images:  # each its own picture, as small galleries keep them without loss
+        row = int(image.id[-1])
+        np.testing.assert_array_equal(image.picture, pixels[row])
+        assert image.said == tuple(
+            (CLASSES[one.preds[row]], pytest.approx(one.confidence[row]), one.correct[row])
+            for one in comparison.predictions
         )
-    assert len(flipped.flipped_pictures(found, limit=2)) == 2
-    assert flipped.write_flipped(found, tmp_path / "flipped.png") == 3
+    assert len(flips.flipped_pictures(comparison, limit=2)) == 2
+    assert flips.write_flipped(comparison, tmp_path / "flipped.png") == 3
     assert (tmp_path / "flipped.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
-    ("fault", "line"),
+    ("problem", "line"),
     [
         ("alone", "takes at least 2 runs"),
         ("twice", "named twice"),
         ("other images", r"differ test/0 \(cat\) and others/0 \(cat\)"),
         ("unfinished", "No result: the run is not finished; resight resume"),
         ("untested", "the run stopped before the end"),
-        ("no answers", r"there is no predictions\.csv"),
-        ("damaged", r"predictions\.csv is damaged"),
+        ("no predictions", r"there is no predictions\.npz"),
+        ("damaged", r"predictions\.npz is damaged"),
+        ("other format", "another version of resight"),
         ("no number", r"summary\.json is damaged"),
         ("no accuracy", r"summary\.json is damaged"),
         ("kind", r"must end in \.csv"),
         ("nowhere", "does not exist; make it"),
     ],
 )
-def test_what_cannot_be_compared(fault: str, line: str, tmp_path: Path) -> None:
-    runs = [run(tmp_path / "a", {0}), run(tmp_path / "b", {1})]
+def test_what_cannot_be_compared(problem: str, line: str, tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "a", {0}), make_run(tmp_path / "b", {1})]
     out = tmp_path / "flipped.csv"
-    match fault:
+    match problem:
         case "alone":
             runs.pop()
         case "twice":
             runs[1] = tmp_path / "b" / ".." / "a"
         case "other images":
-            runs[1] = run(tmp_path / "c", {1}, ids="others")
+            runs[1] = make_run(tmp_path / "c", {1}, ids="others")
         case "unfinished":
             (runs[1] / "summary.json").unlink()
         case "untested":
-            summary = json.loads((runs[1] / "summary.json").read_text())
-            (runs[1] / "summary.json").write_text(json.dumps({**summary, "test": None}))
-        case "no answers":
-            (runs[1] / "predictions.csv").unlink()
+            changed_summary(runs[1], test=None)
+        case "no predictions":
+            (runs[1] / "predictions.npz").unlink()
         case "damaged":
-            (runs[1] / "predictions.csv").write_text("id,truth\n")
-        case "no number" | "no accuracy":
-            wrong = {"no number": {"train_secs": None}, "no accuracy": {"validation": {"loss": 1}}}
-            summary = json.loads((runs[1] / "summary.json").read_text())
-            (runs[1] / "summary.json").write_text(json.dumps({**summary, **wrong[fault]}))
+            (runs[1] / "predictions.npz").write_bytes(b"PK")
+        case "other format":
+            changed_summary(runs[1], format=1)
+        case "no number":
+            changed_summary(runs[1], train_secs=None)
+        case "no accuracy":
+            changed_summary(runs[1], validation={"loss": 1})
         case "kind":
             out = tmp_path / "flipped.gif"
         case "nowhere":
             out = tmp_path / "gone" / "flipped.csv"
     with pytest.raises(UsageError, match=line):
-        flipped.write_flipped(resight.compare(runs), out)
+        flips.write_flipped(resight.compare(runs), out)
     assert not out.exists()

@@ -42,5 +42,5 @@ def test_the_host_never_waits_between_the_steps_of_an_epoch(settings: list[str])
 def test_the_whole_path_on_a_gpu(tmp_path) -> None:
     recipe = with_overrides(resight.load_recipe("digits"), ["training.precision=bf16"])
     run = resight.train(recipe, device="cuda", out=tmp_path)
-    assert run.summary["test"]["accuracy"]["value"] > 0.9
+    assert run.test.accuracy.value > 0.9
     assert (run.folder / "report.html").exists()

@@ -206,7 +206,7 @@ def test_stopped_and_then_broken_off_two_end_as_if_they_had_not_been(tiny, tmp_p
     whole = resight.train(asked, **settings, devices=2, out=tmp_path, name="whole")
     stopped = resight.train(asked, **settings, devices=2, out=tmp_path, name="run", on_event=stop)
     assert stopped.interrupted
-    assert stopped.summary["steps"] == 2
+    assert stopped.summary.steps == 2
     assert not children()
     said = r"rank 1 of 2 ended before its time \(exit code -9\): it said nothing"
     with pytest.raises(ResightError, match=said):  # on two again

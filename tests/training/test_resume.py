@@ -116,7 +116,7 @@ def test_stopped_by_a_signal_and_resumed_it_ends_the_same(
     run = resight.train(recipe(), out=tmp_path, name="run", on_event=stop)
     assert run.interrupted
     assert run.predictions is None
-    assert run.summary["steps"] == at_step
+    assert run.summary.steps == at_step
     assert not (tmp_path / "run" / "predictions.csv").exists()  # the test set was not read
     seen: list[int] = []
     run = resight.resume(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..datasets import batch_size_for
 from ..errors import UsageError
 from ..networks.unwrap import unwrap
 from .hooks import borrow, check_logits, run
@@ -60,7 +61,7 @@ def faithfulness(
     n, channels, height, width = _check(images, heatmaps, steps)
     layer = list(heatmaps.maps)[-1] if layer is None else layer
     pixels = height * width
-    batch_size = batch_size or max(1, 256 * 32 * 32 // pixels)
+    batch_size = batch_size or batch_size_for(images, 256)
     maps = heatmaps._at(layer)  # (N, M, h, w)
     device, m = maps.device, maps.shape[1]
     large = F.interpolate(maps, (height, width), mode="bilinear", align_corners=False)

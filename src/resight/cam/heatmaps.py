@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..datasets import batch_size_for
 from ..errors import UsageError, suggest
 from ..networks.unwrap import unwrap
 from .classes import Classes, check_classes, class_indices, rival_classes
@@ -64,7 +65,7 @@ def heatmaps(
             "the weights of the model were made in inference mode, where nothing can be "
             "differentiated; build or load the model outside of torch.inference_mode()"
         )
-    batch_size = batch_size or max(1, 128 * 32 * 32 // (images.shape[2] * images.shape[3]))
+    batch_size = batch_size or batch_size_for(images, 128)
     parts = []
     with borrow(network, like.device):
         images = images.to(like.device, like.dtype)

@@ -8,8 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import UsageError, suggest
-
-COARSE_CELLS = 5  # cells a side; a map with fewer cannot say where in the image something is
+from ..records import COARSE_CELLS
 
 
 @dataclass(frozen=True)

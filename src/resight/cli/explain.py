@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from ..errors import ResightError
-from ..metrics.choices import MistakeOrder
+from ..metrics import MistakeOrder
 from .options import Device, OutputOptions, progress
 
 if TYPE_CHECKING:

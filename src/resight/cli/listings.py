@@ -17,7 +17,7 @@ from ..recipe.sources import BUILT_IN
 from ..recipe.toml import differences, to_toml, with_changes, with_overrides
 
 if TYPE_CHECKING:
-    from ..metrics.classification import Interval
+    from ..metrics.intervals import Interval
     from ..runs.compare import Comparison
 
 ACCURACY_OF = (

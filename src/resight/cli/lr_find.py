@@ -56,7 +56,7 @@ def lr_find(
 
     if out is not None:
         figures.check_path(out)
-    ladder = rate_finder.LRRangeOptions(
+    options = rate_finder.LRRangeOptions(
         start=start,
         end=end,
         steps=rate_finder.NUM_STEPS if steps is None else steps,
@@ -66,7 +66,7 @@ def lr_find(
     )
     with progress(show) as on_event:
         curve = rate_finder.lr_find(
-            changed, device=device, offline=find.offline, ladder=ladder, on_event=on_event
+            changed, device=device, offline=find.offline, options=options, on_event=on_event
         )
     if out is not None:
         figures.save(figures.lr_curve(curve), out)

@@ -1,6 +1,6 @@
 """Data sets: a name or a path to uint8 images, labels, class names and ids."""
 
-from .dataset import Dataset, Split, Statistics, hold_out, statistics
+from .dataset import Dataset, Split, Statistics, batch_size_for, hold_out, statistics
 from .load import data
 from .readers.images import read_pictures
 
@@ -8,6 +8,7 @@ __all__ = [
     "Dataset",
     "Split",
     "Statistics",
+    "batch_size_for",
     "data",
     "hold_out",
     "read_pictures",

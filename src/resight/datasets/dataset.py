@@ -92,6 +92,15 @@ class Statistics:
     std: tuple[float, ...]
 
 
+def batch_size_for(images: Tensor, num_32_px: int) -> int:
+    """Return how many of `images` (N, C, H, W) have the pixels of `num_32_px` images of 32 px.
+
+    At least 1.
+    """
+    height, width = images.shape[-2:]
+    return max(1, num_32_px * 32 * 32 // (height * width))
+
+
 def statistics(split: Split) -> Statistics:
     """Mean and standard deviation over every pixel of `split`, channel by channel.
 

@@ -15,13 +15,13 @@ from ..datasets import Dataset, Split
 from ..datasets.augment import augment, normalize
 from ..errors import UsageError
 from ..events import OnEvent
-from ..metrics.classification import wilson
+from ..metrics.intervals import wilson
 from ..networks import layer_table
 from ..optim.schedules import steps_per_epoch
 from ..recipe import Augment, Plateau, Recipe
 from ..recipe.presets import load_recipe
 from ..recipe.sources import is_run
-from ..runs.reading import read_run
+from ..runs.run import Run
 from ..training.batches import step_generator
 from ..training.precision import to_memory_format
 from ..training.restore import preserve_state
@@ -60,7 +60,7 @@ def doctor(
             raise UsageError(
                 f"{what} is a run, which is judged by its folder: leave data out, or name a recipe"
             )
-        return apply_checks(read_run(Path(what)), RUN_CHECKS)
+        return apply_checks(what if isinstance(what, Run) else Run.open(what), RUN_CHECKS)
     recipe = what if isinstance(what, Recipe) else load_recipe(str(what))
     on_event = on_event or (lambda event: None)
     setup = prepare(

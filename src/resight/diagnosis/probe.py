@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from ..errors import UsageError
 from ..lr_finder.range_test import LossFunction, seed_everything
-from ..networks.unwrap import unwrap
+from ..networks.unwrap import device_of, unwrap
 from .issues import Skipped
 
 BATCHES, IMAGES = 4, 256  # batches that are looked at, and images of each that are passed through
@@ -80,7 +80,7 @@ def run_probe(
         UsageError: batches that are not (images, labels), or a loss that is not one number.
     """
     model = unwrap(model)
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = device_of(model, torch.device("cpu"))
     seed_everything(0, device)
     pairs = tuple(map(pair, islice(batches, BATCHES)))
     if not pairs:

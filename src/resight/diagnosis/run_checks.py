@@ -5,31 +5,31 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ..recipe import Constant, MultiStep, Plateau
-from ..records import EpochRow
-from ..runs.reading import Answers, Found
+from ..recipe import Plateau
+from ..records import EpochRow, Predictions
+from ..runs.run import Run
 from .issues import Issue, Skipped, error, warning
 
 
-def finished(run: Found) -> Iterator[Issue]:
+def finished(run: Run) -> Iterator[Issue]:
     """It came to its end, and its files can be read."""
-    if not _ended(run) and not (run.summary and run.summary["test"]):
+    if not _ended(run) and not (run.summary and run.summary.test):
         yield warning(
-            f"it stopped after {len(run.history)} of {run.recipe.schedule.epochs} epochs",
-            f"go on with resight resume {run.run}",
+            f"it stopped after {len(run.history.epochs)} of {run.recipe.schedule.epochs} epochs",
+            f"go on with resight resume {run.folder}",
         )
     for line in run.missing:
         if " is damaged and was passed over" in line:
             if line.startswith("gallery"):
-                yield warning(line, f"resight explain {run.run} makes it anew")
+                yield warning(line, f"resight explain {run.folder} makes it anew")
             else:
                 yield error(line, "take the file from a copy of the run")
 
 
-def learned(run: Found) -> Iterator[Issue]:
+def learned(run: Run) -> Iterator[Issue]:
     """The training loss fell below that of guessing by how frequent each class is."""
     rows = _rows(run)
-    counts = np.bincount(_answers(run).labels)
+    counts = np.bincount(_predictions(run).labels)
     share = counts[counts > 0] / counts.sum()
     guessing = float(-(share * np.log(share)).sum())
     lowest = min(row.train_loss for row in rows)
@@ -42,10 +42,10 @@ def learned(run: Found) -> Iterator[Issue]:
         )
 
 
-def long_enough(run: Found) -> Iterator[Issue]:
+def long_enough(run: Run) -> Iterator[Issue]:
     """The rate has fallen, and validation stands still."""
     rows, schedule = _rows(run), run.recipe.schedule
-    if not isinstance(schedule, Plateau | Constant | MultiStep):
+    if not schedule.holds_rate:
         raise Skipped("a cycle is as long as it is")
     if not _ended(run):
         raise Skipped("it has not come to its end")
@@ -62,7 +62,7 @@ def long_enough(run: Found) -> Iterator[Issue]:
         )
 
 
-def overfitted(run: Found) -> Iterator[Issue]:
+def overfitted(run: Run) -> Iterator[Issue]:
     """Validation keeps up with training."""
     rows = _rows(run)
     losses = _validation(rows)
@@ -85,12 +85,12 @@ def overfitted(run: Found) -> Iterator[Issue]:
         )
 
 
-def rate(run: Found) -> Iterator[Issue]:
+def rate(run: Run) -> Iterator[Issue]:
     """The range test can be trusted, and the rate is what it says."""
     curve = run.lr_curve
     if curve is None:
         raise Skipped("there is no range test; --find-lr makes one")
-    holds = isinstance(run.recipe.schedule, Plateau | Constant | MultiStep)
+    holds = run.recipe.schedule.holds_rate
     said, used = curve.constant if holds else curve.peak, run.recipe.optimizer.lr
     for reason in curve.verdict.reasons:
         yield warning(f"the range test is not to be trusted: {reason}", "test again")
@@ -101,40 +101,40 @@ def rate(run: Found) -> Iterator[Issue]:
         )
 
 
-def every_class(run: Found) -> Iterator[Issue]:
+def every_class(run: Run) -> Iterator[Issue]:
     """No class is passed over."""
-    answers = _answers(run)
-    k = len(answers.classes)
-    there, said = (np.bincount(of, minlength=k) for of in (answers.labels, answers.preds))
+    predictions = _predictions(run)
+    k = len(predictions.classes)
+    there, said = (np.bincount(of, minlength=k) for of in (predictions.labels, predictions.preds))
     if len(never := np.flatnonzero((said == 0) & (there > 0))):
-        names = ", ".join(f"{answers.classes[c]} ({there[c]} images)" for c in never[:5])
+        names = ", ".join(f"{predictions.classes[c]} ({there[c]} images)" for c in never[:5])
         yield (error if there[never].max() >= 10 else warning)(
             f"{len(never)} of {k} classes are never predicted: {names}",
             "see that they have training images, and train for longer",
         )
 
 
-def held_out_alike(run: Found) -> Iterator[Issue]:
+def held_out_alike(run: Run) -> Iterator[Issue]:
     """Validation and test agree, as far as chance lets them."""
-    test, held_out = (run.summary or {}).get("test"), (run.summary or {}).get("validation")
-    if not test or not held_out:
+    summary = run.summary
+    if summary is None or summary.test is None or summary.validation is None:
         raise Skipped("needs a validation and a test accuracy")
-    a, b = held_out["accuracy"], test["accuracy"]
-    right = sum(x["value"] * x["n"] for x in (a, b)) / (a["n"] + b["n"])  # if both are alike
-    deviation = math.sqrt(right * (1 - right) * (1 / a["n"] + 1 / b["n"]))
-    if abs(a["value"] - b["value"]) > 4 * deviation + 0.005:
+    val, test = summary.validation.accuracy, summary.test.accuracy
+    right = (val.value * val.n + test.value * test.n) / (val.n + test.n)  # if both are alike
+    deviation = math.sqrt(right * (1 - right) * (1 / val.n + 1 / test.n))
+    if abs(val.value - test.value) > 4 * deviation + 0.005:
         yield warning(
-            f"validation accuracy is {a['value']:.2%} and test accuracy {b['value']:.2%}, further "
+            f"validation accuracy is {val.value:.2%} and test accuracy {test.value:.2%}, further "
             "apart than by chance",
             "images that are held out may have copies in training, or test images be of another "
             "kind: resight doctor RECIPE --data",
         )
 
 
-def _rows(run: Found) -> tuple[EpochRow, ...]:
-    if not run.history:
+def _rows(run: Run) -> tuple[EpochRow, ...]:
+    if not run.history.epochs:
         raise Skipped("no epoch was finished")
-    return run.history
+    return run.history.epochs
 
 
 def _validation(rows: tuple[EpochRow, ...]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -144,17 +144,17 @@ def _validation(rows: tuple[EpochRow, ...]) -> np.ndarray[tuple[int], np.dtype[n
     return np.array(losses)
 
 
-def _answers(run: Found) -> Answers:
-    if run.answers is None:
+def _predictions(run: Run) -> Predictions:
+    if run.predictions is None:
         raise Skipped("the test set was not read")
-    return run.answers
+    return run.predictions
 
 
-def _ended(run: Found) -> bool:
-    return len(run.history) >= run.recipe.schedule.epochs
+def _ended(run: Run) -> bool:
+    return len(run.history.epochs) >= run.recipe.schedule.epochs
 
 
-RUN_CHECKS: dict[str, Callable[[Found], Iterator[Issue]]] = {
+RUN_CHECKS: dict[str, Callable[[Run], Iterator[Issue]]] = {
     "finished": finished,
     "learned": learned,
     "long enough": long_enough,

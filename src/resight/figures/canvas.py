@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from .style import DPI, ImageArray, fit, sheet
+from ..records import ImageArray
+from .style import DPI, fit, sheet
 
 GAP, HEAD = 0.12, 0.4  # inches: the space around things, the title
 _MOST = (2**16 - 1) / DPI  # inches: what matplotlib can draw has fewer than 2^16 px a side

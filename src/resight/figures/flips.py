@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
+from ..records import ImageArray
 from .canvas import GAP, HEAD, Canvas
-from .style import BLUE, GRAY, VERMILION, ImageArray, house_style
+from .style import BLUE, GRAY, VERMILION, house_style
 
 _SIDE, _LINE = 1.5, 0.15  # inches: a picture, a line of words
 _SHORT = 8  # letters of a run's name that leave room for a class

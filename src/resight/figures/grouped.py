@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 
 from ..errors import UsageError
 from ..metrics.mistakes import LabelIssue, Mistake, group_by_pair
-from ..records import Predictions
+from ..records import ImageArray, Predictions
 from .canvas import GAP, HEAD, Canvas
-from .style import BLUE, GRAY, VERMILION, ImageArray, house_style
+from .style import BLUE, GRAY, VERMILION, house_style
 
 _SIDE = 0.95  # inches
 

@@ -15,17 +15,16 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from ..records import IntArray, Predictions
+from ..records import COARSE_CELLS, Float32Array, ImageArray, IntArray, Predictions
 from .canvas import GAP, HEAD, Canvas
-from .style import BLUE, GRAY, VERMILION, ImageArray, house_style
+from .style import BLUE, GRAY, VERMILION, house_style
 
-Maps = NDArray[np.float32]
+Maps = Float32Array
 
 AREAS = (
     "deletion, insertion: the predicted class's mean probability while the pixels of strongest "
     "evidence go first, or come first; low deletion and high insertion are good"
 )
-COARSE_CELLS = 5  # cells a side: a map with fewer cannot say where
 PALETTE = np.rint(255 * matplotlib.colormaps["inferno"](np.arange(256))[:, :3]).astype(np.uint8)
 _OPACITY = 0.8  # of the strongest evidence
 _OVERLAY_PX = 128  # a side, at least

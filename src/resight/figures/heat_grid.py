@@ -6,9 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..errors import UsageError
+from ..records import ImageArray
 from .canvas import GAP, HEAD, Canvas
 from .heat import LayerHeatmap, blend_heatmap, positive_map
-from .style import ImageArray, house_style
+from .style import house_style
 
 _SIDE, _PITCH, _ROW = 1.0, 1.08, 1.22  # inches: a picture, with the gap, with the words above it
 

@@ -11,7 +11,8 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..metrics.classification import Calibration, Interval, wilson
+from ..metrics.classification import Calibration
+from ..metrics.intervals import Interval, wilson
 from ..records import FloatArray, IntArray
 from .style import BLUE, GRAY, SKY, house_style, short_names
 

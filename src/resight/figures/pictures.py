@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..errors import UsageError
-from ..records import IntArray, Predictions
-from .style import BLUE, GRAY, VERMILION, ImageArray, fit, house_style, sheet
+from ..records import ImageArray, IntArray, Predictions
+from .style import BLUE, GRAY, VERMILION, fit, house_style, sheet
 
 
 @house_style()

@@ -7,17 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib import font_manager, style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..files import atomic_write
-
-ImageArray = NDArray[np.uint8]
 
 BLUE, VERMILION, SKY, GRAY = "#0072B2", "#D55E00", "#9CCBEA", "#595959"
 

@@ -1,8 +1,7 @@
 """A run as one page that needs nothing else: no server, no network, no other file.
 
-`reading` makes values of the files of a run folder, `checks` looks for what went wrong in them,
-`charts` draws them, `view` puts them into words and numbers, and `page.html`, `page.css` and
-`page.js` show them.
+`charts` draws the figures of a run, `view` puts it into words and numbers, and `page.html`,
+`page.css` and `page.js` show them.
 
 Names, ids and recipes come from outside. jinja2 escapes all that is written into the page; the
 data for the script is JSON in which no character can end a script; the script writes text, never
@@ -19,12 +18,12 @@ import jinja2
 from markupsafe import Markup
 
 from ..files import write_text
-from ..runs.reading import read_run
+from ..runs.run import Run
 from .view import view
 
 
-def report(run: str | Path) -> Path:
-    """Write `report.html` into a run folder, from its files alone; returns its path.
+def report(run: str | Path | Run) -> Path:
+    """Write `report.html` into a run folder, from its files alone; return its path.
 
     What a run lacks, because it was interrupted or not explained, the page says.
 
@@ -32,14 +31,14 @@ def report(run: str | Path) -> Path:
         UsageError: it is no run folder.
         ResightError: the page cannot be written.
     """
-    found = read_run(Path(run))
+    run = Run.open(run.folder if isinstance(run, Run) else run)  # as its files are now
     here = files(__package__)
     style, script = ((here / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = environment.from_string((here / "page.html").read_text(encoding="utf-8"))
-    context, data = view(found)
+    context, data = view(run)
     page = template.render(
         **context,
         style=Markup(style),
@@ -47,7 +46,7 @@ def report(run: str | Path) -> Path:
         script_hash=base64.b64encode(sha256(script.encode()).digest()).decode(),
         data=Markup(script_json(data)),
     )
-    path = found.run / "report.html"
+    path = run.folder / "report.html"
     write_text(path, page)
     return path
 

@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree
 
@@ -13,10 +14,10 @@ from matplotlib.figure import Figure
 from .. import figures
 from ..figures.heat import PALETTE
 from ..figures.style import house_style
-from ..metrics.classification import Calibration, Interval, ReliabilityBin
+from ..optim.curve import all_rates
 from ..optim.schedules import Schedule, describe, schedule_of
-from ..records import History
-from ..runs.reading import Found
+from ..records import EpochRow
+from ..runs.run import Run
 
 MAX_CHART_STEPS = 200_000  # of a schedule that is drawn
 
@@ -39,59 +40,48 @@ _COLOR = re.compile("|".join(_COLORS))
 _FONT = re.compile(r"font: (?:(\d+) )?([\d.]+px) [^;]*|font-family: [^;]*")
 
 
-def charts(found: Found) -> dict[str, Markup]:
-    """The SVG of each figure that can be drawn, by name; `schedule` also has a `schedule_text`."""
+def charts(run: Run) -> dict[str, Markup]:
+    """Return the SVG of each figure that can be drawn; `schedule` also has a `schedule_text`."""
     drawn: dict[str, Markup] = {}
-    none = np.zeros(0)
-    summary = found.summary or {}
-    if found.history:
-        history = History(found.history, none, none, none)
-        figure = figures.training_curves(history, summary.get("best_epoch"))
+    summary = run.summary
+    if run.history.epochs:
+        figure = figures.training_curves(run.history, summary.best_epoch if summary else None)
         drawn["curves"] = inline(figure, "curves", "Loss and accuracy of each epoch")
-    drawn |= _schedule(found)
-    if found.lr_curve is not None and np.isfinite(found.lr_curve.losses).any():
-        figure = figures.lr_curve(found.lr_curve)
+    drawn |= _schedule(run)
+    if run.lr_curve is not None and np.isfinite(run.lr_curve.losses).any():
+        figure = figures.lr_curve(run.lr_curve)
         drawn["lr_range"] = inline(figure, "lr", "Loss against learning rate in the range test")
-    if test := summary.get("test"):
-        by_class = {k: v and Interval(**v) for k, v in test["per_class"].items()}
-        figure = figures.per_class(by_class)
+    if summary and summary.test:
+        figure = figures.per_class(summary.test.per_class)
         drawn["per_class"] = inline(figure, "classes", "Accuracy of each class")
-        bins = tuple(ReliabilityBin(**row) for row in test["calibration"]["bins"])
-        figure = figures.reliability(Calibration(test["calibration"]["ece"], bins))
+        figure = figures.reliability(summary.test.calibration)
         drawn["reliability"] = inline(figure, "reliability", "Accuracy against confidence")
     return drawn
 
 
-def _schedule(found: Found) -> dict[str, Markup]:
+def _schedule(run: Run) -> dict[str, Markup]:
     """The rates as the recipe has them; plateau follows the validation that was measured."""
-    if not found.history:
+    rows = run.history.epochs
+    if not rows:
         return {}
-    schedule = schedule_of(found.recipe, steps_per_epoch=found.history[0].step)
+    schedule = schedule_of(run.recipe, steps_per_epoch=rows[0].step)
     drawn = {"schedule_text": Markup.escape(describe(schedule))}
     if schedule.total_steps <= MAX_CHART_STEPS:
-        drawn["schedule"] = inline(_rates(schedule, found), "schedule", "Learning rate by epoch")
+        drawn["schedule"] = inline(_rates(schedule, rows), "schedule", "Learning rate by epoch")
     return drawn
 
 
-def _rates(schedule: Schedule, found: Found) -> Figure:
-    name = getattr(schedule.spec, "metric", None)
-    seen = [getattr(row, name) for row in found.history] if name else []
-    per_epoch, steps = schedule.steps_per_epoch, schedule.total_steps
-    if name:  # looks at the epochs that are done, and changes between epochs only
-        steps = min(steps, len(seen) * per_epoch)
-        firsts = range(0, steps, per_epoch)
-        rates = [
-            rate
-            for epoch, step in enumerate(firsts)
-            for rate in [schedule.at(step, seen[:epoch])] * per_epoch
-        ]
-    else:
-        rates = [schedule.at(step) for step in range(steps)]
+def _rates(schedule: Schedule, rows: Sequence[EpochRow]) -> Figure:
+    metric = getattr(schedule.spec, "metric", None)
+    values = [getattr(row, metric) for row in rows] if metric else []
+    rates = all_rates(schedule, values)
     lrs = np.array([rate.lr for rate in rates])
     momenta = np.array([np.nan if rate.momentum is None else rate.momentum for rate in rates])
     if np.ptp(momenta) == 0:
-        momenta = np.full(steps, np.nan)  # a straight line says nothing
-    return figures.schedule_curve(lrs, momenta, steps_per_epoch=per_epoch, title="")
+        momenta = np.full(len(rates), np.nan)  # a straight line says nothing
+    return figures.schedule_curve(
+        lrs, momenta, steps_per_epoch=schedule.steps_per_epoch, title=""
+    )
 
 
 def palette() -> list[int]:

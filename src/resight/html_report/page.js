@@ -24,8 +24,6 @@
   const sheetOf = (row) => (place[row] & 63) - 1; // -1: no picture
   const hasMaps = (row) => (place[row] & 128) !== 0;
   const hasTrueMap = (row) => (place[row] & 64) !== 0; // where the maps' own prediction was wrong
-  const otherwise = new Map(gallery ? gallery.otherwise : []);
-  const mappedFor = (row) => otherwise.get(row) ?? preds[row]; // may not be what predictions.csv says
 
   // Tiles lie in the order of the data: count them to find each.
   const tileOf = new Int32Array(count);
@@ -276,9 +274,7 @@
     if (!hasMaps(row)) {
       return `There is no heat map of this image; they are kept for ${number(gallery.mapped)} images (choose "with heat maps").`;
     }
-    const then = classes[mappedFor(row)];
-    const changed = otherwise.has(row) ? `When the heat maps were made, this image was taken for ${then}. ` : "";
-    return `${changed}${gallery.method}: what speaks for a class, layer by layer, from early to late. The maps of an image at a layer share one scale; 100 % shows the map alone.`;
+    return `${gallery.method}: what speaks for a class, layer by layer, from early to late. The maps of an image at a layer share one scale; 100 % shows the map alone.`;
   }
 
   function strip(row, is) {
@@ -295,8 +291,7 @@
       const kept = size[0] < h || size[1] < w ? `, kept as ${size.join(" × ")}` : "";
       head.append(make("th", { scope: "col" }, make("b", { textContent: layer }), `${h} × ${w} map${kept}${coarse}`));
     });
-    const what = otherwise.has(row) ? "what was predicted" : "predicted";
-    const lines = [line(row, what, classes[mappedFor(row)], mapOf[row], picture, factor)];
+    const lines = [line(row, "predicted", classes[preds[row]], mapOf[row], picture, factor)];
     if (hasTrueMap(row)) lines.push(line(row, "true", is, trueMapOf[row], null, factor));
     return make("table", {}, make("thead", {}, head), make("tbody", {}, ...lines));
   }

@@ -11,43 +11,45 @@ from numpy.typing import NDArray
 
 from ..diagnosis.issues import apply_checks
 from ..diagnosis.run_checks import RUN_CHECKS
-from ..figures.heat import COARSE_CELLS
-from ..recipe import Constant, MultiStep, Plateau, Recipe
+from ..metrics.classification import confusion
+from ..recipe import Recipe
 from ..recipe.presets import PRESETS, load_recipe
 from ..recipe.toml import differences, to_toml
+from ..records import COARSE_CELLS, Predictions
 from ..runs.gallery import shared_start
-from ..runs.reading import Answers, Found
+from ..runs.run import Run
+from ..runs.summary import Summary
 from .charts import charts, palette
 
 
-def view(found: Found) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def view(run: Run) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The context of the template, and the data of the script (None without predictions)."""
-    recipe, environment = found.recipe, found.environment or {}
+    recipe, environment = run.recipe, run.environment or {}
     context = {
         "title": f"{recipe.name} on {_source(recipe)}",
         "name": recipe.name,
         "source": _source(recipe),
-        "folder": found.run.resolve().name,
+        "folder": run.folder.resolve().name,
         "started": str(environment.get("started", ""))[:16].replace("T", " "),
-        "headline": _headline(found),
-        "facts": _facts(found),
-        "missing": found.missing,
-        "doctor": _doctor(found),
-        "charts": charts(found),
-        "lr_range": _lr_range(found),
+        "headline": _headline(run),
+        "facts": _facts(run),
+        "missing": run.missing,
+        "doctor": _doctor(run),
+        "charts": charts(run),
+        "lr_range": _lr_range(run),
         "changes": _changes(recipe),
         "recipe_text": to_toml(recipe),
         "environment": {k: _shown(v) for k, v in environment.items() if v is not None},
-        "suspicious": [
+        "label_issues": [
             {k: _rounded(v) if k in _SHARES else v for k, v in row.items()}
-            for row in found.suspicious
+            for row in run.label_issues
         ],
-        "notes": (found.summary or {}).get("data", {}).get("notes", []),
-        "has_images": found.answers is not None,
-        "atlases": _atlases(found),
-        "method": found.gallery.method if found.gallery else None,
+        "notes": list(run.summary.data.notes) if run.summary else [],
+        "has_images": run.predictions is not None,
+        "atlases": _atlases(run),
+        "method": run.gallery.method if run.gallery else None,
     }
-    return context, _data(found, found.answers) if found.answers else None
+    return context, _data(run, run.predictions) if run.predictions else None
 
 
 # --- words and numbers ----------------------------------------------------------------------
@@ -72,72 +74,84 @@ def _source(recipe: Recipe) -> str:
     return Path(recipe.data.source).name or recipe.data.source
 
 
-def _headline(found: Found) -> dict[str, str] | None:
+def _headline(run: Run) -> dict[str, str] | None:
     """The test accuracy, or where there is none that of validation."""
-    summary = found.summary or {}
-    for part, what in (("test", "test accuracy"), ("validation", "validation accuracy")):
-        if summary.get(part):
-            a = summary[part]["accuracy"]
-            interval = f"{100 * a['low']:.2f} to {100 * a['high']:.2f} %"
+    summary = run.summary
+    for result, what in (
+        (summary and summary.test, "test accuracy"),
+        (summary and summary.validation, "validation accuracy"),
+    ):
+        if result:
+            accuracy = result.accuracy
+            interval = f"{100 * accuracy.low:.2f} to {100 * accuracy.high:.2f} %"
             return {
-                "value": f"{100 * a['value']:.2f}",
+                "value": f"{100 * accuracy.value:.2f}",
                 "what": what,
-                "interval": f"95 % interval {interval}, n = {a['n']:,}",
+                "interval": f"95 % interval {interval}, n = {accuracy.n:,}",
             }
     return None
 
 
-def _facts(found: Found) -> list[tuple[str, str, str]]:
+def _facts(run: Run) -> list[tuple[str, str, str]]:
     """What, how much, and a remark."""
-    summary, environment = found.summary, found.environment or {}
+    summary, epochs = run.summary, run.recipe.schedule.epochs
     if summary is None:
-        return [("Epochs", f"{len(found.history)} of {found.recipe.schedule.epochs}", "so far")]
-    facts = []
-    test, validation, data = summary["test"], summary["validation"], summary["data"]
-    if validation and test:
-        a = validation["accuracy"]
-        remark = f"{100 * a['low']:.2f} to {100 * a['high']:.2f} %, n = {a['n']:,}"
-        facts.append(("Validation", percent(a["value"]), remark))
-    if test:
-        facts.append(("Test loss", f"{test['loss']:.3f}", "cross entropy, mean"))
-        error = percent(test["calibration"]["ece"], 1)
-        facts.append(("Calibration error", error, "expected (ECE)"))
-        if views := found.recipe.evaluation.views:
-            facts.append(("Test-time views", views.split()[0], views.partition(" ")[2]))
-    where = f"{environment.get('gpu') or environment.get('device', 'unknown device')}"
-    if environment.get("device") == "cpu":
-        where = f"CPU, {environment.get('threads')} threads"
-    facts.append(("Training time", duration(summary["train_secs"]), where))
-    facts.append(("Parameters", f"{summary['model']['parameters']:,}", summary["model"]["name"]))
-    best = summary["best_epoch"]
-    facts.append(
+        return [("Epochs", f"{len(run.history.epochs)} of {epochs}", "so far")]
+    best = summary.best_epoch
+    kept = f"weights of epoch {best}, by {summary.selected_by}" if best else "none finished"
+    data = summary.data
+    return [
+        *_test_facts(summary, run.recipe),
+        ("Training time", duration(summary.train_secs), _place(run.environment or {})),
+        ("Parameters", f"{summary.model.parameters:,}", summary.model.name),
+        ("Epochs", f"{summary.epochs} of {epochs}", kept),
         (
-            "Epochs",
-            f"{summary['epochs']} of {found.recipe.schedule.epochs}",
-            f"weights of epoch {best}, by {summary['selected_by']}" if best else "none finished",
-        )
-    )
-    remark = f"{data['val']:,} for validation, {data['test']:,} to test"
-    facts.append(("Training images", f"{data['train']:,}", remark))
+            "Training images",
+            f"{data.train:,}",
+            f"{data.val:,} for validation, {data.test:,} to test",
+        ),
+    ]
+
+
+def _test_facts(summary: Summary, recipe: Recipe) -> list[tuple[str, str, str]]:
+    facts: list[tuple[str, str, str]] = []
+    test, validation = summary.test, summary.validation
+    if test is None:
+        return facts
+    if validation:
+        accuracy = validation.accuracy
+        ends = f"{100 * accuracy.low:.2f} to {100 * accuracy.high:.2f} %, n = {accuracy.n:,}"
+        facts.append(("Validation", percent(accuracy.value), ends))
+    facts.append(("Test loss", f"{test.loss:.3f}", "cross entropy, mean"))
+    error = percent(test.calibration.ece, 1)
+    facts.append(("Calibration error", error, "expected (ECE)"))
+    if views := recipe.evaluation.views:
+        facts.append(("Test-time views", views.split()[0], views.partition(" ")[2]))
     return facts
 
 
-def _doctor(found: Found) -> list[tuple[str, str]]:
+def _place(environment: dict[str, Any]) -> str:
+    if environment.get("device") == "cpu":
+        return f"CPU, {environment.get('threads')} threads"
+    return f"{environment.get('gpu') or environment.get('device', 'unknown device')}"
+
+
+def _doctor(run: Run) -> list[tuple[str, str]]:
     """What may have gone wrong, and what to do about it, as sentences."""
     of_training = {name: check for name, check in RUN_CHECKS.items() if name != "finished"}
-    lines = ((of.what, of.fix) for of in apply_checks(found, of_training).findings)
+    lines = ((of.what, of.fix) for of in apply_checks(run, of_training).findings)
     return [(f"{a[0].upper()}{a[1:]}.", f"{b[0].upper()}{b[1:]}.") for a, b in lines]
 
 
-def _lr_range(found: Found) -> str | None:
+def _lr_range(run: Run) -> str | None:
     """The range test in a line: what it recommends for this schedule, and what was used."""
-    curve = found.lr_curve
+    curve = run.lr_curve
     if curve is None:
         return None
     what, rate = "peak", curve.peak
-    if isinstance(found.recipe.schedule, Plateau | MultiStep | Constant):
+    if run.recipe.schedule.holds_rate:
         what, rate = "rate to hold", curve.constant
-    used = getattr(found.recipe.optimizer, "lr", None)
+    used = getattr(run.recipe.optimizer, "lr", None)
     recommended = "none" if rate is None else f"{rate:.3g}"
     note = f"Recommended {what}: {recommended}."
     return note if used is None else f"{note} This run used {used:.3g}."
@@ -179,7 +193,7 @@ def _changes(recipe: Recipe) -> dict[str, Any]:
     return {"preset": recipe.name if preset else None, "rows": rows}
 
 
-_SHARES = ("p_given", "p_suggested", "margin")  # columns of suspicious_labels.csv
+_SHARES = ("p_given", "p_suggested", "margin")  # columns of label_issues.csv
 
 
 def _rounded(cell: str) -> str:
@@ -214,44 +228,43 @@ def _shown(value: Any) -> str:
 # --- for the script -------------------------------------------------------------------------
 
 
-def _data(found: Found, answers: Answers) -> dict[str, Any]:
+def _data(run: Run, predictions: Predictions) -> dict[str, Any]:
     """Everything the script draws from; the numbers of images as typed arrays in base64."""
-    shared = shared_start(answers.ids)
-    k = len(answers.classes)
+    shared = shared_start(predictions.ids)
+    k = len(predictions.classes)
     kind = np.uint8 if k <= 256 else np.uint16
     return {
-        "classes": answers.classes,
-        "count": len(answers.ids),
+        "classes": predictions.classes,
+        "count": len(predictions.ids),
         "idPrefix": shared,
-        "ids": [id[len(shared) :] for id in answers.ids],
+        "ids": [id[len(shared) :] for id in predictions.ids],
         "wide": k > 256,
-        "labels": _base64(answers.labels.astype(kind)),
-        "preds": _base64(answers.preds.astype(kind)),
-        "confidence": _base64(answers.confidence.astype("<f4")),
-        "losses": _base64(answers.losses.astype("<f4")),
-        "confusion": _sparse(answers),
-        "gallery": _gallery(found),
+        "labels": _base64(predictions.labels.astype(kind)),
+        "preds": _base64(predictions.preds.astype(kind)),
+        "confidence": _base64(predictions.confidence.astype("<f4")),
+        "losses": _base64(predictions.losses.astype("<f4")),
+        "confusion": _sparse(predictions),
+        "gallery": _gallery(run),
         "palette": palette(),
         "coarse": COARSE_CELLS,
-        "file": _file_name(found.run.resolve().name),
+        "file": _file_name(run.folder.resolve().name),
     }
 
 
-def _sparse(answers: Answers) -> list[list[int]]:
+def _sparse(predictions: Predictions) -> list[list[int]]:
     """True class, predicted class and count of every cell that is not 0."""
-    counts = answers.confusion()
+    counts = confusion(predictions)
     return [[int(t), int(p), int(counts[t, p])] for t, p in zip(*np.nonzero(counts), strict=True)]
 
 
-def _gallery(found: Found) -> dict[str, Any] | None:
+def _gallery(run: Run) -> dict[str, Any] | None:
     """Where each image's picture and maps are.
 
     `place` has a byte an image: the number of its sheet, from 1 (0: none), + 128 with a map for
     the predicted class, + 64 with one for the true class too. Tiles and maps lie in the order of
-    the test set, so their place in a sheet follows by counting. `otherwise` are the rows whose
-    prediction was another class when the maps were made, and that class.
+    the test set, so their place in a sheet follows by counting.
     """
-    gallery = found.gallery
+    gallery = run.gallery
     if gallery is None:
         return None
     place = np.zeros(gallery.images, dtype=np.uint8)
@@ -266,20 +279,19 @@ def _gallery(found: Found) -> dict[str, Any] | None:
             {"layer": name, "whole": whole, "columns": s.columns, "size": s.size}
             for s, name, whole in gallery.maps
         ],
-        "otherwise": list(found.said_otherwise().items()),
         "method": gallery.method,
         "mapped": len(gallery.map_rows),
     }
 
 
-def _atlases(found: Found) -> list[tuple[str, str]]:
+def _atlases(run: Run) -> list[tuple[str, str]]:
     """Element id and data URL of every atlas."""
-    if found.gallery is None:
+    if run.gallery is None:
         return []
-    folder = found.run / "gallery"
+    folder = run.folder / "gallery"
     groups: Iterable[tuple[str, str, Any]] = (
-        ("pictures", "image/webp", found.gallery.pictures),
-        ("maps", "image/png", found.gallery.maps),
+        ("pictures", "image/webp", run.gallery.pictures),
+        ("maps", "image/png", run.gallery.maps),
     )
     return [
         (f"{stem}-{i}", f"data:{kind};base64,{base64.b64encode(content).decode()}")

@@ -1,4 +1,4 @@
-"""Why it was wrong: a run's mistakes, or pictures of one's own, and where the network looked."""
+"""Why it was wrong: the mistakes of a run, or pictures of your own, and where the network looked."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from .. import figures
@@ -13,24 +14,26 @@ from ..cam import METHODS
 from ..cam.layers import check_layers, default_layers
 from ..datasets import Dataset, Split, hold_out, read_pictures
 from ..errors import ResightError, UsageError, suggest
-from ..events import OnEvent
+from ..events import OnEvent, ignore_events
 from ..figures import LayerHeatmap, SheetImages
 from ..metrics.mistakes import MistakeOrder, check_order, mistakes, sheet_rows
+from ..networks.unwrap import device_of
 from ..recipe import Explain
 from ..recipe.toml import with_changes
 from ..records import IntArray, Predictions
-from ..runs.inference import load_model
+from ..runs.checkpoint import ModelInfo, load_model
+from ..runs.inference import predict_images
 from ..runs.results import draw_sheets
-from ..runs.run import ModelInfo, RunFolder
+from ..runs.run import Run
 from ..training.device import pick_device
-from ..training.predict import predict_split
 from ..training.setup import load_dataset
-from .explain_run import Explanation, Subject, as_pictures, explain_run
-from .layer_maps import faithfulness_areas, layer_maps, predicted_and_other
+from .explain_run import Explanation, explain_run
+from .layer_maps import LayerMaps, faithfulness_areas, layer_maps, predicted_and_other
+from .steps import ExplainInputs, as_pictures
 
 
 def explain(
-    run: str | Path,
+    run: str | Path | Run,
     images: Sequence[str | Path] | str | Path = (),
     *,
     layers: Sequence[str] | str | None = None,
@@ -42,19 +45,19 @@ def explain(
     model: nn.Module | None = None,
     device: str = "auto",
     offline: bool = False,
-    on_event: OnEvent | None = None,
+    on_event: OnEvent = ignore_events,
 ) -> Explanation:
-    """Show where a finished run looked: on its mistakes, or on picture files of one's own.
+    """Explain a finished run: where it looked in its mistakes, or in picture files of your own.
 
-    Without `images`: mistakes, heat maps of the `count` worst and of as many right answers,
-    suspicious labels and report.html, all into the run folder. With `images`: heat maps of these,
-    into a new folder inside it, for the predicted class and the runner-up, or the true class
-    where `label` names it and the network says another.
+    Without `images`: mistakes, heat maps of the `count` worst and of as many right answers, label
+    issues and report.html, all into the run folder, from the run's saved predictions. With
+    `images`: heat maps of these, into a new folder inside it, for the predicted class and the
+    runner-up, or the true class where `label` names it and the network predicts another.
 
-    `layers`, `method` and `count` stand in for the settings in the recipe's section `explain`. `rank`
-    says which mistakes are the worst, by default those of largest loss. `data` is the run's own
-    data set, where it has moved or was passed in from Python. A lone layer or picture need not be
-    in a list. Steps that fail are in `failed` of the result; the others are done.
+    `layers`, `method` and `count` stand in for the settings in the recipe's section `explain`.
+    `rank` says which mistakes are the worst, by default those of largest loss. `data` is the run's
+    own data set, where it has moved or was passed in from Python. Steps that fail are in `failed`
+    of the result; the rest are done.
 
     Raises:
         UsageError: no such run, layer, method, rank, label or picture; the data is not the run's;
@@ -63,30 +66,23 @@ def explain(
     """
     paths = [Path(p) for p in ([images] if isinstance(images, str | Path) else images)]
     names = [layers] if isinstance(layers, str) else layers and list(layers)
-    _check_asked(pictures=bool(paths), rank=rank, count=count, data=data, label=label)
-    on_event = on_event or (lambda event: None)
-    folder = RunFolder.open(Path(run))
-    chosen = pick_device(device)
-    module, info = load_model(folder, model, chosen)
-    given = {"layers": names, "method": method, "images": count}
-    changes = {"explain": {key: value for key, value in given.items() if value is not None}}
-    asked = with_changes(info.recipe, changes, origin="flags").explain
-    if asked.layers:
-        check_layers(module, asked.layers, (info.channels, info.image_size, info.image_size))
+    _check_arguments(pictures=bool(paths), rank=rank, count=count, data=data, label=label)
+    run = run if isinstance(run, Run) else Run.open(run)
+    network, info = load_model(run.folder, model, pick_device(device))
+    settings = {"layers": names, "method": method, "images": count}
+    changes = {"explain": {key: value for key, value in settings.items() if value is not None}}
+    options = with_changes(info.recipe, changes, origin="flags").explain
+    if options.layers:
+        check_layers(network, options.layers, (info.channels, info.image_size, info.image_size))
     if paths:
-        return _explain_pictures(folder, module, info, paths, asked, label=label)
-    dataset = _own_data(folder, info, data, offline=offline, on_event=on_event)
-    predictions = _predictions(module, info, dataset.test.to(chosen))
-    train, fraction = dataset.train, info.recipe.data.val_fraction
-    if fraction is not None:
-        train, _ = hold_out(train, fraction, info.recipe.seed)
-    subject = Subject(module, info.recipe, info.stats, train, dataset.test, predictions)
+        return _explain_pictures(run, network, info, paths, options, label=label)
+    inputs = _inputs(run, network, info, data, offline=offline, on_event=on_event)
     rank = rank or "loss"
-    _draw_sheets(folder.path, subject, asked.images, rank)
-    return explain_run(folder, subject, asked, rank=rank, on_event=on_event)
+    _draw_sheets(run.folder, inputs, options.images, rank)
+    return explain_run(run, inputs, options, rank=rank, on_event=on_event)
 
 
-def _check_asked(
+def _check_arguments(
     *,
     pictures: bool,
     rank: str | None,
@@ -94,7 +90,7 @@ def _check_asked(
     data: Dataset | str | Path | None,
     label: str | None,
 ) -> None:
-    """UsageError unless all that is said can be heeded: before anything is loaded."""
+    """Refuse arguments that do not go together, before anything is loaded."""
     if rank is not None:
         check_order(rank)
     if not pictures and label is not None:
@@ -108,111 +104,116 @@ def _check_asked(
             )
 
 
-def _own_data(
-    folder: RunFolder,
+def _inputs(
+    run: Run,
+    model: nn.Module,
     info: ModelInfo,
     data: Dataset | str | Path | None,
     *,
     offline: bool,
     on_event: OnEvent,
-) -> Dataset:
-    """The data set that the finished run was tested on."""
-    finished = folder.read_summary()
-    if not finished["test"]:
+) -> ExplainInputs:
+    """The network with the data of the finished run and the predictions that were saved."""
+    predictions, summary = run.predictions, run.summary
+    if predictions is None or summary is None:
+        images = run.test.images  # raises if the run is not finished
         raise ResightError(
-            f"{folder.path} was stopped before its end, so the test set was not read; "
-            f"go on with `resight resume {folder.path}`"
+            f"{run.folder} has no predictions.npz of its {images:,} test images that can be read, "
+            "so it cannot be explained; take the file from a copy of the run, or train again"
         )
     dataset = load_dataset(info.recipe, data, offline=offline, on_event=on_event)
-    if dataset.fingerprint != finished["data"]["fingerprint"]:
+    if dataset.fingerprint != summary.data.fingerprint:
         raise UsageError(
             f"the data in {dataset.name} is not what the run was tested on; give the same data, "
             "or name picture files to explain these"
         )
-    return dataset
+    train, fraction = dataset.train, info.recipe.data.val_fraction
+    if fraction is not None:
+        train, _ = hold_out(train, fraction, info.recipe.seed)
+    return ExplainInputs(model, info.recipe, info.stats, train, dataset.test, predictions)
 
 
-def _predictions(model: nn.Module, info: ModelInfo, split: Split) -> Predictions:
-    return predict_split(
-        model,
-        split,
-        info.stats,
-        classes=info.classes,
-        training=info.recipe.training,
-        evaluation=info.recipe.evaluation,
-    )
-
-
-def _draw_sheets(path: Path, subject: Subject, count: int, rank: MistakeOrder) -> None:
-    """The sheets without heat maps. Where they change, those with heat maps of old are removed.
+def _draw_sheets(folder: Path, inputs: ExplainInputs, count: int, rank: MistakeOrder) -> None:
+    """Draw the sheets without heat maps; where they change, remove old ones with heat maps.
 
     So the sheets of all methods in a run folder show the same images.
     """
     kinds = ("misclassified", "correct")
 
     def content() -> list[bytes]:
-        return [file.read_bytes() for kind in kinds if (file := path / f"{kind}.png").exists()]
+        return [file.read_bytes() for kind in kinds if (file := folder / f"{kind}.png").exists()]
 
     before = content()
-    rows = sheet_rows(subject.predictions, count, rank=rank)
-    draw_sheets(path, subject.predictions, as_pictures(subject.test), rows, rank)
+    rows = sheet_rows(inputs.predictions, count, rank=rank)
+    draw_sheets(folder, inputs.predictions, inputs.pictures, rows, rank)
     if content() != before:
         for kind, method in product(kinds, METHODS):
-            (path / f"{kind}_{method}.png").unlink(missing_ok=True)
+            (folder / f"{kind}_{method}.png").unlink(missing_ok=True)
 
 
 def _explain_pictures(
-    folder: RunFolder,
+    run: Run,
     model: nn.Module,
     info: ModelInfo,
     paths: Sequence[Path],
-    asked: Explain,
+    options: Explain,
     *,
     label: str | None,
 ) -> Explanation:
-    """A sheet of all pictures and a strip of each, into a folder that is not there yet."""
+    """Draw a sheet of all pictures and a strip of each, into a folder that is not there yet."""
     if label is not None and label not in info.classes:
         raise UsageError(
             f"there is no class {label!r}{suggest(label, info.classes)} "
             f"(valid: {', '.join(info.classes)})"
         )
-    layers = asked.layers or default_layers(
-        model, (info.channels, info.image_size, info.image_size)
-    )
+    shape = (info.channels, info.image_size, info.image_size)
+    layers = options.layers or default_layers(model, shape)
     if not layers:
         raise UsageError(f"{type(model).__name__} has no layer with a map to look at")
     split = read_pictures(paths, image_size=info.image_size, channels=info.channels)
-    known = -1 if label is None else info.classes.index(label)
-    split = Split(split.images, torch.full_like(split.labels, known), split.ids)
-    device = next((p.device for p in model.parameters()), split.images.device)
-    predictions = _predictions(model, info, split.to(device))
+    true = -1 if label is None else info.classes.index(label)
+    split = Split(split.images, torch.full_like(split.labels, true), split.ids)
+    device = device_of(model, split.images.device)
+    predictions = predict_images(model, split, info, info.recipe, device)
     both = predicted_and_other(predictions)
-    maps = layer_maps(model, split, info.stats, both, layers=layers, method=asked.method)
-    numbers = faithfulness_areas(model, split, info.stats, predictions.preds, maps)
-    path = _new_folder(folder.path, paths[0].stem)
-    rows, others, pictures = np.arange(len(split)), both[:, 1], as_pictures(split)
+    maps = layer_maps(model, split, info.stats, both, layers=layers, method=options.method)
+    areas = faithfulness_areas(model, split, info.stats, predictions.preds, maps)
+    folder = _new_folder(run.folder, paths[0].stem)
+    files = _draw_pictures(folder, paths, predictions, as_pictures(split), maps, areas, options)
+    wrong = mistakes(predictions) if label is not None else []
+    names = tuple(LayerHeatmap(layer, values).name for layer, values in maps.items())
+    return Explanation(folder, files, options.method, names, tuple(wrong), (), (), of_pictures=True)
 
-    def heats(at: IntArray) -> list[LayerHeatmap]:
-        return [
-            LayerHeatmap(layer, values[at], numbers[layer][at]) for layer, values in maps.items()
-        ]
+
+def _draw_pictures(
+    folder: Path,
+    paths: Sequence[Path],
+    predictions: Predictions,
+    pictures: NDArray[np.uint8],
+    maps: LayerMaps,
+    areas: LayerMaps,
+    options: Explain,
+) -> tuple[str, ...]:
+    """Draw the sheet and the strips; return the names of the files."""
+    rows, others = np.arange(len(paths)), predicted_and_other(predictions)[:, 1]
+
+    def heatmaps(part: IntArray) -> list[LayerHeatmap]:
+        return [LayerHeatmap(layer, maps[layer][part], areas[layer][part]) for layer in maps]
 
     files = []
-    if len(split) > 1:
-        files.append(f"pictures_{asked.method}.png")
-        shown = SheetImages(pictures, predictions, rows, others)
-        figure = figures.heat_sheet(shown, heats(rows), f"Where it looked: {asked.method}")
-        figures.save(figure, path / files[0])
-    for i, picture in enumerate(paths):
-        at = rows[i : i + 1]
-        shown = SheetImages(pictures[at], predictions, at, others[at])
-        number = f"{i + 1:03d}-" if len(split) > 1 else ""
-        files.append(f"{number}{picture.stem}_{asked.method}.png")
-        figure = figures.heat_strip(shown, heats(at), f"{picture.name}: {asked.method}")
-        figures.save(figure, path / files[-1])
-    names = tuple(heat.name for heat in heats(rows))
-    wrong = mistakes(predictions) if label is not None else []
-    return Explanation(path, tuple(files), asked.method, names, tuple(wrong), (), ())
+    if len(paths) > 1:
+        files.append(f"pictures_{options.method}.png")
+        images = SheetImages(pictures, predictions, rows, others)
+        figure = figures.heat_sheet(images, heatmaps(rows), f"Where it looked: {options.method}")
+        figures.save(figure, folder / files[0])
+    for i, path in enumerate(paths):
+        part = rows[i : i + 1]
+        images = SheetImages(pictures[part], predictions, part, others[part])
+        number = f"{i + 1:03d}-" if len(paths) > 1 else ""
+        files.append(f"{number}{path.stem}_{options.method}.png")
+        figure = figures.heat_strip(images, heatmaps(part), f"{path.name}: {options.method}")
+        figures.save(figure, folder / files[-1])
+    return tuple(files)
 
 
 def _new_folder(run: Path, stem: str) -> Path:

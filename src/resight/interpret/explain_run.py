@@ -1,338 +1,178 @@
-"""A finished run explained: its mistakes, heat maps and suspicious labels, and report.html.
+"""A finished run explained: its mistakes, heat maps and label issues, and report.html.
 
-`Predictions -> Mistakes -> Evidence -> sheets, gallery -> report.html`
+`Predictions -> mistakes -> layer maps -> sheets, gallery -> report.html`
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import nn
 
 from .. import figures, html_report
-from ..cam.layers import default_layers
-from ..datasets import Split, Statistics
-from ..errors import ResightError, UsageError
+from ..errors import UsageError
 from ..events import Message, OnEvent, Progress
-from ..figures import LayerHeatmap, NeighborImages, SheetImages
+from ..figures import NeighborImages
+from ..files import write_csv
 from ..metrics.mistakes import (
     LabelIssue,
     Mistake,
     MistakeOrder,
-    additional_rows,
     csv_rows,
+    group_by_pair,
     label_issues,
     mistakes,
-    sheet_rows,
 )
-from ..recipe import Explain, Recipe
-from ..records import IntArray, Predictions
-from ..runs.gallery import GalleryMaps, write_gallery
-from ..runs.run import RunFolder
+from ..recipe import Explain
+from ..records import Predictions
+from ..runs.run import Run
 from ..training.setup import TrainSetup
-from .layer_maps import (
-    PER_IMAGE,
-    LayerMaps,
-    areas_table,
-    faithfulness_areas,
-    layer_maps,
-    predicted_and_other,
-    shrink_maps,
-)
 from .neighbors import Neighbors, find_neighbors
+from .run_maps import draw_and_keep_maps
+from .steps import ExplainInputs, StepLog, as_pictures
 
-NUM_NEIGHBORS = 3  # of each class, beside a suspicious label
-MAX_GALLERY_CELLS = 64  # a side, of a map that the gallery is given; it keeps fewer
+NUM_NEIGHBORS = 3  # of each class, beside a label issue
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What `explain` found, and the names of the files it wrote into `folder`."""
+    """What `explain` concludes, and the names of the files that it wrote into `folder`."""
 
     folder: Path
     files: tuple[str, ...]
     method: str
     layers: tuple[str, ...]  # with the size of their maps
     mistakes: tuple[Mistake, ...]
-    suspicious: tuple[LabelIssue, ...]
+    label_issues: tuple[LabelIssue, ...]
     notes: tuple[str, ...]  # what to know of it, one line each
     failed: tuple[str, ...] = ()  # the steps that went wrong, one line each
+    of_pictures: bool = False  # picture files, not the test set of the run
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the explanation as plain Python, fit for JSON."""
+        content = asdict(self)
+        del content["of_pictures"]
+        return content | {"folder": str(self.folder)}
 
-@dataclass(frozen=True)
-class Subject:
-    """A trained network, and what it was trained on and asked about."""
-
-    model: nn.Module
-    recipe: Recipe
-    stats: Statistics
-    train: Split
-    test: Split
-    predictions: Predictions  # of `test`
-
-
-@dataclass(frozen=True)
-class HeatMaps:
-    """Heat maps of some rows of the test set, for two classes each, as the gallery takes them."""
-
-    rows: IntArray  # (R,) the most wanted first
-    maps: LayerMaps
-    layers: tuple[str, ...]  # with the size of their maps on the sheets
-    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # of the layers' own maps
-
-
-@dataclass(frozen=True)
-class StepLog:
-    """What has come of the steps so far."""
-
-    files: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
-
-    @contextmanager
-    def step(self, what: str) -> Iterator[None]:
-        """What goes wrong inside is a line in `failed`, and the other steps go on.
-
-        The one place that catches everything: networks and watches are anybody's code, and what
-        breaks in them must cost neither a training that is done nor the steps that would work.
-        """
-        try:
-            yield
-        except Exception as error:
-            line, name = str(error).partition("\n")[0], type(error).__name__
-            if not isinstance(error, ResightError):
-                line = f"{name}: {line}" if line else name
-            self.failed.append(f"{what} failed: {line}")
+    def __str__(self) -> str:
+        lines = []
+        if not self.of_pictures:
+            lines.append(f"mistakes    {len(self.mistakes):,}")
+            for (true, pred), group in list(group_by_pair(self.mistakes).items())[:5]:
+                lines.append(f"  {len(group)} x {true} taken for {pred}, the worst {group[0].id}")
+            lines.append(f"labels      {len(self.label_issues):,} may be wrong")
+            for issue in self.label_issues[:5]:
+                lines.append(f"  {issue.id}: labeled {issue.given}, suggested {issue.suggested}")
+        if self.layers:
+            lines.append(f"heat maps   {self.method} at {', '.join(self.layers)}")
+        lines += [f"written     {self.folder / name}" for name in self.files]
+        return "\n".join(lines)
 
 
 def explain_finished(
-    folder: RunFolder, setup: TrainSetup, predictions: Predictions, on_event: OnEvent
+    run: Run, setup: TrainSetup, predictions: Predictions, on_event: OnEvent
 ) -> None:
     """Explain a run that has just ended, if its recipe says so; whatever happens, it returns.
 
-    What fails is only a note, and Ctrl-C ends the explanation, not the run, which is complete.
+    What fails is only a message, and Ctrl-C ends the explanation, not the run, which is complete.
     """
     recipe, splits = setup.recipe, setup.splits
     if not recipe.explain.report:
         return
-    subject = Subject(
+    inputs = ExplainInputs(
         setup.state.model, recipe, splits.stats, splits.train, setup.dataset.test, predictions
     )
-    outcome, again = StepLog(), f"`resight explain {folder.path}` explains it"
-    with outcome.step("explaining it"):
+    log, again = StepLog(), f"`resight explain {run.folder}` explains it"
+    with log.step("explaining it"):
         try:
-            found = explain_run(folder, subject, recipe.explain, on_event=on_event)
-            if found.failed:
+            explanation = explain_run(run, inputs, recipe.explain, on_event=on_event)
+            if explanation.failed:
                 on_event(Message(f"the run is complete; {again} anew"))
             return
         except KeyboardInterrupt:
-            outcome.failed.append("explaining it was interrupted")
-    with outcome.step("report.html"):
-        html_report.report(folder.path)
-    with outcome.step("the watch"):
-        on_event(Message(f"the run is complete, but {'; '.join(outcome.failed)}; {again}"))
+            log.failed.append("explaining it was interrupted")
+    with log.step("report.html"):
+        html_report.report(run.folder)
+    with log.step("on_event"):
+        on_event(Message(f"the run is complete, but {'; '.join(log.failed)}; {again}"))
 
 
 def explain_run(
-    folder: RunFolder,
-    subject: Subject,
-    asked: Explain,
+    run: Run,
+    inputs: ExplainInputs,
+    options: Explain,
     *,
     rank: MistakeOrder = "loss",
     on_event: OnEvent,
 ) -> Explanation:
-    """Everything about the mistakes of a finished run, into its folder; `asked` says what.
+    """Explain the mistakes of a finished run, into its folder.
 
     Each step fails on its own, and the page, which needs the folder only, is made of what is there.
     """
-    path, predictions, pictures = folder.path, subject.predictions, as_pictures(subject.test)
-    found = mistakes(predictions, rank=rank)
-    suspicious = label_issues(predictions)
-    outcome, looked = StepLog(), HeatMaps(np.zeros(0, dtype=np.int64), {}, ())
-    with outcome.step("mistakes.csv"):
-        folder.write_csv("mistakes.csv", csv_rows(Mistake, found))
-        outcome.files.append("mistakes.csv")
-    with outcome.step("confused_pairs.png"):
+    folder, predictions = run.folder, inputs.predictions
+    wrong = mistakes(predictions, rank=rank)
+    labels = label_issues(predictions)
+    log = StepLog()
+    with log.step("mistakes.csv", "mistakes.csv"):
+        write_csv(folder / "mistakes.csv", csv_rows(Mistake, wrong))
+    with log.step("confused_pairs.png", "confused_pairs.png"):
         title = f"The most frequent mistakes, largest {rank} first in each row"
-        figure = figures.pair_sheet(pictures, predictions, found, title)
-        figures.save(figure, path / "confused_pairs.png")
-        outcome.files.append("confused_pairs.png")
-    with outcome.step("suspicious_labels.csv"):
-        folder.write_csv("suspicious_labels.csv", csv_rows(LabelIssue, suspicious))
-        outcome.files.append("suspicious_labels.csv")
-    with outcome.step("suspicious_labels.png"):
-        (path / "suspicious_labels.png").unlink(missing_ok=True)
-        if suspicious:
+        figure = figures.pair_sheet(inputs.pictures, predictions, wrong, title)
+        figures.save(figure, folder / "confused_pairs.png")
+    with log.step("label_issues.csv", "label_issues.csv"):
+        write_csv(folder / "label_issues.csv", csv_rows(LabelIssue, labels))
+    with log.step("label_issues.png"):
+        (folder / "label_issues.png").unlink(missing_ok=True)
+        if labels:
             on_event(Progress("comparing with training images", 0, None))
-            _draw_label_issues(path, subject, pictures, suspicious[: asked.images], outcome)
-            outcome.files.append("suspicious_labels.png")
-    with outcome.step("heat maps"):
-        looked = _heat_maps(folder, subject, asked, rank=rank, on_event=on_event, outcome=outcome)
-    with outcome.step("gallery"):
-        _write_gallery(path, subject, looked, asked.method)
-        outcome.files.append("gallery/")
-    with outcome.step("report.html"):
-        outcome.files.append(html_report.report(path).name)
-    for line in (*outcome.notes, *outcome.failed):
+            _draw_label_issues(folder, inputs, labels[: options.images], log)
+            log.files.append("label_issues.png")
+    layers = draw_and_keep_maps(folder, inputs, options, rank=rank, on_event=on_event, log=log)
+    with log.step("report.html", "report.html"):
+        html_report.report(folder)
+    for line in (*log.notes, *log.failed):
         on_event(Message(line))
     return Explanation(
-        folder=path,
-        files=tuple(outcome.files),
-        method=asked.method,
-        layers=looked.layers,
-        mistakes=tuple(found),
-        suspicious=tuple(suspicious),
-        notes=tuple(outcome.notes),
-        failed=tuple(outcome.failed),
+        folder=folder,
+        files=tuple(log.files),
+        method=options.method,
+        layers=layers,
+        mistakes=tuple(wrong),
+        label_issues=tuple(labels),
+        notes=tuple(log.notes),
+        failed=tuple(log.failed),
     )
 
 
-def _heat_maps(
-    folder: RunFolder,
-    subject: Subject,
-    asked: Explain,
-    *,
-    rank: MistakeOrder,
-    on_event: OnEvent,
-    outcome: StepLog,
-) -> HeatMaps:
-    """Heat maps of the images on the sheets, which are drawn, and of more for the gallery."""
-    predictions, model, test = subject.predictions, subject.model, subject.test
-    wrong, right = sheet_rows(predictions, asked.images, rank=rank)
-    sheet = np.concatenate([wrong, right])
-    layers = asked.layers or default_layers(model, test.images.shape[1:])
-    if not layers:
-        outcome.notes.append(
-            f"{type(model).__name__} has no layer whose output is a map (N, C, h, w) "
-            "of a size to look at, so there are no heat maps; name layers to look at others"
-        )
-        return HeatMaps(sheet[:0], {}, ())
-    more = sheet[:0]
-    if asked.method in PER_IMAGE:
-        outcome.notes.append(
-            f"{asked.method} is slow: heat maps of the {len(sheet)} images on the sheets"
-        )
-    else:
-        more = additional_rows(predictions, asked.maps, sheet)
-    total, both = len(sheet) + len(more), predicted_and_other(predictions)
-
-    def look(rows: IntArray, before: int, side: int | None) -> LayerMaps:
-        return layer_maps(
-            model,
-            test,
-            subject.stats,
-            both[rows],
-            layers=layers,
-            method=asked.method,
-            rows=rows,
-            side=side,
-            on_batch=lambda done: on_event(
-                Progress(f"heat maps of {total:,} images", before + done, total)
-            ),
-        )
-
-    maps = look(sheet, 0, None)
-    with outcome.step("sheets of heat maps"):
-        _draw_heat(folder, subject, maps, wrong, right, rank=rank, asked=asked, outcome=outcome)
-    names = tuple(LayerHeatmap(layer, values).name for layer, values in maps.items())
-    sizes = {layer: values.shape[-2:] for layer, values in maps.items()}
-    maps = {layer: shrink_maps(values, MAX_GALLERY_CELLS) for layer, values in maps.items()}
-    if len(more):
-        rest = look(more, len(sheet), MAX_GALLERY_CELLS)
-        maps = {layer: np.concatenate([maps[layer], rest[layer]]) for layer in layers}
-    return HeatMaps(np.concatenate([sheet, more]), maps, names, sizes)
-
-
-def _draw_heat(
-    folder: RunFolder,
-    subject: Subject,
-    maps: LayerMaps,
-    wrong: IntArray,
-    right: IntArray,
-    *,
-    rank: MistakeOrder,
-    asked: Explain,
-    outcome: StepLog,
-) -> None:
-    """The sheets, and `heatmaps.csv`; maps are those of the wrong rows, then of the right ones."""
-    predictions, rows = subject.predictions, np.concatenate([wrong, right])
-    pictures, others = as_pictures(subject.test), predicted_and_other(predictions)[:, 1]
-    numbers: LayerMaps = {}
-    with outcome.step("deletion and insertion"):
-        said = predictions.preds[rows]
-        numbers = faithfulness_areas(
-            subject.model, subject.test, subject.stats, said, maps, rows=rows
-        )
-        folder.write_csv("heatmaps.csv", areas_table(predictions, rows, numbers, asked.method))
-        outcome.files.append("heatmaps.csv")
-    worst = f"Misclassified, the {len(wrong)} of largest {rank}, pair by pair"
-    for name, at, title in (
-        ("misclassified", slice(0, len(wrong)), worst),
-        ("correct", slice(len(wrong), None), "Correct, evenly from the test set"),
-    ):
-        heats = [
-            LayerHeatmap(layer, values[at], numbers[layer][at] if numbers else None)
-            for layer, values in maps.items()
-        ]
-        chosen = rows[at]
-        shown = SheetImages(pictures[chosen], predictions, chosen, others[chosen])
-        figure = figures.heat_sheet(shown, heats, f"{title}: {asked.method}")
-        file = f"{name}_{asked.method}.png"
-        figures.save(figure, folder.path / file)
-        outcome.files.append(file)
-
-
-def _write_gallery(path: Path, subject: Subject, looked: HeatMaps, method: str) -> None:
-    """The gallery; without heat maps, it has the pictures."""
-    is_right = subject.predictions.correct[looked.rows][:, None, None]
-    kept = [
-        # The other map of a right answer is of the runner-up, which the gallery has no place for.
-        GalleryMaps(layer, v[:, 0], np.where(is_right, v[:, 0], v[:, 1]), looked.sizes[layer])
-        for layer, v in looked.maps.items()
-    ]
-    pictures = as_pictures(subject.test)
-    write_gallery(path, pictures, subject.predictions, rows=looked.rows, maps=kept, method=method)
-
-
 def _draw_label_issues(
-    path: Path,
-    subject: Subject,
-    pictures: NDArray[np.uint8],
-    found: Sequence[LabelIssue],
-    outcome: StepLog,
+    folder: Path, inputs: ExplainInputs, issues: Sequence[LabelIssue], log: StepLog
 ) -> None:
-    """`label_issues.png`: each beside its nearest training images of both classes."""
-    predictions, rows = subject.predictions, np.array([label.row for label in found])
+    """Draw `label_issues.png`: each beside its nearest training images of both classes."""
+    rows = np.array([issue.row for issue in issues])
+    names = inputs.predictions.classes
     beside: list[tuple[NeighborImages, NeighborImages]] = []
     note = ""
-    with outcome.step("neighbors of suspicious labels"):
+    with log.step("neighbors of label issues"):
         try:
-            names = predictions.classes
-            alike, note = find_neighbors(
-                subject.model,
-                subject.test.select(torch.from_numpy(rows)),
-                subject.train,
-                [(names.index(label.given), names.index(label.suggested)) for label in found],
-                subject.stats,
+            neighbors, note = find_neighbors(
+                inputs.model,
+                inputs.test.select(torch.from_numpy(rows)),
+                inputs.train,
+                [(names.index(issue.given), names.index(issue.suggested)) for issue in issues],
+                inputs.stats,
                 k=NUM_NEIGHBORS,
-                training=subject.recipe.training,
+                training=inputs.recipe.training,
             )
-            beside = [(_as_shown(given), _as_shown(other)) for given, other in alike]
+            beside = [(_as_images(given), _as_images(other)) for given, other in neighbors]
         except UsageError as error:
-            outcome.notes.append(f"suspicious labels without neighbors: {error}")
+            log.notes.append(f"label issues without neighbors: {error}")
     title = "Is it the label? The most suspicious first"
-    figure = figures.label_issue_sheet(pictures[rows], found, beside, title, note=note)
-    figures.save(figure, path / "suspicious_labels.png")
+    figure = figures.label_issue_sheet(inputs.pictures[rows], issues, beside, title, note=note)
+    figures.save(figure, folder / "label_issues.png")
 
 
-def _as_shown(alike: Neighbors) -> NeighborImages:
-    return NeighborImages(as_pictures(alike.images), alike.images.ids, alike.cosines)
-
-
-def as_pictures(split: Split) -> NDArray[np.uint8]:
-    """(N, H, W, C) as figures take them."""
-    return np.asarray(split.images.permute(0, 2, 3, 1).cpu().numpy())
+def _as_images(neighbors: Neighbors) -> NeighborImages:
+    images = neighbors.images
+    return NeighborImages(as_pictures(images), images.ids, neighbors.cosines)

@@ -4,17 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..cam import Heatmaps, faithfulness, heatmaps
-from ..datasets import Split, Statistics
+from ..datasets import Split, Statistics, batch_size_for
 from ..datasets.augment import normalize
+from ..networks.unwrap import device_of
 from ..recipe import Method
-from ..records import IntArray, Predictions
+from ..records import Float32Array, IntArray, Predictions
 from ..runs.gallery.area_resize import area_resize
 
-Float32Array = NDArray[np.float32]
 LayerMaps = dict[str, Float32Array]  # layer -> (R, 2, h, w), raw and signed
 
 PER_IMAGE = ("score-cam", "ablation-cam")  # many passes an image: not for thousands of images
@@ -38,8 +37,7 @@ def layer_maps(
     side, means of its positive evidence. Finer-CAM tells each of the two classes from the other.
     """
     rows = np.arange(len(split)) if rows is None else rows
-    pixels = split.images.shape[-2] * split.images.shape[-1]
-    batch = max(1, 256 * 32 * 32 // pixels)
+    batch = batch_size_for(split.images, 256)
     parts: dict[str, list[Float32Array]] = {layer: [] for layer in layers}
     for first in range(0, len(rows), batch):
         images = _normalized(model, split, stats, rows[first : first + batch])
@@ -114,7 +112,7 @@ def runners_up(predictions: Predictions) -> IntArray:
 
 def _normalized(model: nn.Module, split: Split, stats: Statistics, rows: IntArray) -> Tensor:
     """(n, C, H, W) on the device of the model."""
-    device = next((p.device for p in model.parameters()), split.images.device)
+    device = device_of(model, split.images.device)
     at = torch.from_numpy(rows).to(split.images.device)
     return normalize(split.images[at].to(device), stats)
 

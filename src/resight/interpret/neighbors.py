@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..datasets import Split, Statistics
+from ..datasets import Split, Statistics, batch_size_for
 from ..errors import UsageError
+from ..networks.unwrap import device_of
 from ..recipe import Training
 from ..training.predict import predict_split
 
@@ -59,7 +60,7 @@ def find_neighbors(
     """
     classes = {label for pair in pairs for label in pair}
     compared = train.select(candidate_rows(train, classes))
-    device = next((p.device for p in model.parameters()), train.images.device)
+    device = device_of(model, train.images.device)
     asked, known = (
         features(model, split.to(device), stats, training=training).cpu()
         for split in (queries, compared)
@@ -90,8 +91,7 @@ def candidate_rows(split: Split, classes: Collection[int]) -> Tensor:
     """
     of_classes = torch.isin(split.labels, torch.tensor(sorted(classes)).to(split.labels))
     rows = of_classes.nonzero().flatten()
-    pixels = split.images.shape[-2] * split.images.shape[-1]
-    most = min(MAX_CANDIDATES, max(1, MAX_CANDIDATES * 32 * 32 // pixels), len(rows))
+    most = min(MAX_CANDIDATES, batch_size_for(split.images, MAX_CANDIDATES), len(rows))
     return rows[torch.linspace(0, len(rows) - 1, most).long()]
 
 

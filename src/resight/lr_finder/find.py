@@ -1,10 +1,11 @@
-"""The learning-rate range test of a recipe, and the rate it puts into the recipe."""
+"""The learning-rate range test of a recipe, its repeats, and the rate that the recipe then has."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from ..datasets import Dataset
 from ..errors import ResightError, UsageError
 from ..events import OnEvent, Progress
-from ..recipe import Constant, Custom, MultiStep, Plateau, Recipe
+from ..recipe import Custom, Recipe, Training
 from ..recipe.presets import load_recipe
 from ..recipe.toml import with_changes
 from ..training.batches import eval_batches, train_batches
@@ -20,8 +21,8 @@ from ..training.precision import AUTOCAST_DTYPES, to_memory_format
 from ..training.setup import TrainSetup, init_model, prepare
 from ..training.state import TrainData, TrainState, init_state
 from .range_test import lr_range_test
-from .suggest import LRCurve, LRScale, merge_curves
-from .verdict import MIN_POINTS
+from .suggest import LRCurve, LRScale, analyze
+from .verdict import MIN_POINTS, Verdict
 
 NUM_STEPS = 56  # with the batch set aside 58 batches: 7,424 images, 0.15 epochs of CIFAR-10
 MAX_BATCH_SIZE = 128  # a step; see docs/lr-find.md for what other sizes change
@@ -30,14 +31,14 @@ NUM_VAL_IMAGES = 512  # of the validation images, scored after every step where 
 
 @dataclass(frozen=True)
 class LRRangeOptions:
-    """How a recipe's range test climbs; None: chosen from the optimizer."""
+    """The options of a recipe's range test."""
 
-    start: float | None = None
-    end: float | None = None
+    start: float | None = None  # the lowest rate; None: chosen from the optimizer
+    end: float | None = None  # the highest rate; None: chosen from the optimizer
     steps: int = NUM_STEPS
     scale: LRScale = "exponential"
     repeats: int = 1
-    on_validation: bool = False  # score on held-out images in place of the training loss
+    on_validation: bool = False  # score held-out images in place of the training loss
     set_aside: bool = True  # score one batch every time; False: each step's own, as other tools do
     stop_at: float = 4.0  # times the best loss
 
@@ -49,45 +50,44 @@ def lr_find(
     model: nn.Module | None = None,
     device: str = "auto",
     offline: bool = False,
-    ladder: LRRangeOptions = LRRangeOptions(),
+    options: LRRangeOptions = LRRangeOptions(),
     on_event: OnEvent | None = None,
 ) -> LRCurve:
-    """The range test of a recipe (a value, a preset's name or a TOML file) on its training images.
+    """Find the learning rate of a recipe (a value, a preset's name or a TOML file) by a range test.
 
     Batches, augmentation, precision and cross entropy are those of training, without the L1
-    penalty; the test set is not touched.
-    See `lr_range_test` for a model and data of your own.
+    penalty; the test set is not touched. See `lr_range_test` for your own model and data.
 
     Raises:
-        UsageError: the recipe, the data or the ladder is not usable as asked.
+        UsageError: the recipe, the data or the options cannot be used.
     """
     on_event = on_event or (lambda event: None)
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
     setup = prepare(
         recipe, data=data, model=model, device=device, offline=offline, on_event=on_event
     )
-    return run_range_test(setup, ladder, on_event)
+    return run_range_test(setup, options, on_event)
 
 
-def run_range_test(setup: TrainSetup, ladder: LRRangeOptions, on_event: OnEvent) -> LRCurve:
-    """The range test of a run before its first step, which it leaves as it was.
+def run_range_test(setup: TrainSetup, options: LRRangeOptions, on_event: OnEvent) -> LRCurve:
+    """Test the learning rates of a run before its first step, and leave the run as it was.
 
-    Each repeat has its own order of images, augmentation and, but for modules that were passed
-    in, weights. A test that breaks down early and tells nothing is done once more, with all its
-    steps below where it broke down.
+    Each repeat has its own order of images and augmentation, and its own weights unless the module
+    was passed in. If the first test breaks down too early to show a rate, it is repeated with all
+    its steps below the rate at which it broke down.
 
     Raises:
         UsageError: no repeats, or validation is to be scored and there is none.
     """
-    if ladder.repeats < 1:
-        raise UsageError(f"repeats = {ladder.repeats} must be at least 1; 3 give an interval")
-    if ladder.on_validation and setup.splits.val is None:
+    if options.repeats < 1:
+        raise UsageError(f"repeats = {options.repeats} must be at least 1; 3 give an interval")
+    if options.on_validation and setup.splits.val is None:
         raise UsageError(
             'the range test cannot score validation images: data.val_fraction = "none"; '
             "set it to 0.1, or score the training loss"
         )
     curves = []
-    for repeat in range(ladder.repeats):
+    for repeat in range(options.repeats):
         recipe = with_changes(
             setup.recipe, {"seed": setup.recipe.seed + repeat}, origin="range test"
         )
@@ -95,27 +95,27 @@ def run_range_test(setup: TrainSetup, ladder: LRRangeOptions, on_event: OnEvent)
         if repeat and not isinstance(recipe.model, Custom):
             state = init_state(recipe, setup.splits, init_model(recipe, setup.splits))
         what = "learning-rate range test"
-        if ladder.repeats > 1:
-            what += f" {repeat + 1} of {ladder.repeats}"
-        told = _Told(on_event, what)
-        curve = _run_once(recipe, setup.splits, state, ladder, told)
+        if options.repeats > 1:
+            what += f" {repeat + 1} of {options.repeats}"
+        on_progress = partial(_report, on_event, what)
+        curve = _run_once(recipe, setup.splits, state, options, on_progress=on_progress)
         broke_down = curve.stopped and len(curve.lrs) >= MIN_POINTS and not curve.verdict.ok
-        if broke_down and ladder.end is None and repeat == 0:
+        if broke_down and options.end is None and repeat == 0:
             # It broke down early, and most steps are left: take them all below where it did.
-            ladder = replace(ladder, start=float(curve.lrs[0]), end=float(curve.lrs[-1]))
-            again = _run_once(recipe, setup.splits, state, ladder, told)
+            options = replace(options, start=float(curve.lrs[0]), end=float(curve.lrs[-1]))
+            again = _run_once(recipe, setup.splits, state, options, on_progress=on_progress)
             curve = replace(again, images=again.images + curve.images)
         curves.append(curve)
     return merge_curves(curves) if len(curves) > 1 else curves[0]
 
 
 def with_found_lr(setup: TrainSetup, curve: LRCurve) -> TrainSetup:
-    """The same beginning, weights included, with the highest rate that the curve recommends.
+    """Return the same setup, weights included, at the highest rate that the curve recommends.
 
     Schedules that hold a rate for epochs (plateau, multistep, constant) get the lower one.
 
     Raises:
-        ResightError: the verdict is that the curve cannot be trusted.
+        ResightError: the curve cannot be trusted.
     """
     if not curve.verdict.ok or curve.peak is None or curve.constant is None:
         raise ResightError(
@@ -123,32 +123,25 @@ def with_found_lr(setup: TrainSetup, curve: LRCurve) -> TrainSetup:
             f"{'; '.join(curve.verdict.reasons)}. Look at it with `resight lr-find`, its --steps, "
             "--repeats and --out lr_find.png, or choose a rate with --lr"
         )
-    holds = isinstance(setup.recipe.schedule, Plateau | MultiStep | Constant)
-    found = float(f"{curve.constant if holds else curve.peak:.2g}")
-    recipe = with_changes(setup.recipe, {"optimizer": {"lr": found}}, origin="range test")
+    rate = curve.constant if setup.recipe.schedule.holds_rate else curve.peak
+    lr = float(f"{rate:.2g}")
+    recipe = with_changes(setup.recipe, {"optimizer": {"lr": lr}}, origin="range test")
     return replace(setup, recipe=recipe, state=init_state(recipe, setup.splits, setup.state.model))
 
 
-@dataclass(frozen=True)
-class _Told:
-    """Progress of a range test, batch by batch."""
-
-    on_event: OnEvent
-    what: str
-
-    def __call__(self, done: int, total: int) -> None:
-        self.on_event(Progress(self.what, done, total))
+def _report(on_event: OnEvent, what: str, done: int, total: int) -> None:
+    on_event(Progress(what, done, total))
 
 
 @dataclass(frozen=True)
 class _TrainBatches:
-    """Batches as training draws them, again from the first whenever they are asked for anew."""
+    """The batches that training draws, from the first one again for each iterator."""
 
     recipe: Recipe
     data: TrainData
     size: int
     total: int
-    told: _Told
+    on_progress: Callable[[int, int], None]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         batches = train_batches(
@@ -160,47 +153,107 @@ class _TrainBatches:
             epoch=0,
         )
         for done, (images, labels) in enumerate(batches):
-            self.told(done, self.total)
+            self.on_progress(done, self.total)
             yield to_memory_format(images, self.recipe.training), labels
 
 
 def _run_once(
-    recipe: Recipe, data: TrainData, state: TrainState, ladder: LRRangeOptions, told: _Told
+    recipe: Recipe,
+    data: TrainData,
+    state: TrainState,
+    options: LRRangeOptions,
+    *,
+    on_progress: Callable[[int, int], None],
 ) -> LRCurve:
     training = recipe.training
     size = min(training.batch_size, MAX_BATCH_SIZE)
     parts = training.parts(size, data.train.images.device.type)
-    batches = _TrainBatches(
-        recipe, data, size // parts, (ladder.steps + 1 + ladder.set_aside) * parts, told
-    )
+    total = (options.steps + 1 + options.set_aside) * parts
 
     def loss_fn(logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels, label_smoothing=recipe.loss.label_smoothing)
 
-    scored: list[Any] | None = None
-    if ladder.on_validation:
-        assert data.val is not None
-        evenly = torch.arange(0, len(data.val), max(1, len(data.val) // NUM_VAL_IMAGES))[
-            :NUM_VAL_IMAGES
-        ]
-        sample = data.val.select(evenly.to(data.val.images.device))
-        scored = [
-            (to_memory_format(images, training), labels)
-            for images, labels in eval_batches(sample, data.stats, batch_size=size)
-        ]
     return lr_range_test(
         state.model,
         state.optimizer,
         loss_fn,
-        batches,
-        start=ladder.start,
-        end=ladder.end,
-        steps=ladder.steps,
-        scale=ladder.scale,
-        probe=parts if ladder.set_aside else 0,
-        val_batches=scored,
+        _TrainBatches(recipe, data, size // parts, total, on_progress),
+        start=options.start,
+        end=options.end,
+        steps=options.steps,
+        scale=options.scale,
+        probe=parts if options.set_aside else 0,
+        val_batches=_val_batches(training, data, size) if options.on_validation else None,
         accumulate=parts,
         dtype=AUTOCAST_DTYPES[training.precision],
-        stop_at=ladder.stop_at,
+        stop_at=options.stop_at,
         seed=recipe.seed,
     )
+
+
+def _val_batches(training: Training, data: TrainData, size: int) -> list[tuple[Tensor, Tensor]]:
+    """Some of the validation images, evenly, in batches of `size`."""
+    assert data.val is not None
+    rows = torch.arange(0, len(data.val), max(1, len(data.val) // NUM_VAL_IMAGES))
+    sample = data.val.select(rows[:NUM_VAL_IMAGES].to(data.val.images.device))
+    return [
+        (to_memory_format(images, training), labels)
+        for images, labels in eval_batches(sample, data.stats, batch_size=size)
+    ]
+
+
+def merge_curves(curves: Sequence[LRCurve]) -> LRCurve:
+    """Merge repeats of one test: median losses, the median peak and its interval.
+
+    The loss of a repeat that has stopped counts as infinite from there on, so the merged curve
+    ends where half of the repeats have stopped.
+
+    Raises:
+        UsageError: there are no curves, or they are of different rates.
+    """
+    if not curves:
+        raise UsageError("there are no curves to merge; give at least one")
+    longest = max(curves, key=lambda curve: len(curve.lrs))
+    steps = len(longest.lrs)
+    losses = np.full((len(curves), steps), np.inf)
+    for row, curve in zip(losses, curves, strict=True):
+        n = len(curve.lrs)
+        if not np.allclose(curve.lrs, longest.lrs[:n], rtol=1e-6, atol=0):
+            raise UsageError("curves of different learning rates cannot be merged; repeat one test")
+        row[:n] = np.where(np.isfinite(curve.losses), curve.losses, np.inf)
+    ends = [curve.stopped for curve in curves if curve.stopped]
+    stopped = f"{len(ends)} of {len(curves)} repeats stopped early; {ends[0]}" if ends else None
+    merged = analyze(
+        longest.lrs,
+        np.median(losses, axis=0),
+        images=sum(curve.images for curve in curves),
+        scale=longest.scale,
+        stopped=stopped,
+        chance=longest.chance,
+    )
+    peaks = [curve.peak for curve in curves if curve.peak is not None]
+    reasons = list(merged.verdict.reasons)
+    if len(peaks) < len(curves):
+        blank = next(curve for curve in curves if curve.peak is None)
+        reasons.append(
+            f"{len(curves) - len(peaks)} of {len(curves)} repeats show no rate: "
+            + "; ".join(blank.verdict.reasons)
+        )
+    elif max(peaks) > 4 * min(peaks):
+        reasons.append(
+            f"the repeats disagree, from {min(peaks):.2g} to {max(peaks):.2g}; "
+            "take more steps or a larger batch"
+        )
+    held = [curve.constant for curve in curves if curve.constant is not None]
+    return replace(
+        merged,
+        peak=_median(peaks),
+        constant=_median(held),
+        interval=(min(peaks), max(peaks)) if peaks else None,
+        verdict=Verdict(not reasons, tuple(reasons)),
+    )
+
+
+def _median(rates: Sequence[float]) -> float | None:
+    """The median; of an even number of rates the geometric mean of the middle two."""
+    return float(np.exp(np.median(np.log(rates)))) if rates else None

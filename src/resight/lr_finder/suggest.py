@@ -1,16 +1,15 @@
-"""What a learning-rate range test says: the rules people know, one recommendation, a verdict.
+"""Read a learning-rate range test: the rules people know, one recommendation and a verdict.
 
 Everything here is computed from a recorded curve: rates, and the loss after a step at each. The
-rules (`steepest`, `valley`, `slide`, `minimum`) take a smoothed curve without NaN and answer as
-torch-lr-finder and fastai define them, so that their answers can be compared; none of them knows
-when it is wrong. `analyze` therefore adds a recommendation that rests on several readings of the
-curve, and a verdict that says whether to trust it.
+rules (`steepest`, `valley`, `slide`, `minimum`) take a smoothed curve without NaN and follow
+torch-lr-finder's and fastai's definitions, so that their rates can be compared; no rule knows when
+it is wrong. `analyze` therefore adds a recommendation that rests on several readings of the curve,
+and a verdict that says whether to trust it.
 """
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -32,7 +31,7 @@ _HOLD = 3.0
 
 @dataclass(frozen=True, kw_only=True)
 class LRCurve:
-    """A range test and what it says. Rates are those of the optimizer's first group."""
+    """The result of a range test; rates are those of the optimizer's first parameter group."""
 
     lrs: FloatArray  # (steps,) increasing
     losses: FloatArray  # (steps,) after a step at each rate; the last may be NaN or infinite
@@ -59,7 +58,7 @@ class LRCurve:
         return self.suggestions["minimum"]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: lists for arrays, and None for what is not finite."""
+        """Return the curve for JSON: lists for arrays, and None for what is not finite."""
         values = asdict(self) | {"best_loss": self.best_loss, "best_lr": self.best_lr}
         for name in ("lrs", "losses", "smoothed"):
             values[name] = [x if math.isfinite(x) else None for x in values[name].tolist()]
@@ -76,21 +75,27 @@ def analyze(
     chance: float | None = None,
     headroom: float = 1.0,
 ) -> LRCurve:
-    """Smooth a recorded curve, apply every rule, recommend and judge.
+    """Smooth a recorded curve, apply every rule, recommend rates and judge them.
 
-    `headroom`: how many times what the curve says the peak of one cycle may be; see `HEADROOM_SGD`.
+    `headroom`: the peak of one cycle over the rate read off the curve; see `HEADROOM_SGD`.
+
+    Raises:
+        UsageError: rates and losses differ in number, or the rates do not increase from above 0.
     """
     lrs, losses = np.asarray(lrs, dtype=np.float64), np.asarray(losses, dtype=np.float64)
     if lrs.shape != losses.shape or lrs.ndim != 1:
-        raise UsageError(f"{lrs.shape} learning rates and {losses.shape} losses make no curve")
+        raise UsageError(
+            f"learning rates of shape {lrs.shape} and losses of shape {losses.shape} make no "
+            "curve; give two 1-D arrays of one length"
+        )
     if (lrs <= 0).any() or (np.diff(lrs) <= 0).any():
-        raise UsageError("the learning rates of a curve must be positive and increase")
+        raise UsageError("the learning rates of a curve must be above 0 and increase")
     smoothed = smooth(losses)
     known = np.isfinite(losses)
     x, y = lrs[known], smoothed[known]
     suggestions = _suggestions(x, y)
     scatter = _scatter(losses[known], y)
-    part = _to_climb(y, scatter)
+    part = _before_breakdown(y, scatter)
     reading = recommend(x[part], y[part], chance)
     return LRCurve(
         lrs=lrs,
@@ -117,73 +122,14 @@ def analyze(
     )
 
 
-def merge_curves(curves: Sequence[LRCurve]) -> LRCurve:
-    """Several repeats of one test as one curve: median losses, median peak, and its interval.
-
-    A repeat that has stopped counts as infinite from there on, so the merged curve ends where
-    half of them have.
-
-    Raises UsageError if there are none, or if they did not visit the same rates.
-    """
-    if not curves:
-        raise UsageError("there are no curves to merge; give at least one")
-    longest = max(curves, key=lambda curve: len(curve.lrs))
-    steps = len(longest.lrs)
-    losses = np.full((len(curves), steps), np.inf)
-    for row, curve in zip(losses, curves, strict=True):
-        n = len(curve.lrs)
-        if not np.allclose(curve.lrs, longest.lrs[:n], rtol=1e-6, atol=0):
-            raise UsageError("curves of different learning rates cannot be merged; repeat one test")
-        row[:n] = np.where(np.isfinite(curve.losses), curve.losses, np.inf)
-    ends = [curve.stopped for curve in curves if curve.stopped]
-    stopped = f"{len(ends)} of {len(curves)} repeats stopped early; {ends[0]}" if ends else None
-    merged = analyze(
-        longest.lrs,
-        np.median(losses, axis=0),
-        images=sum(curve.images for curve in curves),
-        scale=longest.scale,
-        stopped=stopped,
-        chance=longest.chance,
-    )
-    peaks = [curve.peak for curve in curves if curve.peak is not None]
-    reasons = list(merged.verdict.reasons)
-    if len(peaks) < len(curves):
-        blank = next(curve for curve in curves if curve.peak is None)
-        reasons.append(
-            f"{len(curves) - len(peaks)} of {len(curves)} repeats show no rate: "
-            + "; ".join(blank.verdict.reasons)
-        )
-    elif max(peaks) > 4 * min(peaks):
-        reasons.append(
-            f"the repeats disagree, from {min(peaks):.2g} to {max(peaks):.2g}; "
-            "take more steps or a larger batch"
-        )
-    held = [curve.constant for curve in curves if curve.constant is not None]
-    return replace(
-        merged,
-        peak=_median(peaks),
-        constant=_median(held),
-        interval=(min(peaks), max(peaks)) if peaks else None,
-        verdict=Verdict(not reasons, tuple(reasons)),
-    )
-
-
-def _median(rates: Sequence[float]) -> float | None:
-    """In proportion: of an even number, the geometric mean of the middle two."""
-    return float(np.exp(np.median(np.log(rates)))) if rates else None
-
-
-# --- the curve ------------------------------------------------------------------------------
-
-
 def smooth(losses: FloatArray) -> FloatArray:
-    """Losses (steps,) without their noise and without lag; NaN stays where it is and goes nowhere.
+    """Smooth losses (steps,) without lag; NaN stays where it is and does not spread.
 
     A median of three takes out single spikes; then each point becomes the value of the straight
     line fitted to its neighbors with Gaussian weights (Cleveland 1979), as wide as a 25th of the
     curve. Being symmetric it moves nothing sideways, as a running average would, and at both ends
     it follows the slope where a plain kernel flattens it. A loss that exploded counts as no
-    higher above the first than the lowest is below, lest it drown the steps before it.
+    higher above the first than the lowest is below, or it would drown the steps before it.
     """
     smoothed = np.full(len(losses), np.nan)
     known = np.isfinite(losses)
@@ -204,7 +150,7 @@ def smooth(losses: FloatArray) -> FloatArray:
 
 
 def start_loss(losses: FloatArray) -> float:
-    """The loss before the rates had an effect: the median of the first tenth; NaN of nothing."""
+    """Return the loss before the rates had an effect: the median of the first tenth, or NaN."""
     return float(np.median(losses[: max(3, len(losses) // 10)])) if len(losses) else math.nan
 
 
@@ -216,11 +162,8 @@ def _scatter(losses: FloatArray, smoothed: FloatArray) -> float:
     return 1.4826 * float(np.median(np.abs(losses - smoothed)[way_down]))  # of a normal one
 
 
-# --- the rules ------------------------------------------------------------------------------
-
-
 def steepest(lrs: FloatArray, losses: FloatArray) -> float:
-    """The rate where d loss / d log lr is lowest.
+    """Return the rate where d loss / d log lr is lowest.
 
     On evenly spaced exponential rates this is torch-lr-finder's suggestion, which differentiates
     by the step, to the last digit.
@@ -229,10 +172,10 @@ def steepest(lrs: FloatArray, losses: FloatArray) -> float:
 
 
 def valley(lrs: FloatArray, losses: FloatArray) -> float:
-    """fastai's `valley`: the middle of the longest valley.
+    """Return the middle of the longest valley: fastai's `valley`.
 
     The length l of the longest strictly decreasing subsequence counts as the length of the
-    valley, which ends where that subsequence first does; the answer lies at l / 3 + l / 6 from
+    valley, which ends where that subsequence first does; the rate lies at l / 3 + l / 6 from
     its start. fastai compares all pairs of points; patience sorting finds the same in O(n log n).
     """
     tails: list[float] = []  # tails[k]: the best end of a falling run of k + 1 points, negated
@@ -249,24 +192,24 @@ def valley(lrs: FloatArray, losses: FloatArray) -> float:
 def slide(
     lrs: FloatArray, losses: FloatArray, *, lr_diff: int = 15, thresh: float = 0.005
 ) -> float | None:
-    """fastai's `slide`: coming from the right, the first rate behind which the slope is steady.
+    """Return the first rate, from the right, behind which the slope is steady: fastai's `slide`.
 
     Two points `lr_diff` apart slide down until their slopes a step differ by at most `thresh`;
-    the answer is the left one. None if the curve is not longer than `lr_diff`.
+    the rate is that of the left one. None if the curve is not longer than `lr_diff`.
     """
     slopes = np.gradient(losses)
     right, left = len(losses) - 1, len(losses) - 1 - lr_diff
     if left < 0:
         return None
-    answer = lrs[left]
+    rate = lrs[left]
     while left >= 0 and abs(slopes[right] - slopes[left]) > thresh:
-        answer = lrs[left]
+        rate = lrs[left]
         right, left = right - 1, left - 1
-    return float(answer)
+    return float(rate)
 
 
 def minimum(lrs: FloatArray, losses: FloatArray) -> float:
-    """The rate at the lowest loss. fastai's `minimum` is a tenth of it: here `minimum_10`."""
+    """Return the rate at the lowest loss; fastai's `minimum`, a tenth of it, is `minimum_10`."""
     return float(lrs[losses.argmin()])
 
 
@@ -283,30 +226,30 @@ def _suggestions(lrs: FloatArray, losses: FloatArray) -> dict[str, float | None]
     }
 
 
-def _to_climb(losses: FloatArray, scatter: float) -> slice:
+def _before_breakdown(losses: FloatArray, scatter: float) -> slice:
     """The part of a smoothed curve before half of its fall is lost again; else the whole curve.
 
-    A network with batch norm may break down and then fall again, at rates that no training
-    survives; what lies behind the first climb that stands out of the `scatter` of single losses
-    is no evidence.
+    The loss of a network with batch norm may break down and then fall again, at rates that no
+    training survives; what lies behind the first rise that stands out of the `scatter` of single
+    losses is no evidence.
     """
     lowest = np.minimum.accumulate(losses)
     fall = start_loss(losses) - lowest
-    climb = losses - lowest
-    climbs = (climb > np.maximum(0.5 * fall, 4 * scatter)) & (fall > 0.5 * fall.max(initial=0.0))
-    return slice(max(MIN_POINTS, int(climbs.argmax()) + 1)) if climbs.any() else slice(None)
+    lost = losses - lowest > np.maximum(0.5 * fall, 4 * scatter)
+    lost &= fall > 0.5 * fall.max(initial=0.0)
+    return slice(max(MIN_POINTS, int(lost.argmax()) + 1)) if lost.any() else slice(None)
 
 
 def recommend(lrs: FloatArray, losses: FloatArray, chance: float | None = None) -> float | None:
-    """One peak for one cycle, from a smoothed curve; None where the loss does not fall.
+    """Return the peak of one cycle that a smoothed curve shows; None if its loss does not fall.
 
     Half as much again as the first rate at which four fifths of the fall are done, but no more
     than the rate of the lowest loss. That side of the valley is sharp, and repeats agree on it;
     the lowest point of a wide valley is left to chance, as is how far above it a network survives
     for a few steps (Smith 2018 takes the highest rate before that), and the steepest point
-    depends on the first weights. What falls above the loss of guessing counts for nothing: there
-    the network only stops shouting. The numbers come from short trainings over grids of rates;
-    see docs/lr-find.md.
+    depends on the first weights. A fall above the loss of guessing counts for nothing: there the
+    network only becomes less sure of its errors. The numbers come from short trainings over grids
+    of rates; see docs/lr-find.md.
     """
     if len(lrs) < 3:
         return None

@@ -1,4 +1,4 @@
-"""What went wrong: mistakes ranked and grouped, and labels that may be at fault themselves."""
+"""Mistakes, ranked and grouped, and labels that may be wrong themselves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import UsageError, suggest
 from ..records import IntArray, Predictions
-from .choices import MistakeOrder as MistakeOrder
+from . import MistakeOrder as MistakeOrder
 from .classification import confusion, top_losses
 
 
@@ -27,7 +27,7 @@ class Mistake:
 
 @dataclass(frozen=True)
 class LabelIssue:
-    """An image that the model takes for another class as surely as that class's own images."""
+    """A label that is likely wrong, and the class that the model is confident of instead."""
 
     row: int  # in the predictions
     id: str
@@ -35,11 +35,11 @@ class LabelIssue:
     suggested: str
     p_given: float  # to four places, as a person reads them
     p_suggested: float
-    margin: float  # p_given minus the largest other probability; -1 is the most suspicious
+    margin: float  # p_given minus the largest other probability; the likeliest issue has -1
 
 
 def mistakes(predictions: Predictions, *, rank: MistakeOrder = "loss") -> list[Mistake]:
-    """Every mistake, the worst first: by loss, by confidence or by margin; equals by loss.
+    """Return every mistake, the worst first: by loss, confidence or margin; equal ones by loss.
 
     Raises UsageError for another `rank`.
     """
@@ -66,7 +66,7 @@ def mistakes(predictions: Predictions, *, rank: MistakeOrder = "loss") -> list[M
 
 
 def check_order(rank: str) -> None:
-    """UsageError unless mistakes can be ranked so."""
+    """Raise UsageError unless `rank` is a way to rank mistakes."""
     if rank not in get_args(MistakeOrder):
         raise UsageError(
             f"rank = {rank!r}{suggest(str(rank), get_args(MistakeOrder))} "
@@ -74,10 +74,10 @@ def check_order(rank: str) -> None:
         )
 
 
-def group_by_pair(found: Sequence[Mistake]) -> dict[tuple[str, str], list[Mistake]]:
-    """(true, predicted) -> its mistakes in their order; the most frequent pair first."""
+def group_by_pair(mistakes: Sequence[Mistake]) -> dict[tuple[str, str], list[Mistake]]:
+    """Return (true, predicted) -> its mistakes in their order; the most frequent pair first."""
     pairs: dict[tuple[str, str], list[Mistake]] = {}
-    for mistake in found:
+    for mistake in mistakes:
         pairs.setdefault((mistake.true, mistake.pred), []).append(mistake)
     return dict(sorted(pairs.items(), key=lambda pair: -len(pair[1])))
 
@@ -85,46 +85,52 @@ def group_by_pair(found: Sequence[Mistake]) -> dict[tuple[str, str], list[Mistak
 def sheet_rows(
     predictions: Predictions, count: int, *, rank: MistakeOrder = "loss"
 ) -> tuple[IntArray, IntArray]:
-    """Rows of the `count` worst mistakes, pair by pair, and of as many right answers, evenly."""
+    """Return the rows of the `count` worst mistakes, by pair, and of as many correct images."""
     worst = mistakes(predictions, rank=rank)[:count]
     wrong = [mistake.row for group in group_by_pair(worst).values() for mistake in group]
-    right = np.flatnonzero(predictions.correct)
-    right = right[np.linspace(0, len(right) - 1, min(count, len(right))).astype(int)]
-    return np.array(wrong, dtype=np.int64), right
+    correct = np.flatnonzero(predictions.correct)
+    return np.array(wrong, dtype=np.int64), _evenly(correct, count)
 
 
-def additional_rows(predictions: Predictions, most: int, sheet: IntArray) -> IntArray:
-    """Rows for the gallery beside those on the sheets: mistakes, then right answers evenly."""
+def additional_rows(predictions: Predictions, limit: int, sheet: IntArray) -> IntArray:
+    """Return further rows for the gallery, at most `limit` with the sheets' own.
+
+    Mistakes come first, then correct images, evenly.
+    """
     wrong = np.array([m.row for m in mistakes(predictions)], dtype=np.int64)
-    wrong = wrong[~np.isin(wrong, sheet)][: max(most - len(sheet), 0)]
-    right = np.setdiff1d(np.flatnonzero(predictions.correct), sheet)
-    room = min(max(most - len(sheet) - len(wrong), 0), len(right))
-    return np.concatenate([wrong, right[np.linspace(0, len(right) - 1, room).astype(int)]])
+    wrong = wrong[~np.isin(wrong, sheet)][: max(limit - len(sheet), 0)]
+    correct = np.setdiff1d(np.flatnonzero(predictions.correct), sheet)
+    return np.concatenate([wrong, _evenly(correct, max(limit - len(sheet) - len(wrong), 0))])
+
+
+def _evenly(rows: IntArray, count: int) -> IntArray:
+    """At most `count` of the rows, evenly spaced."""
+    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
 
 
 def label_issues(predictions: Predictions) -> list[LabelIssue]:
-    """Labels that are likely wrong, the most suspicious first: confident learning.
+    """Return the labels that are likely wrong, the likeliest first: confident learning.
 
     Northcutt et al. 2021 (arXiv:1911.00068). t_j is the mean probability of class j over the
     images labeled j; an image belongs to the class of largest p_j among those with p_j >= t_j.
-    Where that is not its label, nor the model's answer its label, the label is suspicious. They
-    are ranked by normalized margin, p_given - max over other classes.
+    Where that class is not its label, and the predicted class is not its label either, the label
+    is an issue. Issues are ranked by normalized margin, p_given - max over other classes.
 
-    The predictions must be out of sample: of images that the model was not trained on. A model
-    that is wrong and sure looks the same as a wrong label; only a person can tell, by looking.
+    The predictions must be out of sample: of images that the model was not trained on. A confident
+    mistake looks the same as a wrong label; only a person can tell, by looking at the image.
     """
     n, labels, probs = len(predictions), predictions.labels, predictions.probs
-    given = confusion(predictions).sum(axis=1)  # (K,) images labeled so
+    counts = confusion(predictions).sum(axis=1)  # (K,) images labeled so
     own = probs[np.arange(n), labels]  # (N,)
-    total = np.bincount(labels, weights=own, minlength=len(given))
-    thresholds = np.where(given > 0, total / np.maximum(given, 1), np.inf)  # (K,)
-    sure = probs >= thresholds  # (N, K)
-    belongs = np.where(sure, probs, -1.0).argmax(axis=1)  # (N,)
-    suspicious = sure.any(axis=1) & (belongs != labels) & ~predictions.correct
+    total = np.bincount(labels, weights=own, minlength=len(counts))
+    thresholds = np.where(counts > 0, total / np.maximum(counts, 1), np.inf)  # (K,)
+    confident = probs >= thresholds  # (N, K)
+    belongs = np.where(confident, probs, -1.0).argmax(axis=1)  # (N,)
+    issue = confident.any(axis=1) & (belongs != labels) & ~predictions.correct
     others = probs.copy()
     others[np.arange(n), labels] = -1.0
     margin = own - others.max(axis=1)
-    rows = np.flatnonzero(suspicious)
+    rows = np.flatnonzero(issue)
     rows = rows[np.argsort(margin[rows], kind="stable")]
     return [
         LabelIssue(
@@ -141,8 +147,8 @@ def label_issues(predictions: Predictions) -> list[LabelIssue]:
 
 
 def csv_rows(
-    kind: type[Mistake] | type[LabelIssue], found: Sequence[Mistake | LabelIssue]
+    kind: type[Mistake] | type[LabelIssue], items: Sequence[Mistake | LabelIssue]
 ) -> list[list[Any]]:
-    """A header and a line each, without the row number: what the CSV files hold."""
+    """Return a header and a row for each of `items`, without the row number, for a CSV file."""
     header = [field.name for field in fields(kind) if field.name != "row"]
-    return [header, *([getattr(item, name) for name in header] for item in found)]
+    return [header, *([getattr(item, name) for name in header] for item in items)]

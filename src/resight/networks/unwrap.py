@@ -1,5 +1,6 @@
-"""A network without the wrappers that training may have put around it."""
+"""A network without the wrappers that training may have put around it, and where it computes."""
 
+import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
@@ -15,3 +16,8 @@ def unwrap(model: nn.Module) -> nn.Module:
             model = inner
         else:
             return model
+
+
+def device_of(model: nn.Module, default: torch.device) -> torch.device:
+    """Return the device of the model's first parameter; `default` if it has no parameters."""
+    return next((parameter.device for parameter in model.parameters()), default)

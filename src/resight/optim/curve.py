@@ -1,4 +1,4 @@
-"""What `resight schedule` shows: the rates of a whole run, before any training.
+"""The rates of a whole run before any training: what `resight schedule` shows.
 
     base: 20 epochs of 352 steps (supposing 45,000 training images in batches of 128), sgd
     one_cycle: 0.004 at the start, 0.1 at epoch 5 (step 1760 of 7040), 4e-07 at the end; ...
@@ -18,7 +18,7 @@ from ..errors import UsageError
 from ..recipe import Plateau, Recipe
 from ..recipe.presets import load_recipe
 from ..records import FloatArray
-from .schedules import Schedule, schedule_of
+from .schedules import Rates, Schedule, schedule_of
 from .schedules import steps_per_epoch as count_steps
 
 IMAGES = 45_000  # training images where none are named: CIFAR-10 less the tenth held out
@@ -43,13 +43,10 @@ class Curve:
         return [(e, new) for e, (old, new) in enumerate(pairwise(rates), 1) if new < old]
 
 
-# --- from a recipe to curves ----------------------------------------------------------------
-
-
 def schedule(
     recipe: Recipe | str, *, steps_per_epoch: int | None = None, images: int | None = None
 ) -> Schedule:
-    """The schedule of a recipe (a value, a preset's name or a TOML file), as training will run it.
+    """Return the schedule of a recipe (a value, a preset's name or a TOML file), as it is trained.
 
     `steps_per_epoch` is `len(loader)` in a loop of your own; where it is not given it is counted
     from `images`, the training images without those held out (by default 45,000), in batches of
@@ -72,10 +69,10 @@ def schedule(
 
 
 def trace(schedule: Schedule, metrics: Sequence[float] | None = None) -> Curve:
-    """The rates of every step. `metrics`: what plateau watches, of each epoch.
+    """Return the rates of every step; `metrics` is the metric of a plateau after each epoch.
 
     Raises:
-        UsageError: there are no metrics in `metrics`, or the run is too long to be drawn.
+        UsageError: `metrics` is empty, or the run is too long to be drawn.
     """
     spec, steps, per_epoch = schedule.spec, schedule.total_steps, schedule.steps_per_epoch
     if steps > MAX_STEPS:
@@ -83,13 +80,11 @@ def trace(schedule: Schedule, metrics: Sequence[float] | None = None) -> Curve:
             f"{spec.epochs:,} epochs of {per_epoch:,} steps are {steps:,} steps; "
             f"at most {MAX_STEPS:,} can be shown: lower epochs or steps_per_epoch"
         )
+    values: list[float] = []
     watched = None
     if isinstance(spec, Plateau):
-        seen, watched = _watched(spec, metrics)
-        firsts = range(0, steps, per_epoch)  # it changes between epochs only
-        rates = [schedule.at(step, seen) for step in firsts for _ in range(per_epoch)]
-    else:
-        rates = [schedule.at(step) for step in range(steps)]
+        values, watched = _plateau_metrics(spec, metrics)
+    rates = all_rates(schedule, values)
     return Curve(
         schedule,
         np.array([r.lr for r in rates]),
@@ -98,7 +93,17 @@ def trace(schedule: Schedule, metrics: Sequence[float] | None = None) -> Curve:
     )
 
 
-def _watched(spec: Plateau, metrics: Sequence[float] | None) -> tuple[list[float], str]:
+def all_rates(schedule: Schedule, metrics: Sequence[float] = ()) -> list[Rates]:
+    """Return the rates of every step; of a plateau, those of the epochs that have a metric."""
+    if not isinstance(schedule.spec, Plateau):
+        return [schedule.at(step) for step in range(schedule.total_steps)]
+    per_epoch = schedule.steps_per_epoch
+    epochs = range(min(schedule.spec.epochs, len(metrics)))
+    rates = [schedule.at(epoch * per_epoch, metrics) for epoch in epochs]
+    return [rate for rate in rates for _ in range(per_epoch)]
+
+
+def _plateau_metrics(spec: Plateau, metrics: Sequence[float] | None) -> tuple[list[float], str]:
     """The metric of each epoch, and in words where it comes from."""
     if metrics is None:
         turn = max(1, spec.epochs // 2)
@@ -108,16 +113,14 @@ def _watched(spec: Plateau, metrics: Sequence[float] | None) -> tuple[list[float
             values, formula = [1 - value for value in values], f"1 - {formula}"
         return values, f"made-up {spec.metric} {formula} to epoch {turn}, then flat"
     if not metrics:
-        raise UsageError(f"there is no {spec.metric} in what was given; one of an epoch is needed")
+        raise UsageError(f"no {spec.metric} was given; give one for at least the first epoch")
     given = list(metrics[: spec.epochs])
     missing = spec.epochs - len(given)
     words = f"given {spec.metric} of {len(given)} epochs" + (", then flat" if missing else "")
     return given + given[-1:] * missing, words
 
 
-# --- what is shown --------------------------------------------------------------------------
-
-
 def length_text(curve: Curve) -> str:
+    """Return the length of a run in words, such as "20 epochs of 352 steps"."""
     epochs, steps = curve.schedule.spec.epochs, curve.schedule.steps_per_epoch
     return f"{epochs:,} epoch{'s' * (epochs > 1)} of {steps:,} step{'s' * (steps > 1)}"

@@ -1,4 +1,4 @@
-"""Learning rate and momentum as a value: a pure function of the step.
+"""A schedule as a value: learning rate and momentum as a pure function of the step.
 
 A `Schedule` can be drawn, described and checked before training, and holds no state to save:
 resuming at step k asks for step k. Only `plateau` needs more, the validation metrics so far.
@@ -20,7 +20,7 @@ _SMALLEST_DROP = 1e-8  # plateau: a smaller drop is not made (`eps` of ReduceLRO
 
 @dataclass(frozen=True)
 class Rates:
-    """What one step is taken with; momentum is Adam's beta1, None where there is none."""
+    """The learning rate and momentum of one step; momentum is Adam's beta1, None without one."""
 
     lr: float
     momentum: float | None
@@ -28,11 +28,11 @@ class Rates:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The rates of every step of a run, of the highest rate `lr` and the optimizer's momentum."""
+    """The learning rate and momentum of every step of a run, from its highest rate `lr`."""
 
     spec: recipe.Schedule
     lr: float
-    momentum: float | None
+    momentum: float | None  # the optimizer's own; None where it has none
     steps_per_epoch: int
 
     @property
@@ -40,11 +40,13 @@ class Schedule:
         return self.spec.epochs * self.steps_per_epoch
 
     def at(self, step: int, metrics: Sequence[float] = ()) -> Rates:
-        """The rates of a step in 0..total_steps - 1.
+        """Return the learning rate and momentum of a step in 0..total_steps - 1.
 
         `metrics` holds the validation metric of each finished epoch; only plateau reads it, and
-        only the epochs that end before this step. Raises UsageError for a step outside the run
-        and for too few metrics.
+        only the epochs that end before this step.
+
+        Raises:
+            UsageError: the step is outside the run, or metrics are missing.
         """
         if not 0 <= step < self.total_steps:
             raise UsageError(
@@ -68,16 +70,17 @@ class Schedule:
         return Rates(lr, self.momentum)
 
     def steps(self, epochs: float) -> int:
-        """A number of epochs, whole or not, as the nearest number of steps."""
+        """Return the number of steps nearest to a number of epochs, whole or not."""
         return round(epochs * self.steps_per_epoch)
 
 
 def build_schedule(
     spec: recipe.Schedule, *, lr: float, momentum: float | None, steps_per_epoch: int
 ) -> Schedule:
-    """The schedule of a recipe: `lr` is its highest rate, `momentum` the optimizer's own.
+    """Build a schedule of highest rate `lr` for an optimizer of that momentum.
 
-    Raises UsageError if the schedule cycles a momentum that the optimizer does not have.
+    Raises:
+        UsageError: the schedule cycles a momentum that the optimizer does not have.
     """
     if steps_per_epoch < 1:
         raise UsageError(f"steps_per_epoch = {steps_per_epoch} must be at least 1")
@@ -93,11 +96,12 @@ def build_schedule(
 
 
 def schedule_of(spec: recipe.Recipe, *, steps_per_epoch: int) -> Schedule:
-    """The schedule of a whole recipe, with its optimizer's rate and momentum (Adam: beta1)."""
-    own = spec.optimizer
-    momentum = own.beta1 if isinstance(own, recipe.Adam | recipe.AdamW) else own.momentum
+    """Build the schedule of a recipe, with its optimizer's rate and momentum (Adam: beta1)."""
+    optimizer = spec.optimizer
+    has_betas = recipe.Adam | recipe.AdamW
+    momentum = optimizer.beta1 if isinstance(optimizer, has_betas) else optimizer.momentum
     return build_schedule(
-        spec.schedule, lr=own.lr, momentum=momentum, steps_per_epoch=steps_per_epoch
+        spec.schedule, lr=optimizer.lr, momentum=momentum, steps_per_epoch=steps_per_epoch
     )
 
 
@@ -113,12 +117,9 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
 
 
 def check_batch_size(batch_size: int) -> None:
-    """Raise UsageError unless it is at least 1."""
+    """Raise UsageError unless a batch has at least one image."""
     if batch_size < 1:
         raise UsageError(f"batch_size = {batch_size} must be at least 1")
-
-
-# --- the curves -----------------------------------------------------------------------------
 
 
 def _momentum(
@@ -149,24 +150,18 @@ def _one_cycle(schedule: Schedule, spec: recipe.OneCycle, step: int) -> Rates:
     last = schedule.total_steps - 1
 
     if step <= top:
-        share = _share(step, 0, top, spec.anneal)
-        lr, lift = start + (peak - start) * share, share
+        begin, stop, lr_begin, lr_stop = 0.0, top, start, peak
     elif back is None:
-        share = _share(step, top, last, spec.anneal)
-        lr, lift = peak + (end - peak) * share, 1 - share
+        begin, stop, lr_begin, lr_stop = top, last, peak, end
     elif step <= back:
-        share = _share(step, top, back, spec.anneal)
-        lr, lift = peak + (start - peak) * share, 1 - share
+        begin, stop, lr_begin, lr_stop = top, back, peak, start
     else:
-        share = _share(step, back, last, spec.anneal)
-        lr, lift = start + (end - start) * share, 0.0
-    return Rates(lr, _momentum(schedule, spec, lift))
-
-
-def _share(step: int, begin: float, end: float, anneal: str) -> float:
-    """How much of the way from begin to end is done, in [0, 1]."""
-    share = (step - begin) / (end - begin) if end > begin else 1.0
-    return share if anneal == "linear" else (1 - math.cos(math.pi * share)) / 2
+        begin, stop, lr_begin, lr_stop = back, last, start, end
+    share = (step - begin) / (stop - begin) if stop > begin else 1.0  # of this phase
+    if spec.anneal == "cosine":
+        share = (1 - math.cos(math.pi * share)) / 2
+    lift = share if step <= top else 1 - share if back is None or step <= back else 0.0
+    return Rates(lr_begin + (lr_stop - lr_begin) * share, _momentum(schedule, spec, lift))
 
 
 def _half_cycle(schedule: Schedule, spec: recipe.Triangular) -> int:
@@ -196,21 +191,19 @@ def _triangular(schedule: Schedule, spec: recipe.Triangular, step: int) -> Rates
 def _plateau(
     schedule: Schedule, spec: recipe.Plateau, metrics: Sequence[float], *, epoch: int
 ) -> float:
-    """Replays the finished epochs, as torch.optim.lr_scheduler.ReduceLROnPlateau would see them."""
+    """Replay the finished epochs as torch.optim.lr_scheduler.ReduceLROnPlateau would see them."""
     if len(metrics) < epoch:
         raise UsageError(
             f"the plateau schedule needs {spec.metric} of the {epoch} epochs before this step, "
-            f"but was given {len(metrics)}"
+            f"but was given {len(metrics)}; give one value for each epoch"
         )
     falling = spec.metric == "val_loss"
     best = math.inf if falling else -math.inf
     bad = wait = 0  # epochs without improvement; epochs of cooldown left
     lr = schedule.lr
     for value in metrics[:epoch]:
-        if falling:
-            improved = value < best * (1 - spec.threshold)
-        else:
-            improved = value > best * (1 + spec.threshold)
+        limit = best * (1 - spec.threshold if falling else 1 + spec.threshold)
+        improved = value < limit if falling else value > limit
         best, bad = (value, 0) if improved else (best, bad + 1)
         if wait > 0:
             wait, bad = wait - 1, 0
@@ -235,15 +228,13 @@ def _cosine(schedule: Schedule, spec: recipe.Cosine, step: int) -> float:
     return floor + (schedule.lr - floor) * (1 + math.cos(math.pi * share)) / 2
 
 
-# --- in words -------------------------------------------------------------------------------
-
-
 def describe(schedule: Schedule) -> str:
-    """One line with the rates at the corners, for reading before the training starts."""
+    """Return one line that names the rates at the corners of a schedule."""
     spec = schedule.spec
     match spec:
         case recipe.OneCycle():
-            text = _describe_one_cycle(schedule, spec)
+            ends = [end for end in _one_cycle_ends(schedule, spec) if end is not None]
+            text = _corners(schedule, [max(0, round(end)) for end in ends])
         case recipe.Triangular():
             text = _describe_triangular(schedule, spec)
         case recipe.Plateau():
@@ -268,12 +259,6 @@ def describe(schedule: Schedule) -> str:
     return f"{spec.name}: {text}{_describe_momentum(schedule)}"
 
 
-def _describe_one_cycle(schedule: Schedule, spec: recipe.OneCycle) -> str:
-    top, back = _one_cycle_ends(schedule, spec)
-    ends = [top] if back is None else [top, back]
-    return _corners(schedule, [max(0, round(end)) for end in ends])
-
-
 def _corners(schedule: Schedule, steps: Sequence[int]) -> str:
     """The rates at the start, at these steps and at the end."""
     total = schedule.total_steps
@@ -289,13 +274,12 @@ def _describe_triangular(schedule: Schedule, spec: recipe.Triangular) -> str:
     half = _half_cycle(schedule, spec)
     low, high = f"{schedule.lr / spec.div:.4g}", f"{schedule.lr:.4g}"
     shrink = {
-        "triangular": "",
         "triangular2": "; the height halves every cycle",
         "exp_range": f"; the height shrinks by {spec.gamma:g} every step",
     }
     return (
         f"{low} -> {high} -> {low} every {_epoch(schedule, 2 * half - 1)} epochs "
-        f"({2 * half} steps of {schedule.total_steps}){shrink[spec.name]}"
+        f"({2 * half} steps of {schedule.total_steps}){shrink.get(spec.name, '')}"
     )
 
 

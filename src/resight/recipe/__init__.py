@@ -4,8 +4,8 @@ A `Recipe` is checked when it is made, before any data is read. `None` means off
 a `name` (`model`, `optimizer`, `schedule`) are one of several kinds, each with its own settings, so
 a setting that would do nothing (Nesterov in Adam) cannot be written down at all.
 
-`resight.recipe_text` reads and writes recipes as TOML and applies overrides such as
-`schedule.epochs=40`; `resight.presets` holds the named ones.
+`resight.recipe.toml` reads and writes recipes as TOML and applies overrides such as
+`schedule.epochs=40`; `resight.recipe.presets` holds the named recipes.
 """
 
 from .data import HSV, Augment, Crop, Cutout, Data, Rotate

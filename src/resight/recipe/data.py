@@ -1,4 +1,4 @@
-"""Which images, and what is done to them in training."""
+"""The data of a recipe: which images, and how they are augmented in training."""
 
 from typing import Annotated, Literal, Self
 
@@ -8,12 +8,12 @@ from .section import Pixels, Probability, Section
 
 
 class Data(Section):
-    """Which images, at which size, and how many of the training images are held out."""
+    """The images, their size, and how many of the training images are held out."""
 
     source: str = "digits"  # a name (`resight data`) or a path
     image_size: Annotated[int, Field(ge=8, le=512)] | None = None  # px; None keeps their own
     val_fraction: Annotated[float, Field(gt=0, le=0.5)] | None = 0.1  # of train, stratified
-    skip_unreadable: bool = False  # leave out pictures that cannot be read, and say so
+    skip_unreadable: bool = False  # skip pictures that cannot be read, and note it
 
 
 class Crop(Section):
@@ -62,7 +62,7 @@ class Cutout(Section):
 
 
 class Augment(Section):
-    """What is done to training images, always in this order, then normalized.
+    """The augmentation of training images, always in this order, before they are normalized.
 
     hsv -> rotate -> crop -> flip -> cutout. The order is not a setting: a fill after normalizing,
     or a crop after a cutout, cannot be written down.

@@ -19,7 +19,7 @@ class ResNet(Section):
 
 
 class ResNet9(Section):
-    """The 6,573,130-parameter network of DAWNBench fame (Page 2018)."""
+    """The 6,573,130-parameter network of the DAWNBench recipes (Page 2018)."""
 
     name: Literal["resnet9"] = "resnet9"
     norm: Norm = "batch"
@@ -28,7 +28,7 @@ class ResNet9(Section):
 
 
 class Swift(Section):
-    """Small, quick network: whitened first layer, three blocks (after Jordan 2024, airbench)."""
+    """Small, fast network: whitened first layer, three blocks (after Jordan 2024, airbench)."""
 
     name: Literal["swift"] = "swift"
     widths: Annotated[tuple[int, int, int], Field(strict=False)] = (32, 128, 128)
@@ -45,7 +45,7 @@ class Swift(Section):
 
 
 class Custom(Section):
-    """A module that the caller passed in; `target` names its class, for the record."""
+    """A module that the caller passes in; `target` names its class."""
 
     name: Literal["custom"] = "custom"
     target: str = ""

@@ -8,7 +8,7 @@ from .section import NonNegative, Positive, Section
 
 
 class _Optimizer(Section):
-    FRESH_WHEN_SWITCHED: ClassVar = True  # a rate that suits SGD does not suit Adam
+    RESET_WHEN_SWITCHED: ClassVar = True  # a rate that suits SGD does not suit Adam
 
     weight_decay: NonNegative = 0.0
     decay_norm_bias: bool = False  # whether normalization parameters and biases decay too
@@ -64,14 +64,14 @@ class RMSprop(_Optimizer):
 class Muon(_Optimizer):
     """Muon for convolutions (Jordan et al. 2024), Nesterov SGD for the last layer, norms, biases.
 
-    For networks that normalize after every convolution, as all named ones do: the size of a filter
-    bank is held fixed, and `weight_decay` is of the other weights.
+    For networks that normalize after every convolution, as all built-in networks do: the norm of
+    a filter bank is held fixed, and `weight_decay` acts on the other weights alone.
     """
 
     name: Literal["muon"] = "muon"
     lr: Positive = 0.03  # the angle, in radians, by which a step turns each filter bank
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.85
-    sgd_lr: Positive = 0.1  # of the others, when lr is at its peak
+    sgd_lr: Positive = 0.1  # of the other weights, when lr is at its peak
     norm_bias_lr_scale: Positive = 1.0  # multiplies sgd_lr for the biases of normalization layers
 
 

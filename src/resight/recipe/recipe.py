@@ -13,7 +13,7 @@ from .training import Evaluation, Explain, Loss, Training
 
 
 class Recipe(Section):
-    """Everything that decides a run. Same recipe, data and machine: same weights."""
+    """Everything that decides a run: the same recipe, data and machine give the same weights."""
 
     name: str = "custom"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -32,7 +32,7 @@ class Recipe(Section):
         if self.data.val_fraction is None:
             if isinstance(self.schedule, Plateau):
                 raise ValueError(
-                    'schedule.name = "plateau" watches validation, but data.val_fraction = "none"; '
+                    'schedule.name = "plateau" needs validation, but data.val_fraction = "none"; '
                     "set data.val_fraction=0.1 or another schedule"
                 )
             if self.training.select != "last":
@@ -47,7 +47,7 @@ def _by_name(*kinds: type[Section]) -> dict[str, type[Section]]:
     return {name: kind for kind in kinds for name in get_args(kind.model_fields["name"].annotation)}
 
 
-# Section -> name -> the value that holds its settings.
+# Section -> name -> the class of its settings.
 KINDS: dict[str, dict[str, type[Section]]] = {
     "model": _by_name(ResNet, ResNet9, Swift, Custom),
     "optimizer": _by_name(SGD, Adam, AdamW, RMSprop, Muon),

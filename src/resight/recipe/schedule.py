@@ -1,6 +1,6 @@
 """The schedules and their settings: how rate and momentum change over a run."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -8,11 +8,13 @@ from .section import Fraction, NonNegative, Positive, Section
 
 
 class _Schedule(Section):
+    holds_rate: ClassVar[bool] = False  # whether one rate lasts for epochs, as no cycle has it
+
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 20
 
 
 class _MomentumCycle(_Schedule):
-    # Momentum (Adam: beta1) runs against the rate; None leaves it as the optimizer has it.
+    # Momentum (Adam: beta1) falls while the rate rises; None: the optimizer's own, unchanged.
     momentum_low: Annotated[float, Field(ge=0, lt=1)] | None = None
     momentum_high: Annotated[float, Field(ge=0, lt=1)] | None = None
 
@@ -27,10 +29,10 @@ class _MomentumCycle(_Schedule):
 
 
 class OneCycle(_MomentumCycle):
-    """Up to the peak, down to the end (Smith 2018). start = lr / div, end = start / final_div.
+    """Up to the peak, then down (Smith 2018): start = lr / div, end = start / final_div.
 
-    `final_div = 1` is "no annihilation": the cycle ends where it began. `three_phase` comes down
-    to the start as long as it went up, then anneals.
+    `final_div = 1` is "no annihilation": the cycle ends where it began. With
+    `three_phase` the rate comes down to the start in as many epochs as it went up, then anneals.
     """
 
     name: Literal["one_cycle"] = "one_cycle"
@@ -53,7 +55,7 @@ class OneCycle(_MomentumCycle):
 
 
 class Triangular(_MomentumCycle):
-    """The zigzag between lr / div and lr (Smith 2015)."""
+    """A zigzag between lr / div and lr (Smith 2015)."""
 
     name: Literal["triangular", "triangular2", "exp_range"] = "triangular"
     half_cycle_epochs: Positive = 2.0
@@ -62,7 +64,9 @@ class Triangular(_MomentumCycle):
 
 
 class Plateau(_Schedule):
-    """Times `factor` once a validation metric has not improved for patience + 1 epochs."""
+    """The rate times `factor` once a metric has not improved for patience + 1 epochs."""
+
+    holds_rate = True
 
     name: Literal["plateau"] = "plateau"
     metric: Literal["val_loss", "val_accuracy"] = "val_loss"
@@ -90,7 +94,9 @@ class Cosine(_Schedule):
 
 
 class MultiStep(_Schedule):
-    """Constant, times `factor` at each milestone (in epochs)."""
+    """The same rate, times `factor` at each milestone (in epochs)."""
+
+    holds_rate = True
 
     name: Literal["multistep"] = "multistep"
     milestones: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)] | None = (
@@ -115,6 +121,8 @@ class MultiStep(_Schedule):
 
 class Constant(_Schedule):
     """The same rate from the first step to the last."""
+
+    holds_rate = True
 
     name: Literal["constant"] = "constant"
 

@@ -1,4 +1,4 @@
-"""What every section of a recipe is: a frozen group of settings, and the ranges they share."""
+"""The base class of the sections of a recipe, and the ranges that settings share."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, get_args
@@ -15,15 +15,15 @@ Pixels = Annotated[int, Field(ge=1, le=512)]
 class Section(BaseModel):
     """A frozen group of settings.
 
-    Unknown keys, wrong types, NaN, infinity and text that a file could not hold are refused.
+    Unknown keys, wrong types, NaN, infinity and text that is not UTF-8 are refused.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
-    def _writable(cls, values: Any) -> Any:
-        """A path of other bytes would make a `recipe.toml` that cannot be read again."""
+    def _check_utf8(cls, values: Any) -> Any:
+        """Refuse text of other bytes: a `recipe.toml` with it could not be read again."""
         for key, value in values.items() if isinstance(values, Mapping) else ():
             if isinstance(value, str):
                 try:
@@ -38,7 +38,7 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _read_none(cls, values: Any) -> Any:
-        """TOML has no null: the word "none" switches an optional setting off."""
+        """Read the word "none" of an optional setting as off, as TOML has no null."""
         if not isinstance(values, Mapping):
             return values
         optional = {

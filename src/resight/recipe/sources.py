@@ -1,19 +1,18 @@
-"""The built-in data sets by name, where they are downloaded from, and what a name may mean.
+"""The built-in data sets, where they are downloaded from, and what a name or path means.
 
-Imports nothing heavy, so that a wrong name is refused before torch is loaded.
+This module does not import torch, so a wrong name is refused at once.
 """
 
-import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import UsageError
+from ..errors import UsageError, suggest
 
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """A file to download, known by its content. Any mirror will do: the digests decide."""
+    """A file to download. Its digests identify it, so any mirror will do."""
 
     file: str
     size: int  # bytes
@@ -52,27 +51,26 @@ ARCHIVES: dict[str, Archive] = {
 
 
 def find_source(source: str) -> str | Path:
-    """A built-in name as it is, anything else as a path that exists.
+    """Return a built-in name as it is, and anything else as a path that exists.
 
-    A built-in name goes before a file of that name; write `./cifar10` for the file.
+    A built-in name comes before a file of that name; write `./cifar10` for the file.
 
     Raises:
-        UsageError: neither a name nor a path that exists; names what is near.
+        UsageError: neither a name nor a path that exists; the message suggests a similar one.
     """
     if source in BUILT_IN:
         return source
     path = Path(source).expanduser()
     if source and path.exists():
         return path
-    near = difflib.get_close_matches(source.lower(), BUILT_IN, n=1)
-    if not near and source and os.access(path.parent, os.R_OK):
-        siblings = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1)
-        near = [str(path.parent / name) for name in siblings]
-    hint = f"did you mean {near[0]}?" if near else f"built in are {', '.join(BUILT_IN)}"
-    raise UsageError(f"data {source!r} is neither a built-in name nor a path that exists; {hint}")
+    hint = suggest(source.lower(), BUILT_IN)
+    if not hint and source and os.access(path.parent, os.R_OK):
+        hint = suggest(path.name, os.listdir(path.parent))
+    hint = hint or f"; built in are {', '.join(BUILT_IN)}"
+    raise UsageError(f"data {source!r} is neither a built-in name nor a path that exists{hint}")
 
 
-def is_run(what: str) -> bool:
-    """Whether it means a run folder and not a recipe: a folder that holds one, or any path."""
-    path = Path(what)
+def is_run(name: str) -> bool:
+    """Return whether `name` means a run folder: any path but a TOML file, not a recipe's name."""
+    path = Path(name)
     return path.suffix != ".toml" and (len(path.parts) > 1 or (path / "recipe.toml").exists())

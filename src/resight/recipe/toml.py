@@ -1,21 +1,20 @@
-"""Recipes as text: TOML in and out, overrides such as `schedule.epochs=40`, and faults in one line.
+"""Recipes as text: TOML in and out, and overrides such as `schedule.epochs=40`.
 
 What is given later wins: defaults < named recipe < file < overrides. A `name` that changes inside
-`model`, `optimizer` or `schedule` changes the kind: settings that both kinds have are kept, the
-others fall away. An optimizer starts afresh instead, since a rate that suits SGD does not suit
-Adam.
+`model`, `optimizer` or `schedule` changes the kind: settings that both kinds have are kept, and
+settings of the old kind alone fall away. An optimizer starts from its defaults instead, since a
+rate that suits SGD does not suit Adam.
 """
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Any
 
 import tomli_w
-from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ValidationError
-from pydantic.fields import FieldInfo
 
-from ..errors import UsageError, suggest
+from ..errors import UsageError
+from .messages import error_line
 from .recipe import KINDS, Recipe
 from .section import Section
 
@@ -23,12 +22,12 @@ NestedDict = dict[str, Any]
 
 
 def to_toml(recipe: Recipe) -> str:
-    """Every setting of a recipe, as TOML; `from_toml` gives back an equal recipe."""
+    """Return every setting of a recipe as TOML, which `from_toml` reads back."""
     return tomli_w.dumps(_for_toml(recipe.model_dump()))
 
 
 def from_toml(text: str, *, base: Recipe | None = None, origin: str = "recipe") -> Recipe:
-    """The recipe that `text` describes, on top of `base`; `origin` is named in faults.
+    """Return the recipe that `text` describes, on top of `base`; errors name `origin`.
 
     Raises:
         UsageError: not TOML, an unknown key or a bad value.
@@ -37,7 +36,7 @@ def from_toml(text: str, *, base: Recipe | None = None, origin: str = "recipe") 
 
 
 def parse_toml(text: str, origin: str) -> NestedDict:
-    """The tables of a TOML text; a fault in its syntax is a `UsageError` naming the line."""
+    """Return the tables of a TOML text; `UsageError` names the line of a syntax error."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -45,7 +44,7 @@ def parse_toml(text: str, origin: str) -> NestedDict:
 
 
 def with_overrides(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
-    """`recipe` with assignments such as `optimizer.lr=0.1` or `augment.cutout=none` applied.
+    """Apply assignments such as `optimizer.lr=0.1` or `augment.cutout=none` to `recipe`.
 
     A value is read as TOML where it is TOML, and as a bare word where it is not. The order of the
     assignments does not matter, except that the last one of a path wins.
@@ -63,7 +62,7 @@ def with_overrides(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
 
 
 def unflatten(values: Iterable[tuple[str, Any]]) -> NestedDict:
-    """Dotted paths as nested tables: `a.b` -> 1 becomes {"a": {"b": 1}}."""
+    """Return dotted paths as nested tables: `a.b` -> 1 becomes {"a": {"b": 1}}."""
     tables: NestedDict = {}
     for path, value in values:
         for key in reversed(path.split(".")):
@@ -73,7 +72,7 @@ def unflatten(values: Iterable[tuple[str, Any]]) -> NestedDict:
 
 
 def with_changes(recipe: Recipe, changes: Mapping[str, Any], *, origin: str) -> Recipe:
-    """`recipe` with nested `changes` laid over it, validated as a whole."""
+    """Return `recipe` with nested `changes` on top, validated as a whole."""
     old = recipe.model_dump()
     for section, kinds in KINDS.items():
         new = changes.get(section)
@@ -82,11 +81,11 @@ def with_changes(recipe: Recipe, changes: Mapping[str, Any], *, origin: str) -> 
     try:
         return Recipe.model_validate(_merge(old, changes))
     except ValidationError as error:
-        raise UsageError(f"{origin}: {_error_line(error)}") from error
+        raise UsageError(f"{origin}: {error_line(error)}") from error
 
 
 def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
-    """`recipe` with its whole schedule stretched or shrunk to `epochs`: the same shape.
+    """Stretch or shrink the schedule of `recipe` to `epochs`, in the same shape.
 
     Peak, warm-up, milestones and cycle length keep their share of the run.
     """
@@ -106,17 +105,17 @@ def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
 
 
 def differences(recipe: Recipe, base: Recipe) -> dict[str, tuple[Any, Any]]:
-    """Path -> (value in `base`, value in `recipe`) of each setting that differs; None if absent."""
+    """Return the settings that differ: path -> (value in `base`, in `recipe`); None if absent."""
     old, new = _flatten(base.model_dump()), _flatten(recipe.model_dump())
     return {p: (old.get(p), new.get(p)) for p in new | old if old.get(p) != new.get(p)}
 
 
 def _carried_over(old: NestedDict, name: object, kinds: Mapping[str, type[Section]]) -> NestedDict:
-    """What is left of a section when its kind becomes `name`."""
+    """The settings that a section keeps when its kind becomes `name`."""
     kind = kinds.get(name) if isinstance(name, str) else None
     if kind is kinds[old["name"]]:
         return old
-    if kind is None or getattr(kind, "FRESH_WHEN_SWITCHED", False):
+    if kind is None or getattr(kind, "RESET_WHEN_SWITCHED", False):
         return {}
     return {key: value for key, value in old.items() if key in kind.model_fields}
 
@@ -149,107 +148,3 @@ def _flatten(nested: Mapping[str, Any], prefix: str = "") -> NestedDict:
             _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
         )
     return flat
-
-
-# --- faults ---------------------------------------------------------------------------------
-
-
-def _error_line(error: ValidationError) -> str:
-    """The first fault of a recipe: where, what was given, what is valid."""
-    fault = error.errors(include_url=False)[0]
-    section, keys, field = _locate(fault["loc"])
-    path, given = ".".join(keys), fault["input"]
-    kind, context = fault["type"], fault.get("ctx", {})
-    if kind == "extra_forbidden":
-        valid = list(section.model_fields)
-        owners = [name for name, k in KINDS.get(keys[0], {}).items() if keys[-1] in k.model_fields]
-        if owners:
-            return f"{path} is a setting of {keys[0]}.name = {' or '.join(owners)}, not of this one"
-        where = path.rpartition(".")[0] or "the top level"
-        return (
-            f"unknown key {path}{suggest(keys[-1], valid)} (valid in {where}: {', '.join(valid)})"
-        )
-    if kind == "value_error":
-        return f"{path}: {context['error']}" if path else str(context["error"])
-    if kind == "union_tag_invalid":
-        valid = [name for name in KINDS[path] if name != "custom"]
-        tag = str(context["tag"])
-        return f'{path}.name = "{tag}": choose one of {", ".join(valid)}{suggest(tag, valid)}'
-    if path in KINDS and not isinstance(given, Mapping):
-        return f"{path} = {_shown(given)}: is a section; did you mean {path}.name={given}?"
-    valid_values = _valid(field.annotation, field.metadata) if field else "a table of settings"
-    hint = suggest(given, _choices(field.annotation)) if field and isinstance(given, str) else ""
-    if field and (inner := _section_of(field)):
-        hint = f"; set {path}.{next(iter(inner.model_fields))} and the others"
-        if type(None) in get_args(field.annotation):
-            hint += f", or {path}={{}} for the defaults"
-    return f"{path} = {_shown(given)}: must be {valid_values}{hint}"
-
-
-def _locate(loc: tuple[int | str, ...]) -> tuple[type[Section], list[str], FieldInfo | None]:
-    """The section a fault lies in, its path without the union's tag, and its field if known."""
-    section: type[Section] = Recipe
-    keys: list[str] = []
-    field: FieldInfo | None = None
-    parts = iter(loc)
-    for part in parts:
-        if isinstance(part, int) or (field and not _section_of(field) and str(part) != keys[-1]):
-            continue  # a place within a list, or pydantic's name for an arm of a union
-        if field is not None and (inner := _section_of(field)):
-            section = inner
-        keys.append(str(part))
-        field = section.model_fields.get(str(part))
-        if len(keys) == 1 and keys[0] in KINDS:
-            tag = next(parts, None)
-            if tag is not None:
-                section, field = KINDS[keys[0]][str(tag)], None
-    return section, keys, field
-
-
-def _section_of(field: FieldInfo) -> type[Section] | None:
-    for kind in (field.annotation, *get_args(field.annotation)):
-        if isinstance(kind, type) and issubclass(kind, Section):
-            return kind
-    return None
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, str):
-        return f'"{value}"'
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _choices(annotation: Any) -> list[str]:
-    if get_origin(annotation) is Literal:
-        return [str(choice) for choice in get_args(annotation)]
-    return [choice for part in get_args(annotation) for choice in _choices(part)]
-
-
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-_SIGNS = {Gt: ">", Ge: ">=", Lt: "<", Le: "<="}
-
-
-def _valid(annotation: Any, metadata: Iterable[Any] = ()) -> str:
-    """What a field accepts, in words: `a number > 0 and < 1, or "none" for off`."""
-    origin, args = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        inner = [m for extra in args[1:] for m in getattr(extra, "metadata", [extra])]
-        return _valid(args[0], [*inner, *metadata])
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, args)) if len(args) > 1 else f'"{args[0]}"'
-    if origin is tuple:
-        count = "" if args[-1] is Ellipsis else f"{len(args)} values, "
-        return f"a list of {count}each {_valid(args[0])}"
-    if type(None) in args:
-        rest = " or ".join(_valid(arg, metadata) for arg in args if arg is not type(None))
-        return f'{rest}, or "none" for off'
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return "a table of " + ", ".join(annotation.model_fields)
-    bounds = [
-        f"{sign} {getattr(bound, name)}"
-        for bound in metadata
-        for kind, sign in _SIGNS.items()
-        if isinstance(bound, kind)
-        for name in [kind.__name__.lower()]
-    ]
-    return " ".join([_WORDS.get(annotation, str(annotation)), " and ".join(bounds)]).strip()

@@ -1,4 +1,4 @@
-"""How a step is computed, how the result is asked, and how it is explained."""
+"""How a run trains, evaluates and explains."""
 
 import math
 from typing import Annotated, Literal
@@ -21,14 +21,14 @@ Method = Literal[
 
 
 class Loss(Section):
-    """Cross entropy, and what is added to it."""
+    """The loss: cross entropy, with label smoothing and an L1 penalty."""
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     l1: Positive | None = None  # times the sum of |w| over weights, without norms and biases
 
 
 class Progressive(Section):
-    """Smaller images at first: cheaper steps while the weights are coarse (Howard 2018)."""
+    """Smaller images at first, for cheaper steps while the weights are coarse (Howard 2018)."""
 
     px: Annotated[int, Field(ge=8, le=512)] = 24
     share: Fraction = 0.5  # of the steps
@@ -38,8 +38,8 @@ class Training(Section):
     """How a step is computed, and which weights are kept."""
 
     batch_size: Annotated[int, Field(ge=1)] = 128
-    # Images at a time on a CPU, at most; gradients add up to a batch. "auto": measured as a run
-    # begins. A GPU takes whole batches, unless its memory is too small for them.
+    # Images at a time on a CPU, at most; their gradients add up to a batch. "auto": measured before
+    # the first step. A GPU takes whole batches, unless its memory is too small for them.
     micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
     gpu_micro_batch: Annotated[int, Field(ge=1)] | None = None
     progressive: Progressive | None = None
@@ -48,33 +48,33 @@ class Training(Section):
     channels_last: bool = True
     compile: bool = False
     deterministic: bool = False  # refuse operations whose result varies between runs on a GPU
-    ema_decay: Fraction | None = None  # a step; the averaged weights are then the ones evaluated
+    ema_decay: Fraction | None = None  # a step; evaluation then uses the averaged weights
     select: Literal["val_accuracy", "val_loss", "last"] = "val_accuracy"
 
     def parts(self, images: int, device: str) -> int:
-        """How many micro-batches a batch of so many images is, on this type of device."""
+        """Return the number of micro-batches of a batch of `images`, on this type of device."""
         size = self.micro_batch if device == "cpu" else self.gpu_micro_batch
-        assert size != "auto", "settled before the first step"
+        assert size != "auto", "resolved before the first step"
         return 1 if size is None else math.ceil(images / size)
 
 
 class Evaluation(Section):
-    """How the chosen weights are asked. Test-time augmentation averages logits over views."""
+    """How the chosen weights are evaluated; test-time augmentation averages logits over views."""
 
     tta: Literal["flip", "flip_shift"] | None = None
-    tta_below: Fraction | None = None  # only of images whose highest probability is below this
+    tta_below: Fraction | None = None  # only for images whose highest probability is below this
 
     @property
     def views(self) -> str:
-        """What the answer for an image is the mean of, in words; empty: of one view."""
+        """The views whose logits are averaged, in words; empty for one view an image."""
         if self.tta is None:
             return ""
-        of = "all images" if self.tta_below is None else f"images below {self.tta_below:.0%}"
-        return f"{'2' if self.tta == 'flip' else '6'} views ({self.tta}) of {of}"
+        images = "all images" if self.tta_below is None else f"images below {self.tta_below:.0%}"
+        return f"{'2' if self.tta == 'flip' else '6'} views ({self.tta}) of {images}"
 
 
 class Explain(Section):
-    """What the heat maps and sheets made at the end of a run show."""
+    """What the report, the heat maps and the sheets of a run show."""
 
     report: bool = True  # false: a run ends with its numbers, curves and pictures
     method: Method = "grad-cam"

@@ -15,7 +15,7 @@ MAX_SHOWN = 20  # pictures, at most
 
 
 def check_out(path: Path) -> None:
-    """Whether `write_flipped` could write there: before anything is read.
+    """Check that `write_flipped` could write there, before anything is read.
 
     Raises:
         UsageError: another suffix, no such folder, or a file that is there already.
@@ -28,8 +28,8 @@ def check_out(path: Path) -> None:
         raise UsageError(f"{path} exists already; choose another --out")
 
 
-def write_flipped(found: Comparison, path: Path) -> int:
-    """The images that one run has right and another has not, as a new file; returns how many.
+def write_flipped(comparison: Comparison, path: Path) -> int:
+    """Write the images that one run has right and another has not; return how many.
 
     A .csv has all of them (`flipped_rows`), a .png or .svg the pictures of those whose losses
     differ most between the runs.
@@ -38,62 +38,66 @@ def write_flipped(found: Comparison, path: Path) -> int:
         UsageError: it cannot be written there, or no run has a gallery to take pictures from.
     """
     check_out(path)
+    total = len(comparison.flipped)
     if path.suffix.lower() == ".csv":
-        write_csv(path, flipped_rows(found))
-        return len(found.flipped)
-    shown = flipped_pictures(found)
-    title = f"Right in one run and wrong in another: {len(shown)} of {len(found.flipped):,} images"
-    figures.save(figures.flip_sheet(shown, [run.name for run in found.runs], title), path)
-    return len(shown)
+        write_csv(path, flipped_rows(comparison))
+        return total
+    pictures = flipped_pictures(comparison)
+    title = f"Right in one run and wrong in another: {len(pictures)} of {total:,} images"
+    figures.save(figures.flip_sheet(pictures, list(comparison.names), title), path)
+    return len(pictures)
 
 
-def flipped_rows(found: Comparison) -> list[list[str]]:
-    """A header, then id, truth and each run's prediction."""
-    first = found.runs[0].answers
-    names = first.classes
+def flipped_rows(comparison: Comparison) -> list[list[str]]:
+    """Return a header, then id, truth and each run's prediction of every flipped image."""
+    first = comparison.predictions[0]
+    classes = first.classes
     return [
-        ["id", "truth", *(run.name for run in found.runs)],
+        ["id", "truth", *comparison.names],
         *(
-            [first.ids[row], names[first.labels[row]]]
-            + [names[run.answers.preds[row]] for run in found.runs]
-            for row in found.flipped
+            [first.ids[row], classes[first.labels[row]]]
+            + [classes[predictions.preds[row]] for predictions in comparison.predictions]
+            for row in comparison.flipped
         ),
     ]
 
 
-def flipped_pictures(found: Comparison, limit: int = MAX_SHOWN) -> list[figures.FlippedImage]:
-    """The flipped images whose losses differ most between the runs, with what each run says.
+def flipped_pictures(comparison: Comparison, limit: int = MAX_SHOWN) -> list[figures.FlippedImage]:
+    """Return the flipped images whose losses differ most, with what each run predicts.
 
     Those that no run's gallery has kept are passed over.
 
     Raises:
         UsageError: no run has a gallery.
     """
-    if not any(run.gallery for run in found.runs):
+    if not any(run.gallery for run in comparison.runs):
         raise UsageError(
             "none of the runs has a gallery to take pictures from; "
-            f"`resight explain {found.runs[0].folder}` makes one, or write a .csv"
+            f"`resight explain {comparison.runs[0].folder}` makes one, or write a .csv"
         )
-    flipped = found.flipped
+    flipped = comparison.flipped
     pictures: dict[int, Any] = {}
-    for run in found.runs:
+    for run in comparison.runs:
         if run.gallery is not None:
             missing = set(flipped.tolist()) - pictures.keys()
             pictures |= read_tiles(run.folder, run.gallery, missing)
-    answers = [run.answers for run in found.runs]
-    losses = np.stack([of.losses for of in answers])  # (runs, N)
-    apart = (losses.max(axis=0) - losses.min(axis=0))[flipped]
-    chosen = [row for row in flipped[np.argsort(-apart, kind="stable")].tolist() if row in pictures]
-    first = answers[0]
+    losses = np.stack([predictions.losses for predictions in comparison.predictions])  # (runs, N)
+    spread = (losses.max(axis=0) - losses.min(axis=0))[flipped]
+    order = flipped[np.argsort(-spread, kind="stable")].tolist()
+    first = comparison.predictions[0]
     return [
         figures.FlippedImage(
             picture=pictures[row],
             id=first.ids[row],
             true=first.classes[first.labels[row]],
             said=tuple(
-                (of.classes[of.preds[row]], float(of.confidence[row]), bool(of.right[row]))
-                for of in answers
+                (
+                    predictions.classes[predictions.preds[row]],
+                    float(predictions.confidence[row]),
+                    bool(predictions.correct[row]),
+                )
+                for predictions in comparison.predictions
             ),
         )
-        for row in chosen[:limit]
+        for row in [row for row in order if row in pictures][:limit]
     ]

@@ -1,4 +1,4 @@
-"""Asking a trained run: about a test set, or about pictures of one's own."""
+"""Asking a trained run: about a test set, or about pictures of your own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,22 +8,47 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ..datasets import Dataset, read_pictures
+from ..datasets import Dataset, Split, read_pictures
 from ..errors import UsageError
-from ..events import OnEvent
-from ..metrics.classification import summarize
-from ..networks import build_model
+from ..events import OnEvent, ignore_events
+from ..metrics.classification import TestResult, test_result
+from ..recipe import Recipe
 from ..recipe.toml import with_changes
 from ..records import Predictions
 from ..training.device import pick_device
 from ..training.predict import predict_split
 from ..training.setup import load_dataset
+from .checkpoint import ModelInfo, load_model
 from .results import write_evaluation
-from .run import ModelInfo, RunFolder
+from .run import Run
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What a run reaches on a test set; the tables and pictures are in `folder`."""
+
+    data: str
+    tta: str | None  # test-time augmentation
+    folder: Path
+    test: TestResult
+    predictions: Predictions
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all but the predictions, fit for JSON."""
+        name = self.folder.name
+        return {"data": self.data, "tta": self.tta, "folder": name, **self.test.to_dict()}
+
+    def __str__(self) -> str:
+        lines = [f"{self.data}: {self.test}"]
+        for pair in self.test.most_confused[:3]:
+            lines.append(f"  {pair.count} x {pair.true} taken for {pair.pred}")
+        lines.append(f"calibration error {self.test.calibration.ece:.3f}")
+        lines.append(f"tables and pictures in {self.folder}/")
+        return "\n".join(lines)
 
 
 def evaluate(
-    run: str | Path,
+    run: str | Path | Run,
     *,
     data: Dataset | str | Path | None = None,
     model: nn.Module | None = None,
@@ -31,107 +56,106 @@ def evaluate(
     device: str = "auto",
     offline: bool = False,
     skip_unreadable: bool = False,
-    on_event: OnEvent | None = None,
-) -> tuple[dict[str, Any], Predictions]:
-    """Ask a run's chosen weights about a test set: its own, or that of `data`.
+    on_event: OnEvent = ignore_events,
+) -> EvaluationResult:
+    """Measure a run's kept weights on a test set: its own, or that of `data`.
 
-    Returns the summary and the predictions, which are also written into the run folder, under
-    `evaluation-<data>[-<tta>]/`. `tta` stands in for the recipe's test-time augmentation.
+    The result is also written into the run folder, under `evaluation-<data>[-<tta>]/`. `tta`
+    stands in for the recipe's test-time augmentation.
 
     Raises:
-        UsageError: the classes or the colors of `data` are not those the run was trained on.
+        UsageError: the classes or the channels of `data` are not those the run was trained on.
     """
-    folder = RunFolder.open(Path(run))
-    module, info = load_model(folder, model, pick_device(device))
+    run = run if isinstance(run, Run) else Run.open(run)
+    network, info = load_model(run.folder, model, pick_device(device))
     recipe = info.recipe
-    if tta is not None:
-        asked = {"tta": tta, "tta_below": "none"}  # of every image, as asked for
-        recipe = with_changes(recipe, {"evaluation": asked}, origin="evaluate")
+    if tta is not None:  # views of every image, as the caller wants
+        changes = {"evaluation": {"tta": tta, "tta_below": "none"}}
+        recipe = with_changes(recipe, changes, origin="evaluate")
     if data is not None:
         read_as = {"image_size": info.image_size, "skip_unreadable": skip_unreadable}
         recipe = with_changes(recipe, {"data": read_as}, origin="evaluate")
-    dataset = load_dataset(recipe, data, offline=offline, on_event=on_event or (lambda event: None))
-    if dataset.classes != info.classes:
-        raise UsageError(
-            f"the classes of {dataset.name} ({_listed(dataset.classes)}) are not those the run was "
-            f"trained on ({_listed(info.classes)}); give data with the same classes"
-        )
-    if dataset.test.images.shape[1] != info.channels:
-        raise UsageError(
-            f"the images of {dataset.name} have {dataset.test.images.shape[1]} channels, but the "
-            f"run was trained on {info.channels}"
-        )
-    predictions = predict_split(
-        module,
-        dataset.test.to(pick_device(device)),
-        info.stats,
-        classes=info.classes,
-        training=recipe.training,
-        evaluation=recipe.evaluation,
+    dataset = load_dataset(recipe, data, offline=offline, on_event=on_event)
+    _check_fits(dataset, info)
+    predictions = predict_images(network, dataset.test, info, recipe, pick_device(device))
+    tta_used = recipe.evaluation.tta
+    name = f"evaluation-{dataset.name}" + (f"-{tta_used}" if tta_used else "")
+    result = EvaluationResult(
+        data=dataset.name,
+        tta=tta_used,
+        folder=run.folder / name,
+        test=test_result(predictions),
+        predictions=predictions,
     )
-    used = recipe.evaluation.tta
-    name = f"evaluation-{dataset.name}" + (f"-{used}" if used else "")
-    found = {"data": dataset.name, "tta": used, "folder": name, **summarize(predictions)}
-    write_evaluation(folder.path / name, found, predictions, dataset.test.images)
-    return found, predictions
+    write_evaluation(result.folder, result.to_dict(), predictions, dataset.test.images)
+    return result
 
 
 @dataclass(frozen=True)
 class ImagePrediction:
-    """What a model makes of one picture: class names with probabilities, likeliest first."""
+    """What a network makes of one picture: class names with probabilities, likeliest first."""
 
     id: str
     ranking: tuple[tuple[str, float], ...]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the prediction as plain Python, fit for JSON."""
+        return {"id": self.id, "classes": dict(self.ranking)}
+
 
 def predict(
-    run: str | Path,
+    run: str | Path | Run,
     images: Sequence[str | Path],
     *,
     model: nn.Module | None = None,
     device: str = "auto",
 ) -> list[ImagePrediction]:
-    """What a run's chosen weights see in picture files, sized and colored as in training.
+    """Classify picture files by a run's kept weights, sized and colored as in training.
 
     Raises:
         UsageError: no pictures, or one that does not exist or cannot be read.
     """
     if not images:
         raise UsageError("no pictures were given; name at least one file")
-    module, info = load_model(RunFolder.open(Path(run)), model, pick_device(device))
+    run = run if isinstance(run, Run) else Run.open(run)
+    network, info = load_model(run.folder, model, pick_device(device))
     pictures = read_pictures(
         [Path(image) for image in images], image_size=info.image_size, channels=info.channels
     )
-    predictions = predict_split(
-        module,
-        pictures.to(pick_device(device)),
-        info.stats,
-        classes=info.classes,
-        training=info.recipe.training,
-        evaluation=info.recipe.evaluation,
-    )
+    predictions = predict_images(network, pictures, info, info.recipe, pick_device(device))
     return [
         ImagePrediction(id, tuple((info.classes[k], float(probs[k])) for k in (-probs).argsort()))
         for id, probs in zip(predictions.ids, predictions.probs, strict=True)
     ]
 
 
-def load_model(
-    folder: RunFolder, model: nn.Module | None, device: torch.device
-) -> tuple[nn.Module, ModelInfo]:
-    """A run's network, or `model`, with the chosen weights, on the device."""
-    weights, info = folder.load_best()
-    if model is None:
-        model = build_model(
-            info.recipe.model,
-            in_channels=info.channels,
-            num_classes=len(info.classes),
-            image_size=info.image_size,
-            seed=info.recipe.seed,
+def predict_images(
+    model: nn.Module, images: Split, info: ModelInfo, recipe: Recipe, device: torch.device
+) -> Predictions:
+    """Predict images in the precision and with the test-time augmentation of a recipe."""
+    return predict_split(
+        model,
+        images.to(device),
+        info.stats,
+        classes=info.classes,
+        training=recipe.training,
+        evaluation=recipe.evaluation,
+    )
+
+
+def _check_fits(dataset: Dataset, info: ModelInfo) -> None:
+    if dataset.classes != info.classes:
+        raise UsageError(
+            f"the classes of {dataset.name} ({_first_names(dataset.classes)}) are not those the "
+            f"run was trained on ({_first_names(info.classes)}); give data with the same classes"
         )
-    model.load_state_dict(weights)
-    return model.to(device), info
+    channels = dataset.test.images.shape[1]
+    if channels != info.channels:
+        raise UsageError(
+            f"the images of {dataset.name} have {channels} channels, but the run was trained on "
+            f"{info.channels}; give images with {info.channels} channels"
+        )
 
 
-def _listed(names: Sequence[str], limit: int = 5) -> str:
+def _first_names(names: Sequence[str], limit: int = 5) -> str:
     return ", ".join(names[:limit]) + (f", ... {len(names)} in all" if len(names) > limit else "")

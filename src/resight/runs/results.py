@@ -1,6 +1,5 @@
 """What a run leaves behind for people: the summary, tables, pictures and the model card."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,91 +12,91 @@ from ..errors import ResightError
 from ..figures.curves import draw_schedule
 from ..files import write_text
 from ..lr_finder.suggest import LRCurve
-from ..metrics.classification import calibration, confusion, per_class_accuracy, summarize, wilson
+from ..metrics.classification import (
+    calibration,
+    confusion,
+    per_class_accuracy,
+    test_result,
+)
+from ..metrics.intervals import wilson
 from ..metrics.mistakes import MistakeOrder, sheet_rows
 from ..optim.curve import trace
 from ..recipe import Explain, Recipe
-from ..records import History, IntArray, Predictions
+from ..records import IntArray, Predictions
 from ..training.loop import best_epoch
 from ..training.setup import TrainSetup
-from .run import RunFolder
+from .run import Run
+from .summary import DataSummary, ModelSummary, Summary, ValidationResult
 
 SHEET_IMAGES = Explain().images  # on each sheet of misclassified and of correct images
 
 
-def summarize_run(setup: TrainSetup, predictions: Predictions | None) -> dict[str, Any]:
-    """The result of a run as plain Python; `test` is None where the test set was not read."""
-    recipe, dataset, data, state = setup.recipe, setup.dataset, setup.splits, setup.state
+def summarize_run(setup: TrainSetup, predictions: Predictions | None) -> Summary:
+    """Return the result of a run; its `test` is None where the test set was not read."""
+    recipe, dataset, splits, state = setup.recipe, setup.dataset, setup.splits, setup.state
     best = state.rows[best_epoch(state.rows, recipe.training.select) - 1] if state.rows else None
     validation = None
-    if best and data.val and best.val_accuracy is not None:
-        right = round(best.val_accuracy * len(data.val))
-        validation = {"accuracy": asdict(wilson(right, len(data.val))), "loss": best.val_loss}
-    return {
-        "recipe": recipe.name,
-        "data": {
-            "source": recipe.data.source,
-            "classes": len(dataset.classes),
-            "train": len(data.train),
-            "val": len(data.val) if data.val else 0,
-            "test": len(dataset.test),
-            "fingerprint": dataset.fingerprint,
-            "notes": list(dataset.notes),
-        },
-        "model": {
-            "name": recipe.model.name,
-            "parameters": sum(p.numel() for p in state.model.parameters()),
-        },
-        "epochs": len(state.rows),
-        "steps": state.step,
-        "best_epoch": best.epoch if best else None,
-        "selected_by": recipe.training.select,
-        "validation": validation,
-        "test": summarize(predictions) if predictions else None,
-        "train_secs": round(sum(row.train_secs for row in state.rows) + state.epoch_secs, 3),
-    }
+    if best and splits.val and best.val_accuracy is not None and best.val_loss is not None:
+        right = round(best.val_accuracy * len(splits.val))
+        validation = ValidationResult(wilson(right, len(splits.val)), best.val_loss)
+    return Summary(
+        recipe=recipe.name,
+        data=DataSummary(
+            source=recipe.data.source,
+            classes=len(dataset.classes),
+            train=len(splits.train),
+            val=len(splits.val) if splits.val else 0,
+            test=len(dataset.test),
+            fingerprint=dataset.fingerprint,
+            notes=tuple(dataset.notes),
+        ),
+        model=ModelSummary(recipe.model.name, sum(p.numel() for p in state.model.parameters())),
+        epochs=len(state.rows),
+        steps=state.step,
+        best_epoch=best.epoch if best else None,
+        selected_by=recipe.training.select,
+        validation=validation,
+        test=test_result(predictions) if predictions else None,
+        train_secs=round(sum(row.train_secs for row in state.rows) + state.epoch_secs, 3),
+    )
 
 
-def write_results(
-    folder: RunFolder,
-    recipe: Recipe,
-    result: dict[str, Any],
-    history: History,
-    predictions: Predictions | None,
-    test_images: Tensor,
-) -> None:
-    """Everything that `summary` and `history` say, as files in the run folder."""
-    folder.write_json("summary.json", result)
-    folder.write_history(history)
-    write_text(folder.path / "README.md", model_card(recipe, result))
+def write_results(run: Run, setup: TrainSetup, predictions: Predictions | None) -> None:
+    """Write the summary, the history, the predictions and their figures into the run folder."""
+    recipe, history = setup.recipe, setup.state.history
+    summary = summarize_run(setup, predictions)
+    if predictions:  # before the summary that says that they are there
+        run.write_predictions(predictions)
+    run.write_json("summary.json", summary.to_dict())
+    run.write_history(history)
+    write_text(run.folder / "README.md", model_card(recipe, summary))
     if history.epochs:
-        figures.save(
-            figures.training_curves(history, result["best_epoch"]), folder.path / "curves.png"
-        )
-        figures.save(figures.rates_as_run(history), folder.path / "rates.png")
+        curves = figures.training_curves(history, summary.best_epoch)
+        figures.save(curves, run.folder / "curves.png")
+        figures.save(figures.rates_as_run(history), run.folder / "rates.png")
     if predictions:
-        folder.write_predictions(predictions)
-        draw_predictions(folder, predictions, test_images, count=recipe.explain.images)
+        images = setup.dataset.test.images
+        draw_predictions(run.folder, predictions, images, count=recipe.explain.images)
 
 
 def write_evaluation(
-    path: Path, found: dict[str, Any], predictions: Predictions, images: Tensor
+    folder: Path, summary: dict[str, Any], predictions: Predictions, images: Tensor
 ) -> None:
-    """The answer of `evaluate`, in a folder of its own."""
+    """Write the result of `evaluate` into a folder of its own."""
     try:
-        path.mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True)
     except OSError as error:
-        raise ResightError(f"cannot make {path}: {error.strerror}") from error
-    inside = RunFolder(path)
-    inside.write_json("summary.json", found)
-    inside.write_predictions(predictions)
-    draw_predictions(inside, predictions, images)
+        raise ResightError(f"cannot make {folder}: {error.strerror}") from error
+    run = Run(folder)
+    run.write_json("summary.json", summary)
+    run.write_predictions(predictions)
+    draw_predictions(folder, predictions, images)
 
 
 def draw_predictions(
-    folder: RunFolder, predictions: Predictions, images: Tensor, *, count: int = SHEET_IMAGES
+    folder: Path, predictions: Predictions, images: Tensor, *, count: int = SHEET_IMAGES
 ) -> None:
-    """Confusion matrix, reliability, accuracy a class, and sheets of `count` images each.
+    """Draw the confusion matrix, reliability, accuracy by class, and sheets of `count` images.
 
     `images` (N, C, H, W) uint8 are the pictures as they were read, so nothing has to be undone.
     """
@@ -108,9 +107,9 @@ def draw_predictions(
         "per_class": figures.per_class(per_class_accuracy(predictions)),
     }
     for name, figure in drawn.items():
-        figures.save(figure, folder.path / f"{name}.png")
+        figures.save(figure, folder / f"{name}.png")
     pictures = images.permute(0, 2, 3, 1).cpu().numpy()  # (N, H, W, C)
-    draw_sheets(folder.path, predictions, pictures, sheet_rows(predictions, count))
+    draw_sheets(folder, predictions, pictures, sheet_rows(predictions, count))
 
 
 def draw_sheets(
@@ -131,9 +130,9 @@ def draw_sheets(
         figures.save(figure, path / f"{name}.png")
 
 
-def model_card(recipe: Recipe, result: dict[str, Any]) -> str:
-    """A README for the run folder, with the head that model hubs read."""
-    test = result["test"]
+def model_card(recipe: Recipe, summary: Summary) -> str:
+    """Return a README for the run folder, with the head that model hubs read."""
+    data = summary.data
     lines = [
         "---",
         "library_name: pytorch",
@@ -143,17 +142,17 @@ def model_card(recipe: Recipe, result: dict[str, Any]) -> str:
         "",
         f"# {recipe.model.name} trained by the recipe `{recipe.name}`",
         "",
-        f"- data: {result['data']['source']}, {result['data']['train']:,} images to train on, "
-        f"{result['data']['val']:,} held out of them to choose by",
-        f"- parameters: {result['model']['parameters']:,}",
-        f"- epochs: {result['epochs']}, the weights of epoch {result['best_epoch']} kept "
-        f"(by {result['selected_by']})",
+        f"- data: {data.source}, {data.train:,} images to train on, {data.val:,} held out of them "
+        "to choose by",
+        f"- parameters: {summary.model.parameters:,}",
+        f"- epochs: {summary.epochs}, the weights of epoch {summary.best_epoch} kept "
+        f"(by {summary.selected_by})",
     ]
-    if test:
-        a = test["accuracy"]
+    if summary.test:
+        accuracy = summary.test.accuracy
         lines.append(
-            f"- test accuracy: {a['value']:.2%} (95 % interval {a['low']:.2%} to {a['high']:.2%}, "
-            f"n = {a['n']:,}), read once, after training"
+            f"- test accuracy: {accuracy.value:.2%} (95 % interval {accuracy.low:.2%} to "
+            f"{accuracy.high:.2%}, n = {accuracy.n:,}), read once, after training"
         )
         if views := recipe.evaluation.views:
             lines.append(f"- by the mean of {views}")
@@ -169,8 +168,8 @@ def model_card(recipe: Recipe, result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_lr_find(folder: RunFolder, setup: TrainSetup, curve: LRCurve) -> None:
-    """The range test a run began with, and the schedule that came of it, as files of the run."""
-    folder.write_json("lr_find.json", {**curve.to_dict(), "used": setup.recipe.optimizer.lr})
-    figures.save(figures.lr_curve(curve), folder.path / "lr_find.png")
-    draw_schedule(setup.recipe.name, [trace(setup.state.schedule)], folder.path / "schedule.png")
+def write_lr_find(run: Run, setup: TrainSetup, curve: LRCurve) -> None:
+    """Write the range test that a run began with, and the schedule that came of it."""
+    run.write_json("lr_find.json", {**curve.to_dict(), "used": setup.recipe.optimizer.lr})
+    figures.save(figures.lr_curve(curve), run.folder / "lr_find.png")
+    draw_schedule(setup.recipe.name, [trace(setup.state.schedule)], run.folder / "schedule.png")

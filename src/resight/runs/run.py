@@ -1,326 +1,289 @@
-"""One folder a run: what was asked, what happened, and enough to go on or to ask the model again.
+"""A run: one folder, and what its files say.
 
-    recipe.toml          every setting, resolved        metrics.jsonl, .csv   a line an epoch
-    env.json             versions, machine, command  summary.json          the result
-    last.pt, previous.pt resume from here            best.safetensors      the chosen weights
-    predictions.csv, confusion_matrix.csv, *.png     README.md             model card
+    recipe.toml          every setting, resolved     metrics.jsonl, .csv   a line an epoch
+    env.json             versions, machine, command  steps.npz             a value a step
+    last.pt, previous.pt resume from here            best.safetensors      the kept weights
+    summary.json         the result                  predictions.npz, .csv of the test set
+    lr_find.json         the range test              label_issues.csv      labels to look at
+    gallery/             pictures and heat maps      report.html           all of it as one page
 
 Every file is written whole or not at all. `previous.pt` is the checkpoint before `last.pt`, for
-when that one cannot be read.
+when that one cannot be read. Reading needs no torch: only `model()` does.
 """
 
-import io
 import json
-import os
-import pickle
-import shutil
-import time
-import zipfile
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as parse_safetensors
-from safetensors.torch import save as format_safetensors
-from torch import Tensor, nn
+import numpy as np
+from filelock import FileLock, Timeout
 
-from ..datasets import Statistics
 from ..errors import ResightError, UsageError
-from ..files import atomic_write, move, write_csv, write_text
-from ..metrics.classification import confusion_rows, prediction_rows
+from ..files import write_csv, write_text
+from ..lr_finder.suggest import LRCurve
+from ..metrics.classification import TestResult, confusion_rows, prediction_rows
 from ..recipe import Recipe
-from ..recipe.toml import from_toml, to_toml
+from ..recipe.toml import from_toml
 from ..records import History, Predictions
-from .environment import environment
+from . import parts
+from .gallery import Gallery, read_gallery
+from .summary import FORMAT_VERSION, Summary
 
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows has no advisory locks of this kind
-    fcntl = None  # type: ignore[assignment]
+if TYPE_CHECKING:
+    from torch import nn
 
-FORMAT_VERSION = 1  # of checkpoints
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What weights need beside themselves to be used: kept in the head of `best.safetensors`."""
-
-    recipe: Recipe
-    classes: tuple[str, ...]
-    stats: Statistics
-    channels: int
-    image_size: int
-    epoch: int
+Part = TypeVar("Part")
 
 
-@dataclass(frozen=True)
-class RunFolder:
-    """The files of one run, by name."""
+class Run:
+    """One run: its folder, and what the files in it say.
 
-    path: Path
+    What is missing or damaged is None (or empty), and `missing` says so in a line each. The test
+    set is read once, after the last epoch: until then `predictions` is None.
+    """
 
-    @staticmethod
-    def create(
-        path: Path,
-        recipe: Recipe,
-        state: Mapping[str, Any],
-        *,
-        fingerprint: str,
-        force: bool = False,
-        device: str = "cpu",
-        devices: int = 1,
-    ) -> "RunFolder":
-        """A new folder that can be resumed; with `force`, in place of a run that is there.
+    def __init__(self, folder: str | Path, *, interrupted: bool = False) -> None:
+        self.folder = Path(folder)
+        self.interrupted = interrupted  # of a training that has just returned
+        self._missing: dict[str, str] = {}
 
-        It appears whole: a process killed in between leaves nothing at `path`, or the old run.
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    # --- open --------------------------------------------------------------------
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Run":
+        """Open the folder of an earlier run.
 
         Raises:
-            UsageError: it cannot be made, or another run took the name in the meantime.
+            UsageError: it does not exist, holds no run, or one of another version of resight.
         """
-        making = path.with_name(f".{path.name}.{os.getpid()}.part")
-        old = path.with_name(f".{path.name}.{os.getpid()}.old")
+        run = cls(folder)
+        if not (run.folder / "recipe.toml").is_file():
+            problem = "holds no recipe.toml" if run.folder.is_dir() else "does not exist"
+            raise UsageError(f"{folder} is not a run folder: it {problem}; see `ls runs/`")
         try:
-            making.mkdir(parents=True)
-            folder = RunFolder(making)
-            write_text(making / "recipe.toml", to_toml(recipe))
-            folder.write_json("env.json", environment(device, devices))
-            folder.save_checkpoint(recipe, state, fingerprint=fingerprint)
-            if force and path.exists():
-                move(path, old)
-            move(making, path)  # refuses a folder with something in it
-        except OSError as error:
-            if old.exists() and not path.exists():
-                move(old, path)
-            if path.exists() and not force:
-                raise UsageError(_taken(path)) from error
+            version = json.loads((run.folder / "summary.json").read_bytes()).get("format")
+        except (OSError, ValueError, AttributeError):
+            return run  # not finished, or damaged: what reads it says so
+        if version != FORMAT_VERSION:
             raise UsageError(
-                f"cannot make the run folder {path}: {error.strerror}; choose another --out"
-            ) from error
-        finally:
-            shutil.rmtree(making, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-        return RunFolder(path)
+                f"{folder} was written by another version of resight (run format {version or 1}; "
+                f"this version reads {FORMAT_VERSION}); use that version, or train the run again"
+            )
+        return run
 
-    @staticmethod
-    def open(path: Path) -> "RunFolder":
-        """The folder of an earlier run.
+    @classmethod
+    def newest(cls, out: Path) -> "Run":
+        """Open the run under `out` that was trained last; explaining one does not count."""
+        folders = [path.parent for path in out.glob("[!.]*/recipe.toml")]
+        if not folders:
+            raise UsageError(f"there is no run in {out}/; name a run folder")
+        return cls.open(max(folders, key=_trained_at))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from training in this folder; a killed one keeps nobody out.
 
         Raises:
-            UsageError: it does not exist or holds no run.
+            UsageError: another process is training here.
         """
-        if not (path / "recipe.toml").is_file():
-            fault = "holds no recipe.toml" if path.is_dir() else "does not exist"
-            raise UsageError(f"{path} is not a run folder: it {fault}; see `ls runs/`")
-        return RunFolder(path)
+        try:
+            with FileLock(self.folder / ".lock", timeout=0):
+                yield
+        except Timeout as error:
+            raise UsageError(
+                f"another process is training in {self.folder}; wait for it, or stop it first"
+            ) from error
 
-    @staticmethod
-    def newest(out: Path) -> "RunFolder":
-        """The run under `out` that was trained last; explaining one does not count."""
-        runs = [p.parent for p in out.glob("[!.]*/recipe.toml")]
-        if not runs:
-            raise UsageError(f"there is no run in {out}/; name a run folder")
-        return RunFolder(max(runs, key=_trained_at))
+    # --- what the files say -----------------------------------------------------------------
 
-    @property
+    @cached_property
     def recipe(self) -> Recipe:
-        """The recipe the run was started with."""
-        file = self.path / "recipe.toml"
+        """The recipe that the run was started with, resolved.
+
+        Raises UsageError if it cannot be read.
+        """
+        file = self.folder / "recipe.toml"
         try:
             return from_toml(file.read_text(encoding="utf-8"), origin=str(file))
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{file} cannot be read: {error}") from error
 
-    # --- checkpoints ------------------------------------------------------------------------
+    @cached_property
+    def summary(self) -> Summary | None:
+        """The result of the run so far."""
+        return self._read(
+            "summary.json",
+            lambda path: Summary.from_dict(parts.json_table(path)),
+            f"No result: the run is not finished; resight resume {self.folder}",
+        )
 
-    def save_checkpoint(
-        self, recipe: Recipe, state: Mapping[str, Any], *, fingerprint: str
-    ) -> None:
-        """Write `last.pt`; the one before it becomes `previous.pt`."""
-        last = self.path / "last.pt"
-        content = {
-            "format": FORMAT_VERSION,
-            "recipe": to_toml(recipe),
-            "fingerprint": fingerprint,
-            "state": dict(state),
-        }
-        # By way of memory: torch reports a full disk as a RuntimeError among many.
-        written = io.BytesIO()
-        torch.save(content, written)
-        with atomic_write(last) as temporary:
-            temporary.write_bytes(written.getbuffer())
-            if last.exists():
-                move(last, self.path / "previous.pt")
+    @property
+    def test(self) -> TestResult:
+        """The result on the test set.
 
-    def load_checkpoint(self) -> tuple[dict[str, Any], list[str]]:
-        """The newest checkpoint that can be read, on the CPU, and a line for each that could not.
-
-        Raises:
-            ResightError: there is none.
+        Raises ResightError if the test set was not read, because the run is not finished.
         """
-        faults: list[str] = []
-        for name in ("last.pt", "previous.pt"):
-            file = self.path / name
-            if not file.exists():
-                faults.append(f"{file} is missing")
-            elif (content := _read_checkpoint(file)) is None:
-                faults.append(f"{file} is damaged and was passed over")
-            elif content["format"] == FORMAT_VERSION:
-                return content, faults
-            else:
-                faults.append(f"{file} is of another version of resight (see env.json)")
-        raise ResightError(f"{self.path} has no checkpoint to resume from: {'; '.join(faults)}")
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep other processes from training in this folder; a killed one keeps nobody out.
-
-        Raises:
-            UsageError: another process is at work here.
-        """
-        if fcntl is None:  # Windows
-            yield
-            return
-        with open(self.path / "recipe.toml", "rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UsageError(
-                    f"another process is training in {self.path}; wait for it, or stop it first"
-                ) from error
-            yield
-
-    # --- weights ----------------------------------------------------------------------------
-
-    def save_best(self, model: nn.Module, info: ModelInfo) -> None:
-        """Write `best.safetensors`: weights, with all that is needed to use them in its head."""
-        head = {
-            "recipe": to_toml(info.recipe),
-            "classes": info.classes,
-            "stats": asdict(info.stats),
-            "channels": info.channels,
-            "image_size": info.image_size,
-            "epoch": info.epoch,
-        }
-        # One entry: several are written in an order that changes from run to run.
-        metadata = {"resight": json.dumps(head)}
-        weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-        with atomic_write(self.path / "best.safetensors") as temporary:
-            temporary.write_bytes(format_safetensors(weights, metadata=metadata))
-
-    def load_best(self) -> tuple[dict[str, Tensor], ModelInfo]:
-        """The chosen weights and what belongs to them.
-
-        Raises:
-            ResightError: the run has none yet, or the file is damaged.
-        """
-        file = self.path / "best.safetensors"
-        if not file.exists():
+        if self.summary is None or self.summary.test is None:
             raise ResightError(
-                f"{self.path} has no best.safetensors: no epoch was finished; "
-                f"go on with `resight resume {self.path}`"
+                f"{self.folder} was stopped before its end, so the test set was not read; "
+                f"go on with `resight resume {self.folder}`"
             )
-        try:
-            content = file.read_bytes()
-            weights = parse_safetensors(content)
-            head = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-            kept = json.loads(head["__metadata__"]["resight"])
-            return weights, ModelInfo(
-                recipe=from_toml(kept["recipe"], origin=str(file)),
-                classes=tuple(kept["classes"]),
-                stats=Statistics(*(tuple(kept["stats"][name]) for name in ("mean", "std"))),
-                channels=kept["channels"],
-                image_size=kept["image_size"],
-                epoch=kept["epoch"],
+        return self.summary.test
+
+    @cached_property
+    def history(self) -> History:
+        """The figures of every epoch, and rate, momentum and loss of every step."""
+        without = "No training curves: no epoch was finished"
+        rows = self._read("metrics.jsonl", parts.read_rows, without) or ()
+        steps = self._read("steps.npz", parts.read_steps, None) or (np.zeros(0),) * 3
+        return History(rows, *steps)
+
+    @cached_property
+    def predictions(self) -> Predictions | None:
+        """The logits of every image of the test set, by the kept weights."""
+        if self.summary is None:
+            return None
+        if self.summary.test is None:
+            self._missing["predictions.npz"] = (
+                "No test accuracy and no confusion matrix: the run stopped before the end, so the "
+                f"test set was not read; resight resume {self.folder}"
             )
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise ResightError(f"{file} is damaged: {error}") from error
+            return None
+        return self._read(
+            "predictions.npz",
+            lambda path: parts.read_predictions(path, images=self.test.images),
+            "No images and no confusion matrix: there is no predictions.npz",
+        )
 
-    # --- results ----------------------------------------------------------------------------
+    @cached_property
+    def environment(self) -> dict[str, Any] | None:
+        """Versions, machine and command line."""
+        return self._read("env.json", parts.json_table, "No environment: there is no env.json")
 
-    def read_summary(self) -> dict[str, Any]:
-        """`summary.json`.
+    @cached_property
+    def lr_curve(self) -> LRCurve | None:
+        """The learning-rate range test that the run began with, if it had one."""
+        return self._read("lr_find.json", parts.read_lr_curve, None)
 
-        Raises:
-            ResightError: the run has none yet, or it is damaged.
+    @cached_property
+    def gallery(self) -> Gallery | None:
+        """Pictures of the test set and their heat maps, as `explain` left them."""
+        if self.predictions is None:
+            return None
+        images = len(self.predictions)
+
+        def read(path: Path) -> Gallery:
+            gallery = read_gallery(path.parent)
+            if gallery is None:
+                raise ResightError("it holds no gallery.json")
+            if gallery.images != images:
+                raise ValueError(f"it is of {gallery.images} images, not {images}")
+            return gallery
+
+        without = (
+            f"No pictures and no heat maps: there is no gallery; resight explain {self.folder}"
+        )
+        return self._read("gallery", read, without)
+
+    @cached_property
+    def label_issues(self) -> list[dict[str, str]]:
+        """The rows of `label_issues.csv`: labels that may be wrong, the most suspicious first."""
+        return self._read("label_issues.csv", parts.read_label_issues, None) or []
+
+    @cached_property
+    def missing(self) -> tuple[str, ...]:
+        """A line for everything that is not there, is damaged, or is shown in part only."""
+        for part in ("summary", "environment", "history", "predictions", "gallery"):
+            getattr(self, part)
+        lines = [*self._missing.values()]
+        rows = self.history.epochs
+        if rows and all(row.val_accuracy is None for row in rows):
+            lines.append("No validation: none of the training images were held out")
+        if self.gallery is not None:
+            lines += [f"Not everything is shown: {note}" for note in self.gallery.notes]
+        return tuple(lines)
+
+    def model(self, device: str = "cpu") -> "nn.Module":
+        """Return the trained network with the kept weights, in evaluation mode.
+
+        A network that was passed in from Python is not known here: load `best.safetensors` into
+        it.
         """
-        file = self.path / "summary.json"
-        try:
-            summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            return summary
-        except FileNotFoundError as error:
-            raise ResightError(
-                f"{self.path} has no summary.json: it is not finished; "
-                f"go on with `resight resume {self.path}`"
-            ) from error
-        except (OSError, ValueError) as error:
-            raise ResightError(f"{file} is damaged: {error}") from error
+        from ..training.device import pick_device  # torch: only where it is asked for
+        from .checkpoint import load_model
+
+        return load_model(self.folder, None, pick_device(device))[0].eval()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return folder, state and summary as plain Python, fit for JSON."""
+        summary = self.summary.to_dict() if self.summary else {}
+        return {"folder": str(self.folder), "interrupted": self.interrupted, **summary}
+
+    def __str__(self) -> str:
+        if self.summary is None or self.summary.test is None:
+            return f"run folder {self.folder}/: stopped; go on with resight resume {self.folder}"
+        lines = [f"test accuracy {self.test}"]
+        if views := self.recipe.evaluation.views:
+            lines.append(f"by the mean of {views}")
+        lines += [
+            f"weights of epoch {self.summary.best_epoch}, by {self.summary.selected_by}",
+            f"run folder {self.folder}/",
+            f"pictures   {' '.join(sorted(path.name for path in self.folder.glob('*.png')))}",
+        ]
+        if (self.folder / "report.html").exists():
+            lines.append(f"why        {self.folder / 'report.html'}, mistakes.csv")
+        return "\n".join(lines)
+
+    # --- write ------------------------------------------------------------------------------
 
     def write_history(self, history: History) -> None:
-        """`metrics.jsonl` and `metrics.csv`, a line an epoch."""
+        """Write `metrics.jsonl` and `metrics.csv`, a line an epoch, and `steps.npz`."""
         rows = [asdict(row) for row in history.epochs]
-        write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        write_text(self.folder / "metrics.jsonl", lines)
+        steps = {"lrs": history.lrs, "momenta": history.momenta, "losses": history.losses}
+        parts.write_arrays(self.folder / "steps.npz", steps)
         if rows:
-            self.write_csv("metrics.csv", [list(rows[0]), *(list(row.values()) for row in rows)])
+            table = [list(rows[0]), *(list(row.values()) for row in rows)]
+            write_csv(self.folder / "metrics.csv", table)
 
     def write_predictions(self, predictions: Predictions) -> None:
-        """`predictions.csv` and `confusion_matrix.csv`."""
-        self.write_csv("predictions.csv", prediction_rows(predictions))
-        self.write_csv("confusion_matrix.csv", confusion_rows(predictions))
-
-    def write_csv(self, name: str, rows: Iterable[Sequence[object]]) -> None:
-        """Rows, the first of them the header; None becomes an empty cell."""
-        write_csv(self.path / name, rows)
+        """Write `predictions.npz`, and for people `predictions.csv` and `confusion_matrix.csv`."""
+        arrays = {
+            "ids": np.array(predictions.ids, dtype=np.str_),
+            "classes": np.array(predictions.classes, dtype=np.str_),
+            "labels": predictions.labels,
+            "logits": predictions.logits,
+        }
+        parts.write_arrays(self.folder / "predictions.npz", arrays)
+        write_csv(self.folder / "predictions.csv", prediction_rows(predictions))
+        write_csv(self.folder / "confusion_matrix.csv", confusion_rows(predictions))
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Plain Python as indented JSON."""
-        write_text(self.path / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        """Write plain Python as indented JSON."""
+        write_text(self.folder / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+    def _read(self, name: str, read: Callable[[Path], Part], without: str | None) -> Part | None:
+        """Return what `read` makes of a file; a file that is missing or damaged is a line."""
+        path = self.folder / name
+        if not path.exists():
+            if without is not None:
+                self._missing[name] = without
+            return None
+        try:
+            return read(path)
+        except parts.DAMAGE as error:
+            self._missing[name] = f"{name} is damaged and was passed over: {error}"
+            return None
 
 
-def new_run_path(out: Path, name: str | None, recipe: Recipe, *, force: bool) -> Path:
-    """Where a new run goes: under `out`, by default named after the time and the recipe.
-
-    Raises:
-        UsageError: something is there, and `force` was not given or it is not a run.
-    """
-    path = out / (name or f"{time.strftime('%Y%m%d-%H%M%S')}-{recipe.name}")
-    if not path.exists():
-        return path
-    if not force:
-        raise UsageError(_taken(path))
-    if not path.is_dir() or (any(path.iterdir()) and not (path / "recipe.toml").exists()):
-        raise UsageError(
-            f"{path} exists and is not a run folder, so --force will not replace it; "
-            "choose another --name"
-        )
-    return path
-
-
-def _trained_at(run: Path) -> float:
-    checkpoint = run / "last.pt"
-    return (checkpoint if checkpoint.exists() else run / "recipe.toml").stat().st_mtime
-
-
-def _taken(path: Path) -> str:
-    return (
-        f"{path} exists already; choose another --name, go on with it by "
-        f"`resight resume {path}`, or pass --force to replace it"
-    )
-
-
-def _read_checkpoint(file: Path) -> dict[str, Any] | None:
-    """What `save_checkpoint` wrote, or None if any byte of its content is not as written."""
-    try:
-        with zipfile.ZipFile(file) as parts:  # torch's format; torch does not check the sums
-            if parts.testzip() is not None:
-                return None
-        content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        return content if {"format", "recipe", "fingerprint", "state"} <= set(content) else None
-    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError):
-        return None
-    except (EOFError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error):
-        return None
+def _trained_at(folder: Path) -> float:
+    checkpoint = folder / "last.pt"
+    return (checkpoint if checkpoint.exists() else folder / "recipe.toml").stat().st_mtime

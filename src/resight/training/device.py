@@ -3,12 +3,14 @@
 import io
 import os
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.distributed
 from torch import nn
 
-from ..errors import UsageError
+from ..errors import ResightError, UsageError
 
 
 def check_devices(name: str, count: int, *, batch_size: int) -> str:
@@ -106,3 +108,17 @@ def pick_device(name: str) -> torch.device:
     if not available[kind] or (kind == "cuda" and int(index or 0) >= torch.cuda.device_count()):
         raise UsageError(f"{said}this machine has no device {name}; choose --device auto or cpu")
     return torch.device(name)
+
+
+@contextmanager
+def name_full_memory(device: torch.device, micro_batch: int) -> Iterator[None]:
+    """Turn torch's error of a full memory into one line that says what to set."""
+    try:
+        yield
+    except RuntimeError as error:  # MPS has no class for it
+        if "out of memory" not in str(error):
+            raise
+        raise ResightError(
+            f"the memory of {device} is full; set training.gpu_micro_batch to less than "
+            f"{micro_batch}"
+        ) from error

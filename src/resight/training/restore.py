@@ -1,4 +1,4 @@
-"""Lend a model and its optimizer out, and get them back as they were."""
+"""Lend out a model, its optimizer and the random numbers, and get them back as they were."""
 
 import copy
 import random
@@ -16,16 +16,17 @@ from ..errors import UsageError
 
 @contextmanager
 def preserve_state(optimizer: Optimizer, *modules: nn.Module) -> Iterator[None]:
-    """Whatever is done inside, afterwards all is as it was, bit for bit and object for object.
+    """Restore a training on exit, bit for bit and object for object, whatever the block did to it.
 
-    That is: parameters, buffers, gradients, every attribute of the modules (`training` too), the
+    It restores parameters, buffers, gradients, every attribute of the modules (`training` too), the
     optimizer's state and groups, and the random numbers of Python, NumPy and torch on every
-    device in use. It holds after an exception and after Ctrl-C.
+    device in use, after an exception and after Ctrl-C too.
 
-    Not given back: what a module or an optimizer changes inside an attribute that is not a
+    It does not restore what a module or an optimizer changes inside an attribute that is not a
     parameter, a buffer or optimizer state, such as a list it appends to.
 
-    Raises UsageError for a lazy layer that has no weights yet.
+    Raises:
+        UsageError: a lazy layer has no weights yet.
     """
     parameters = {p for group in optimizer.param_groups for p in group["params"]}
     parameters.update(p for module in modules for p in module.parameters())
@@ -63,7 +64,7 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _copied(entry: dict[str, Any]) -> dict[str, Any]:
-    """One parameter's optimizer state: its own tensors (values are kept apart), the rest copied."""
+    """Copy the optimizer state of one parameter, but for tensors, whose values are kept apart."""
     return {name: v if _is_tensor(v) else copy.deepcopy(v) for name, v in entry.items()}
 
 
@@ -86,15 +87,53 @@ def _random_kept() -> Iterator[None]:
 
 @contextmanager
 def preserve_positions(*sources: Any) -> Iterator[None]:
-    """Give back the generators that data loaders and their samplers draw their order from."""
+    """Restore the generators that data loaders and their samplers draw their order from."""
     holders = list(sources)
     for source in sources:
         sampler = getattr(source, "batch_sampler", None)
         holders += [getattr(source, "sampler", None), sampler, getattr(sampler, "sampler", None)]
-    found = [getattr(holder, "generator", None) for holder in holders]
-    kept = [(g, g.get_state()) for g in found if isinstance(g, torch.Generator)]
+    generators = [getattr(holder, "generator", None) for holder in holders]
+    kept = [(g, g.get_state()) for g in generators if isinstance(g, torch.Generator)]
     try:
         yield
     finally:
         for generator, state in kept:
             generator.set_state(state)
+
+
+@contextmanager
+def seeded_rng(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generators, which dropout draws from, and give them back."""
+    # torch.manual_seed would reseed every GPU, and on the CPU alone takes a hundred times longer.
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        elif device.type == "mps":  # the one that fork_rng cannot give back
+            torch.mps.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def scaled_momentum(model: nn.Module, parts: int) -> Iterator[None]:
+    """Make batch norm's running statistics forget by the step, not by the micro-batch.
+
+    Each of the m micro-batches of a step updates them, so a momentum p would reach back m times
+    less far, and validation would follow the noise of single micro-batches: 1 - (1 - p)^(1/m)
+    keeps the reach.
+    """
+    borrowed = [
+        (module, module.momentum)
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        and module.momentum is not None  # None: the plain mean over all batches so far
+        and parts > 1
+    ]
+    try:
+        for norm, momentum in borrowed:
+            norm.momentum = 1 - (1 - momentum) ** (1 / parts)
+        yield
+    finally:
+        for norm, momentum in borrowed:
+            norm.momentum = momentum

@@ -1,4 +1,4 @@
-"""The steps between the stages: from what was asked for to splits and a model on a device."""
+"""Everything before the first step: from a recipe and its data to a model on a device."""
 
 import math
 import os
@@ -30,14 +30,19 @@ NUM_WHITENING_IMAGES = 5_000  # training images that whitening looks at
 class TrainSetup:
     """A run before its first step, or where a checkpoint is to be loaded into it."""
 
-    recipe: Recipe  # as asked, with data and model written down
+    recipe: Recipe  # resolved: data and model written down, no "auto" left
     dataset: Dataset
     splits: TrainData
     state: TrainState
 
+    @property
+    def device(self) -> torch.device:
+        """The device that it trains on."""
+        return self.splits.train.images.device
+
 
 def resolve(recipe: Recipe, data: Dataset | str | Path | None, model: nn.Module | None) -> Recipe:
-    """The recipe with what was passed in beside it written down; a path is made absolute."""
+    """Write what was passed in beside a recipe down in it; a path is made absolute."""
     changes: dict[str, Any] = {}
     if model is not None:
         target = f"{type(model).__module__}.{type(model).__qualname__}"
@@ -50,8 +55,8 @@ def resolve(recipe: Recipe, data: Dataset | str | Path | None, model: nn.Module 
     if isinstance(data, Dataset):
         changes["data"] = {"source": data.name}
     else:
-        found = find_source(str(data or recipe.data.source))
-        changes["data"] = {"source": str(found.resolve() if isinstance(found, Path) else found)}
+        source = find_source(str(data or recipe.data.source))
+        changes["data"] = {"source": str(source.resolve() if isinstance(source, Path) else source)}
     return with_changes(recipe, changes, origin="train")
 
 
@@ -64,7 +69,7 @@ def prepare(
     offline: bool,
     on_event: OnEvent,
 ) -> TrainSetup:
-    """Everything before the first step: checked, loaded, split and built.
+    """Check, load, split and build everything that a run needs before its first step.
 
     Raises:
         UsageError: recipe, data, model and device do not fit each other.
@@ -87,7 +92,7 @@ def prepare(
 def load_dataset(
     recipe: Recipe, data: Dataset | str | Path | None, *, offline: bool, on_event: OnEvent
 ) -> Dataset:
-    """`data`, or what it or the recipe names, read as the recipe says; its notes are watched."""
+    """Load `data`, or what the recipe names, as the recipe says; its notes become messages."""
     if not isinstance(data, Dataset):
         data = load.data(
             str(data or recipe.data.source),
@@ -102,7 +107,7 @@ def load_dataset(
 
 
 def make_splits(recipe: Recipe, dataset: Dataset, device: torch.device) -> TrainData:
-    """Training and validation split on the device; the test set stays where it is."""
+    """Make the training and validation split on the device; the test set stays where it is."""
     channels, size = dataset.train.images.shape[1], dataset.train.images.shape[-1]
     check_augment(recipe.augment, channels, size)
     _check_progressive(recipe, size)
@@ -117,21 +122,19 @@ def make_splits(recipe: Recipe, dataset: Dataset, device: torch.device) -> Train
     )
 
 
-def init_model(recipe: Recipe, prepared: TrainData) -> nn.Module:
-    """The recipe's network, its weights from the seed and, where it asks, the training images."""
-    images = prepared.train.images
+def init_model(recipe: Recipe, splits: TrainData) -> nn.Module:
+    """Build the recipe's network: weights from its seed and, for some, the training images."""
+    images = splits.train.images
     model = build_model(
         recipe.model,
         in_channels=images.shape[1],
-        num_classes=len(prepared.classes),
+        num_classes=len(splits.classes),
         image_size=images.shape[-1],
         seed=recipe.seed,
     )
     if isinstance(recipe.model, Swift):
-        evenly = images[
-            :: math.ceil(len(images) / NUM_WHITENING_IMAGES)
-        ]  # data may be sorted by class
-        prepare_model(model, normalize(evenly, prepared.stats))
+        step = math.ceil(len(images) / NUM_WHITENING_IMAGES)  # data may be sorted by class
+        prepare_model(model, normalize(images[::step], splits.stats))
     return model
 
 

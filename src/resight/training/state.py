@@ -1,4 +1,4 @@
-"""Everything that changes while training, in one place: what a checkpoint saves and gives back."""
+"""Everything that changes while training, in one place: what a checkpoint saves and restores."""
 
 import copy
 import math
@@ -18,14 +18,14 @@ from ..errors import UsageError
 from ..networks.eval_mode import eval_mode
 from ..optim.optimizers import build_optimizer
 from ..optim.schedules import Schedule, schedule_of, steps_per_epoch
-from ..recipe import Recipe
+from ..recipe import Plateau, Recipe
 from ..records import EpochRow, History
 from .precision import layout_for, to_memory_format
 
 
 @dataclass(frozen=True)
 class TrainData:
-    """What is trained on and watched: splits on the training device, and train's statistics."""
+    """The training and validation splits on the training device, with train's statistics."""
 
     train: Split
     val: Split | None
@@ -48,34 +48,40 @@ class TrainState:
     lrs: list[float] = field(default_factory=list)
     momenta: list[float] = field(default_factory=list)
     rows: list[EpochRow] = field(default_factory=list)
-    epoch_secs: float = 0.0  # of the epoch under way, with what the driver did between steps
+    epoch_secs: float = 0.0  # of the current epoch, with what the caller of `fit` did meanwhile
 
     @property
     def evaluated(self) -> nn.Module:
-        """The module whose weights are judged and kept: the average where there is one."""
+        """The module that is validated and kept: the averaged one if the recipe averages."""
         return self.model if self.averaged is None else self.averaged
+
+    @property
+    def plateau_metrics(self) -> list[float]:
+        """The metric of each finished epoch, for the one schedule that looks at it."""
+        spec = self.schedule.spec
+        return [getattr(r, spec.metric) for r in self.rows] if isinstance(spec, Plateau) else []
 
     @torch.no_grad()
     def average(self, decay: float) -> None:
-        """Move the averaged weights and buffers towards those of the model, a step being done.
+        """Move the averaged weights and buffers towards the model's, after each step.
 
-        After the first step they are the model's. torch's `AveragedModel` keeps its count of steps
-        on the CPU, so that every step would wait for a GPU.
+        After the first step they equal the model's. torch's `AveragedModel` keeps its count of
+        steps on the CPU, so that every step would wait for a GPU.
         """
         assert self.averaged is not None
         moved: tuple[list[Tensor], list[Tensor]] = ([], [])
-        for its, own in zip(_tensors(self.averaged), _tensors(self.model), strict=True):
-            if self.step and its.is_floating_point():
-                moved[0].append(its)
-                moved[1].append(own)
+        for averaged, current in zip(_tensors(self.averaged), _tensors(self.model), strict=True):
+            if self.step and averaged.is_floating_point():
+                moved[0].append(averaged)
+                moved[1].append(current)
             else:  # a count has no mean
-                its.copy_(own)
+                averaged.copy_(current)
         if moved[0]:
             get_ema_multi_avg_fn(decay)(*moved, None)  # type: ignore[no-untyped-call]
 
     @property
     def history(self) -> History:
-        """The run so far."""
+        """The epochs, rates and losses so far."""
         return History(
             epochs=tuple(self.rows),
             lrs=np.array(self.lrs),
@@ -84,9 +90,9 @@ class TrainState:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain Python only: `torch.load(weights_only=True)` reads it back.
+        """Return tensors and plain Python, which `torch.load(weights_only=True)` reads back.
 
-        They share memory with the state: save or copy them before the next step.
+        The tensors share memory with the state: save or copy them before the next step.
         """
         return {
             "model": self.model.state_dict(),
@@ -103,7 +109,7 @@ class TrainState:
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Continue from what `state_dict` returned."""
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
@@ -121,7 +127,7 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
 
 
 def init_state(recipe: Recipe, data: TrainData, model: nn.Module) -> TrainState:
-    """The state before the first step; `model` is moved to the data's device.
+    """Return the state before the first step; `model` is moved to the data's device.
 
     Raises:
         UsageError: the device cannot compute in `training.precision`, or the model's outputs are
@@ -156,16 +162,16 @@ def _check_outputs(model: nn.Module, recipe: Recipe, data: TrainData) -> None:
     images = normalize(data.train.images[:1], data.stats)  # (1, C, H, W)
     with eval_mode(model):
         logits = model(to_memory_format(images, recipe.training))
-    wanted = (1, len(data.classes))
-    if not isinstance(logits, Tensor) or logits.shape != wanted:
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    expected = (1, len(data.classes))
+    if not isinstance(logits, Tensor) or logits.shape != expected:
+        outputs = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UsageError(
-            f"the model makes {found} of one image, but the data has {wanted[1]} classes; "
-            f"its forward has to return logits of shape {wanted}"
+            f"the model makes {outputs} of one image, but the data has {expected[1]} classes; "
+            f"its forward has to return logits of shape {expected}"
         )
     if bool((logits >= 0).all()) and abs(float(logits.float().sum()) - 1) < 1e-3:
         raise UsageError(
-            f"the model's {wanted[1]} outputs are not negative and sum to 1, so they are "
+            f"the model's {expected[1]} outputs are not negative and sum to 1, so they are "
             "probabilities, but the loss takes a softmax itself: a second one hardly lets it "
             "learn; leave out the softmax at the end of its forward"
         )

@@ -5,15 +5,14 @@ from pathlib import Path
 from ...errors import UsageError, suggest
 from .. import Recipe
 from ..toml import parse_toml, unflatten, with_changes
-from .builtin import BUILTIN
+from .builtin import BUILTIN, Preset
 from .course_projects import COURSE_PROJECTS
-from .preset import Preset
 
 PRESETS: dict[str, Preset] = {**BUILTIN, **COURSE_PROJECTS}
 
 
 def get_preset(name: str) -> Recipe:
-    """The named recipe, with everything it rests on.
+    """Return the named recipe, with the changes of every recipe below it.
 
     Raises:
         UsageError: there is no recipe of that name.
@@ -23,23 +22,27 @@ def get_preset(name: str) -> Recipe:
             f'there is no recipe "{name}"{suggest(name, PRESETS)} '
             f"(valid: {', '.join(PRESETS)}, or the path of a .toml file)"
         )
-    this = PRESETS[name]
-    below = get_preset(this.base) if this.base else Recipe()
-    changes = unflatten((path, value) for path, (value, _) in this.changes.items())
-    return with_changes(below, {**changes, "name": name}, origin=f"recipe {name}")
+    preset = PRESETS[name]
+    base = get_preset(preset.base) if preset.base else Recipe()
+    changes = unflatten((path, value) for path, (value, _) in preset.changes.items())
+    return with_changes(base, {**changes, "name": name}, origin=f"recipe {name}")
 
 
 def recipes() -> dict[str, Recipe]:
-    """Every named recipe, resolved."""
+    """Return every named recipe, with the changes of the recipes below it."""
     return {name: get_preset(name) for name in PRESETS}
 
 
-def load_recipe(name_or_path: str) -> Recipe:
-    """A named recipe, or the one in a TOML file; a file's `base = "swift"` names what it rests on.
+def load_recipe(name_or_path: str | Recipe) -> Recipe:
+    """Return a named recipe, or the one in a TOML file; a `Recipe` is returned as it is.
+
+    A file's `base = "swift"` names the recipe that the file changes.
 
     Raises:
-        UsageError: neither a recipe's name nor a file, or a faulty file.
+        UsageError: neither a recipe's name nor a file, or a file with errors.
     """
+    if isinstance(name_or_path, Recipe):
+        return name_or_path
     path = Path(name_or_path)
     if path.suffix != ".toml":
         return get_preset(name_or_path)
@@ -50,8 +53,8 @@ def load_recipe(name_or_path: str) -> Recipe:
     except UnicodeDecodeError as error:
         raise UsageError(f"recipe file {path} is not text in UTF-8") from error
     tables = parse_toml(text, str(path))
-    base = tables.pop("base", None)
-    if base is not None and not isinstance(base, str):
-        raise UsageError(f"{path}: base = {base} must be the name of a recipe")
-    below = get_preset(base) if base else Recipe()
-    return with_changes(below, {"name": path.stem, **tables}, origin=str(path))
+    name = tables.pop("base", None)
+    if name is not None and not isinstance(name, str):
+        raise UsageError(f"{path}: base = {name} must be the name of a recipe")
+    base = get_preset(name) if name else Recipe()
+    return with_changes(base, {"name": path.stem, **tables}, origin=str(path))

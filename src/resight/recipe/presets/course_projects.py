@@ -1,6 +1,6 @@
 """Five published projects, each as its author describes it, and variants of them."""
 
-from .preset import Preset
+from .builtin import Preset
 
 COURSE_PROJECTS: dict[str, Preset] = {
     "resnet18-onecycle": Preset(

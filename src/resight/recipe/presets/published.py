@@ -1,4 +1,4 @@
-"""What five published CIFAR-10 projects report, to put beside what their recipes reach here.
+"""The results that published CIFAR-10 projects report, to compare with their recipes here.
 
 Accuracies are of the 10,000 test images of CIFAR-10 with its original pixels, with the best epoch
 chosen on these same images. The curves are read off the projects' logs.
@@ -13,7 +13,7 @@ from . import PRESETS
 
 @dataclass(frozen=True)
 class PublishedProject:
-    """The result that a project reports."""
+    """The result that a published project reports."""
 
     accuracy: float  # test, best epoch
     epochs: int
@@ -25,7 +25,7 @@ class PublishedProject:
 
     @property
     def points(self) -> dict[int, float]:
-        """Epoch -> test accuracy, the result among them: at the last epoch if none is named."""
+        """Epoch -> test accuracy, with the result: at the last epoch if none is named."""
         return {**self.curve, self.best_epoch or self.epochs: self.accuracy}
 
 
@@ -66,12 +66,12 @@ PUBLISHED: dict[str, PublishedProject] = {
     ),
 }
 
-# Recipes that change one of these, such as what keeps it from its headline -> the one they change.
-VARIANTS = {name: this.base for name, this in PRESETS.items() if this.base in PUBLISHED}
+# Recipe that changes a published project -> that project.
+VARIANTS = {name: preset.base for name, preset in PRESETS.items() if preset.base in PUBLISHED}
 
 
 def get_published(name: str) -> PublishedProject:
-    """The project of that name, or the one that a recipe of that name is a variant of.
+    """Return the project of that name, or the one that a variant of that name changes.
 
     Raises:
         UsageError: there is none.

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from ...errors import ResightError, UsageError
 from ...files import atomic_write, write_text
-from ...records import IntArray, Predictions
+from ...records import ImageArray, IntArray, Predictions
 from .area_resize import area_resize
-from .atlas import MAP_SIDES, ImageArray, map_atlas, max_tiles, picture_atlases, shrunk
+from .atlas import MAP_SIDES, map_atlas, max_tiles, picture_atlases, shrunk
 
 FORMAT = 2
 PAGE_BYTES = 2_950_000  # of the page that all of this is put into, as base64

@@ -1,9 +1,8 @@
 """Maps in fewer cells, each the mean over what it covers."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float32Array = NDArray[np.float32]
+from ...records import Float32Array
 
 
 def area_resize(maps: Float32Array, side: int) -> Float32Array:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...records import IntArray
+from ...records import Float32Array, ImageArray, IntArray
 
 SIDE = 64  # px, the longest side of a picture that is kept
 MAP_SIDES = (32, 24, 16, 12)  # cells, the longest side of a map that is kept; the first that fits
@@ -18,8 +18,7 @@ _FIRST_SHARE = 0.3  # of the room, for the pictures that matter most, at least
 _QUALITIES = (100, 90, 82, 75, 68, 60, 50, 40, 30, 24, 20, 16, 12)  # of WebP; 100: lossless
 _SAMPLE = 400  # pictures that a quality is judged by
 
-ImageArray = NDArray[np.uint8]
-Maps = NDArray[np.float32]
+Maps = Float32Array
 
 
 def map_atlas(pred: Maps, true: Maps, correct: NDArray[np.bool_]) -> tuple[int, bytes]:

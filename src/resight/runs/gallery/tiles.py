@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from ...errors import ResightError
+from ...records import ImageArray
 from . import Gallery
-from .atlas import ImageArray
 
 
 def read_tiles(folder: Path, gallery: Gallery, rows: Iterable[int]) -> dict[int, ImageArray]:

@@ -12,10 +12,10 @@ import resight.training.loop
 from resight.cli.listings import recipe_list
 from resight.datasets import Dataset, Split
 from resight.errors import UsageError
-from resight.metrics.classification import mean_interval
+from resight.experiment import reproduce
+from resight.metrics.intervals import mean_interval
 from resight.recipe.presets import PRESETS
 from resight.recipe.presets.published import PUBLISHED
-from resight.reproduction import reproduce
 
 
 def noise(n: int, first: int) -> Split:
@@ -53,7 +53,7 @@ def test_reported_and_reached_lie_side_by_side_and_finished_seeds_are_kept(tmp_p
     twice = reproduce("resnet18-onecycle", seeds=2, **settings)
     assert (once.folder / "seed0" / "best.safetensors").stat().st_mtime_ns == weights
     assert twice.accuracy is not None
-    values = [s["test"]["accuracy"]["value"] for s in twice.summaries]
+    values = [run.test.accuracy.value for run in twice.runs]
     assert twice.accuracy.value == pytest.approx(statistics.fmean(values))
     page = (twice.folder / "README.md").read_text()
     assert "| test accuracy | 87.01%, best epoch by the test set |" in page
@@ -77,7 +77,7 @@ def test_a_stopped_seed_is_resumed(tmp_path: Path) -> None:
     with pytest.raises(Enough):
         reproduce("resnet18-onecycle", on_event=kill, **settings)
     done = reproduce("resnet18-onecycle", **settings)
-    assert done.summaries[0]["epochs"] == 2
+    assert done.runs[0].summary.epochs == 2
     assert not done.interrupted
 
 
@@ -88,8 +88,8 @@ def test_the_figures_that_a_project_shows(tmp_path: Path) -> None:
     for name in ("lr_find.png", "zigzag.png", "schedule.png", "accuracy.png"):
         assert (done.folder / name).read_bytes().startswith(b"\x89PNG")
     assert json.loads((done.folder / "lr_find.json").read_text())["lrs"]
-    assert done.summaries[0]["data"]["val"] == 0
-    assert done.summaries[0]["selected_by"] == "last"
+    assert done.runs[0].summary.data.val == 0
+    assert done.runs[0].summary.selected_by == "last"
 
 
 def test_what_is_set_otherwise_is_named_and_variants_are_their_project(tmp_path: Path) -> None:
