@@ -43,8 +43,8 @@ from .recipe.toml import with_epochs as with_epochs
 from .recipe.toml import with_overrides as with_overrides
 from .records import History as History
 from .records import Predictions as Predictions
-from .runs.compare import Comparison as Comparison
 from .runs.compare import compare as compare
+from .runs.comparison import Comparison as Comparison
 from .runs.inference import EvaluationResult as EvaluationResult
 from .runs.inference import ImagePrediction as ImagePrediction
 from .runs.inference import evaluate as evaluate

@@ -4,7 +4,6 @@
 their causes -> Run (a folder) -> report.html`
 """
 
-import math
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -61,15 +60,12 @@ def train(
 
     `data` stands in for `recipe.data.source`; `model` for the recipe's network, and it is left
     with the kept weights. `find_lr` sets the recipe's rate by a range test first; `LRRangeOptions`
-    say how that test runs. That many `devices` share each batch: GPUs, or on a CPU processes that
-    divide its cores. `on_event` is shown every event and cannot change anything. After Ctrl-C the
-    run is `interrupted` and can be resumed.
+    say how that test runs. So many `devices` share each batch: GPUs, or processes on a CPU.
+    `on_event` is shown every event. After Ctrl-C the run is `interrupted` and can be resumed.
 
-    Raises:
-        UsageError: the recipe, the data or the run folder cannot be used.
-        Diverged: the loss became NaN, infinite or exploded; the last good checkpoint is kept.
-        ResightError: with `find_lr`, the range test cannot be trusted; with `devices`, the process
-            of another device ended before its time.
+    Raises UsageError where the recipe, the data or the folder cannot be used, Diverged where the
+    loss breaks down (the last good checkpoint is kept), ResightError where the range test cannot be
+    trusted or another process ended.
     """
     recipe = load_recipe(recipe)
     device = check_devices(device, devices, batch_size=recipe.training.batch_size)
@@ -80,7 +76,7 @@ def train(
     )
     curve = None
     if find_lr:
-        options = find_lr if isinstance(find_lr, LRRangeOptions) else LRRangeOptions()
+        options = LRRangeOptions() if find_lr is True else find_lr
         curve = run_range_test(setup, options, on_event)
         setup = with_found_lr(setup, curve)
         on_event(Message(f"found: {describe(setup.state.schedule)}"))
@@ -162,10 +158,9 @@ def dry_run(
     recipe = load_recipe(recipe)
     device = check_devices(device, devices, batch_size=recipe.training.batch_size)
     check_model(model, devices)
-    setup = prepare(
+    return prepare(
         recipe, data=data, model=model, device=device, offline=offline, on_event=on_event
-    )
-    return setup.recipe
+    ).recipe
 
 
 def reproduce(
@@ -238,18 +233,14 @@ def _train_to_the_end(
     """Train, keeping the best weights and the last state; return whether it was interrupted."""
     recipe, state = setup.recipe, setup.state
     if devices > 1:
-        on_event(
-            Message(
-                f"{devices} processes on {setup.device.type} share each batch of "
-                f"{recipe.training.batch_size}"
-            )
-        )
+        batch, kind = recipe.training.batch_size, setup.device.type
+        on_event(Message(f"{devices} processes on {kind} share each batch of {batch}"))
     with (
         run.lock(),
         deterministic_mode(recipe.training.deterministic),
         stop_requested() as stop,
         closing(fit_on_devices(setup, devices)) as events,
-        name_full_memory(setup.device, _micro_batch(setup, devices)),
+        name_full_memory(setup.device, recipe.training, devices),
     ):
         remove_temporary_files(run.folder)
         if resumed:
@@ -290,11 +281,6 @@ def _save_epoch(run: Run, setup: TrainSetup, event: EpochDone, on_event: OnEvent
         run.write_history(setup.state.history)
     except ResightError as error:  # a spreadsheet may hold it open
         on_event(Message(str(error)))
-
-
-def _micro_batch(setup: TrainSetup, devices: int) -> int:
-    training = setup.recipe.training
-    return training.gpu_micro_batch or math.ceil(training.batch_size / devices)
 
 
 def _save_state(run: Run, setup: TrainSetup) -> None:

@@ -34,8 +34,8 @@ from .runs.run import Run
 
 KINDS = (Dataset, Explanation, Heatmaps, History, LRCurve, Predictions, Run, Schedule)
 
-_MOST = 10  # images and classes of which heat maps are shown, and sheets of an explanation
-_ACROSS = 60  # maps in a row, about
+_MAX_SHOWN = 10  # images and classes of which heat maps are shown, and sheets of an explanation
+_MAX_MAPS_A_ROW = 60  # maps in a row, about
 
 
 @dataclass(frozen=True)
@@ -156,19 +156,24 @@ def _score(predictions: Predictions) -> str:
     )
 
 
-def _explanation(found: Explanation) -> Display:
+def _explanation(explanation: Explanation) -> Display:
     """The sheets of what went wrong, and the most frequent mistakes in words."""
-    text = f"{found.method} at {', '.join(found.layers) or 'no layer'}; {found.folder}"
+    layers = ", ".join(explanation.layers) or "no layer"
+    text = f"{explanation.method} at {layers}; {explanation.folder}"
     pairs = [
         f"{true} taken for {pred}: {len(m)}"
-        for (true, pred), m in group_by_pair(found.mistakes).items()
+        for (true, pred), m in group_by_pair(explanation.mistakes).items()
     ]
     notes = (
-        (f"mistakes: {len(found.mistakes)}; most often {', '.join(pairs[:5])}",) if pairs else ()
+        (f"mistakes: {len(explanation.mistakes)}; most often {', '.join(pairs[:5])}",)
+        if pairs
+        else ()
     )
     beside = ("correct_", "confused_pairs")  # in the folder, not here
-    names = [n for n in found.files if n.endswith(".png") and not n.startswith(beside)]
-    return Display(text, _files(found.folder, names[:_MOST]), (*notes, *found.notes))
+    names = [n for n in explanation.files if n.endswith(".png") and not n.startswith(beside)]
+    return Display(
+        text, _files(explanation.folder, names[:_MAX_SHOWN]), (*notes, *explanation.notes)
+    )
 
 
 def _files(folder: Path, names: Sequence[str]) -> tuple[bytes, ...]:
@@ -212,29 +217,39 @@ def _heatmaps(maps: Heatmaps, images: Tensor | None, classes: Sequence[str]) -> 
     if classes and len(classes) != k:
         raise UsageError(f"{len(classes)} names for {k} classes; give one for each")
     names = classes or [f"class {i}" for i in range(k)]
-    best = maps.logits[:_MOST].softmax(dim=1).max(dim=1)
-    said = [
+    best = maps.logits[:_MAX_SHOWN].softmax(dim=1).max(dim=1)
+    captions = [
         f"{100 * p:.0f} %  {names[i]}" for p, i in zip(*(x.tolist() for x in best), strict=True)
     ]
-    shown = maps.classes[:_MOST]  # (n, M)
-    m, most = shown.shape[1], max(2, min(_MOST, _ACROSS // len(maps.maps)))
-    at = torch.arange(m, device=shown.device).expand(shown.shape)
-    notes = maps.notes
-    if m > most:
-        at = maps.logits[:_MOST].gather(1, shown).topk(most, dim=1).indices  # (n, most)
-        notes = (f"of {m} classes the {most} of largest logit are shown", *notes)
-    heats = [
+    columns, notes = _columns(maps)
+    heatmaps = [
         LayerHeatmap(
             layer,
-            raw[:_MOST].take_along_dim(at[:, :, None, None], 1).nan_to_num(0, 0, 0).cpu().numpy(),
+            raw[:_MAX_SHOWN]
+            .take_along_dim(columns[:, :, None, None], 1)
+            .nan_to_num(0, 0, 0)
+            .cpu()
+            .numpy(),
         )
         for layer, raw in maps.maps.items()
     ]
-    of = [[names[c] for c in row] for row in shown.gather(1, at).tolist()]
-    pictures = None if images is None else _pixels(images[:_MOST])
-    figure = figures.heat_grid(pictures, said, heats, of)
-    text = f"{maps.method} at {', '.join(heat.name for heat in heats)}, {len(said)} of {n} images"
+    targets = maps.classes[:_MAX_SHOWN].gather(1, columns).tolist()
+    class_names = [[names[c] for c in row] for row in targets]
+    pictures = None if images is None else _pixels(images[:_MAX_SHOWN])
+    figure = figures.heat_grid(pictures, captions, heatmaps, class_names)
+    layers = ", ".join(heatmap.name for heatmap in heatmaps)
+    text = f"{maps.method} at {layers}, {len(captions)} of {n} images"
     return Display(text, (_png(figure),), notes)
+
+
+def _columns(maps: Heatmaps) -> tuple[Tensor, tuple[str, ...]]:
+    """The maps (n, m) of each image that are shown: of many classes those of largest logit."""
+    classes = maps.classes[:_MAX_SHOWN]  # (n, M)
+    m, most = classes.shape[1], max(2, min(_MAX_SHOWN, _MAX_MAPS_A_ROW // len(maps.maps)))
+    if m <= most:
+        return torch.arange(m, device=classes.device).expand(classes.shape), maps.notes
+    columns = maps.logits[:_MAX_SHOWN].gather(1, classes).topk(most, dim=1).indices
+    return columns, (f"of {m} classes the {most} of largest logit are shown", *maps.notes)
 
 
 def _pixels(images: Tensor) -> NDArray[np.uint8]:

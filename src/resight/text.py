@@ -1,18 +1,50 @@
-"""Curves as text, for terminals, pipes and logs: a frame of 10 + 60 characters."""
+"""Tables and curves as text, for terminals, pipes and logs.
 
+A curve has a frame of 10 + 60 characters. rich and numpy are imported where they are needed.
+"""
+
+import io
+import json
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    from rich.table import Table
 
-from .records import FloatArray
+    from .records import FloatArray
 
 COLUMNS, ROWS = 60, 10
 BLOCKS = " ▁▂▃▄▅▆▇█"
+TABLE_COLUMNS = 160  # characters
 
 
-def plot_bars(values: FloatArray, *, low: float, high: float, rows: int = ROWS) -> list[str]:
+def table(*columns: str, right: Sequence[str] = ()) -> "Table":
+    """Return an empty table with these columns; those in `right` are aligned to the right."""
+    from rich.table import Table
+
+    empty = Table(box=None, pad_edge=False, show_edge=False)
+    for column in columns:
+        empty.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return empty
+
+
+def table_text(table: "Table") -> str:
+    """Return a table as text, as wide as it needs: results are for pipes and files too."""
+    from rich.console import Console
+
+    text = io.StringIO()
+    Console(file=text, width=TABLE_COLUMNS, markup=False, emoji=False).print(table)
+    return "\n".join(line.rstrip() for line in text.getvalue().rstrip("\n").split("\n"))
+
+
+def setting_text(value: Any) -> str:
+    """Return the value of a recipe's setting as a table shows it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def plot_bars(values: "FloatArray", *, low: float, high: float, rows: int = ROWS) -> list[str]:
     """Draw a bar a column, from `low` up to the highest value of its column.
 
     The height is drawn to an eighth of a character.
@@ -26,7 +58,7 @@ def plot_bars(values: FloatArray, *, low: float, high: float, rows: int = ROWS) 
     return _frame(lines, low, high)
 
 
-def plot_marks(curves: Mapping[str, FloatArray], *, high: float) -> list[str]:
+def plot_marks(curves: "Mapping[str, FloatArray]", *, high: float) -> list[str]:
     """Draw curves from 0 to `high`, each with its mark; where two cross, the last is on top."""
     grid = [[" "] * COLUMNS for _ in range(ROWS)]  # the lowest row first
     for mark, values in curves.items():
@@ -42,8 +74,10 @@ def plot_axis(left: str, right: str) -> str:
     return f"{'':10}{left}{right:>{COLUMNS - len(left)}}"
 
 
-def _columns(values: FloatArray) -> list[FloatArray]:
+def _columns(values: "FloatArray") -> "list[FloatArray]":
     """The values of each column; fewer values than columns are repeated."""
+    import numpy as np
+
     edges = np.linspace(0, len(values), COLUMNS + 1).tolist()
     return [values[int(a) : max(int(a) + 1, math.ceil(b))] for a, b in pairwise(edges)]
 

@@ -1,4 +1,4 @@
-"""Where a network looked: heat maps of the evidence for a class, and how far to trust them."""
+"""Heat maps of the evidence for a class, and how far to trust them."""
 
 from .faithfulness import Faithfulness, faithfulness
 from .heatmaps import METHODS, heatmaps

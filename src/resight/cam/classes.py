@@ -1,4 +1,4 @@
-"""Whose evidence: from what was asked for to a class index for each map."""
+"""The classes of heat maps: from a word, index or labels to a class index for each map."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -17,7 +17,7 @@ _VALID = '"predicted", "all", a class index, a label for each image (N,), or a s
 
 
 def check_classes(classes: Any, n: int, *, name: str = "classes") -> None:
-    """UsageError for what names no classes of `n` images, before anything is run."""
+    """Raise UsageError unless `classes` is of a valid form for `n` images."""
     if isinstance(classes, str):
         if classes not in ("predicted", "all"):
             raise UsageError(f'{name} = "{classes}"; choose {_VALID}')
@@ -43,7 +43,7 @@ def check_classes(classes: Any, n: int, *, name: str = "classes") -> None:
 
 
 def class_indices(classes: Classes, logits: Tensor, rows: slice) -> Tensor:
-    """(N, M) int64 for the images of `logits` (N, K), which are `rows` of all those asked about."""
+    """Return (N, M) int64 for the images of `logits` (N, K), which are `rows` of all images."""
     if isinstance(classes, str | int | np.integer | Tensor | np.ndarray):
         return _columns(classes, logits, rows)
     return torch.cat([_columns(one, logits, rows) for one in classes], dim=1)
@@ -61,7 +61,7 @@ def _columns(one: Class, logits: Tensor, rows: slice) -> Tensor:
 
 
 def in_range(labels: Tensor, k: int) -> Tensor:
-    """The labels as int64; UsageError if one is no class of `k`."""
+    """Return the labels as int64; raise UsageError if one is not a class of `k`."""
     wrong = labels[(labels < 0) | (labels >= k)]
     if len(wrong):
         raise UsageError(
@@ -72,12 +72,13 @@ def in_range(labels: Tensor, k: int) -> Tensor:
 
 
 def rival_classes(logits: Tensor, classes: Tensor, against: Tensor | None) -> tuple[Tensor, int]:
-    """(N, M) the class to tell each of `classes` (N, M) from, and how often it was chosen here.
+    """Return the class to tell each of `classes` (N, M) from, and how often it was chosen here.
 
-    That of `against` (N,), or the one with the nearest logit where there is none or it is the same.
+    It is the class of `against` (N,), or the class with the nearest logit where `against` is None
+    or the class itself.
 
-    For finer-cam: Grad-CAM of y_c - y_d, what speaks for c, not for d. The paper weakens y_d by a
-    factor, 0.6, and takes the mean of three such d; here it is the plain difference of two logits.
+    Finer-CAM is Grad-CAM of y_c - y_d: the evidence for c and not for d. The paper multiplies y_d
+    by 0.6 and takes the mean of three such d; here it is the plain difference of two logits.
 
     Zhang et al. 2025, "Finer-CAM", arXiv 2501.11309.
     """
@@ -89,5 +90,5 @@ def rival_classes(logits: Tensor, classes: Tensor, against: Tensor | None) -> tu
     nearest = distance.masked_fill(own, torch.inf).argmin(dim=2)
     if against is None:
         return nearest, classes.numel()
-    given = in_range(torch.as_tensor(against).to(logits.device), k)[:, None].expand_as(classes)
-    return torch.where(given == classes, nearest, given), int((given == classes).sum())
+    rivals = in_range(torch.as_tensor(against).to(logits.device), k)[:, None].expand_as(classes)
+    return torch.where(rivals == classes, nearest, rivals), int((rivals == classes).sum())

@@ -12,29 +12,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .hooks import Pass
+from .hooks import ForwardRecord
 
 
-def channel_weights(done: Pass, cotangents: Tensor) -> Tensor | None:
-    """Grad-CAM's weight of each channel; (M, N, K) -> (N, M, C). None where the form does not hold.
+def channel_weights(record: ForwardRecord, cotangents: Tensor) -> Tensor | None:
+    """Return Grad-CAM's weight of each channel, (M, N, K) -> (N, M, C); None if the form fails.
 
-    `done`: a pass that kept one layer. Three things are looked up in it rather than guessed from
+    `record`: a forward pass that kept one layer. Three things are looked up in it rather than guessed from
     the names of modules: that the input of the last linear layer is that layer's map, averaged or
     at its largest; that the logits depend on the map through the linear layer alone; and how they
     depend on its output (a factor, most often 1).
     """
-    if done.linear is None or done.logits.grad_fn is None:
+    if record.linear is None or record.logits.grad_fn is None:
         return None
-    module, features, outputs = done.linear
-    (activations,) = done.activations.values()
+    module, features, outputs = record.linear
+    (activations,) = record.activations.values()
     if not _is_pooled(activations.detach(), features.detach()):
         return None
-    if not _only_through(done.logits.grad_fn, outputs.grad_fn, activations):
+    if not _only_through(record.logits.grad_fn, outputs.grad_fn, activations):
         return None
     weights = []
     for cotangent in cotangents:
         (outer,) = torch.autograd.grad(
-            done.logits, outputs, cotangent.to(done.logits), retain_graph=True
+            record.logits, outputs, cotangent.to(record.logits), retain_graph=True
         )
         weights.append(outer.float() @ module.weight.detach().float())  # (N, K) -> (N, C)
     return torch.stack(weights, dim=1) / activations[0, 0].numel()
@@ -57,13 +57,13 @@ def _is_pooled(activations: Tensor, features: Tensor) -> bool:
 def _only_through(end: Any, gate: Any, source: Tensor) -> bool:
     """Whether every way back from `end` in autograd's graph to `source` leads through `gate`."""
     begin = source.grad_fn  # None for a leaf, which an AccumulateGrad node stands for
-    seen, left = {gate}, [end]
-    while left:
-        node = left.pop()
-        if node in seen:
+    visited, queue = {gate}, [end]
+    while queue:
+        node = queue.pop()
+        if node in visited:
             continue
         if node is begin or getattr(node, "variable", None) is source:
             return False
-        seen.add(node)
-        left.extend(before for before, _ in node.next_functions if before is not None)
+        visited.add(node)
+        queue.extend(before for before, _ in node.next_functions if before is not None)
     return True

@@ -1,4 +1,4 @@
-"""What each gradient method makes of the activations of a layer and the gradient of a logit.
+"""The formulas of the gradient methods, from activations and the gradient of a logit.
 
 Every function takes A (N, C, h, w), the activations, and G (N, C, h, w), the gradient dy/dA of the
 logit y, both float32, and gives the map (N, h, w) before the final ReLU of its paper. i and j run
@@ -61,9 +61,9 @@ def x_grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 def eigen_cam(activations: Tensor) -> Tensor:
-    """(N, C, h, w) -> (N, h, w): the cells' activations along their first principal direction.
+    """Project activations (N, C, h, w) on their first principal direction: (N, h, w).
 
-    A = U S V^T with a row a cell and a column a channel, not centerd; the map is A v_1. It belongs
+    A = U S V^T with a row a cell and a column a channel, not centered; the map is A v_1. It belongs
     to no class. The sign of v_1 is open: here the map's sum is not negative.
 
     Muhammad & Yeasin 2020, "Eigen-CAM", arXiv 2008.00299, equations 2 to 4.
@@ -72,8 +72,8 @@ def eigen_cam(activations: Tensor) -> Tensor:
     rows = activations.flatten(2).transpose(1, 2)  # (N, cells, C)
     wide = rows.shape[1] < rows.shape[2]
     square = rows @ rows.mT if wide else rows.mT @ rows  # the smaller of the two
-    where = torch.device("cpu") if square.device.type == "mps" else square.device  # no eigh there
-    values, vectors = (found.to(square) for found in torch.linalg.eigh(square.to(where)))
+    device = torch.device("cpu") if square.device.type == "mps" else square.device  # MPS: no eigh
+    values, vectors = (part.to(square) for part in torch.linalg.eigh(square.to(device)))
     first = vectors[..., -1:]  # (N, cells or C, 1), as values ascend
     # A v_1 = s_1 u_1, and s_1 is the root of the largest eigenvalue.
     along = first * values[:, None, -1:].clamp(min=0).sqrt() if wide else rows @ first
@@ -82,7 +82,7 @@ def eigen_cam(activations: Tensor) -> Tensor:
 
 
 def weighted_sum(activations: Tensor, weights: Tensor) -> Tensor:
-    """(N, C, h, w), and weights of the channels (N, M, C) -> M maps of each image (N, M, h, w)."""
+    """Return maps (N, M, h, w): activations (N, C, h, w) times channel weights (N, M, C), summed."""
     return torch.einsum("nmc,nchw->nmhw", weights, activations)
 
 

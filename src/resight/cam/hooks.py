@@ -1,4 +1,4 @@
-"""Borrow a network for a forward pass and keep what layers put out; it comes back as it was."""
+"""Borrow a network for a forward pass and keep the outputs of its layers; it comes back unchanged."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from ..errors import UsageError, suggest
 from ..networks.eval_mode import eval_mode
-from ..networks.unwrap import _COMPILED
+from ..networks.unwrap import COMPILED_MODULE
 
 
 @dataclass
-class Pass:
-    """One forward pass: its logits, and what was kept on the way to them."""
+class ForwardRecord:
+    """The logits of one forward pass, and the activations that were kept."""
 
     logits: Tensor = field(default_factory=lambda: torch.empty(0))  # (N, K)
     activations: dict[str, Tensor] = field(default_factory=dict)  # layer -> (N, C, h, w)
@@ -25,33 +25,34 @@ class Pass:
 
 @contextmanager
 def borrow(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Evaluation mode, no gradients, nothing compiled, whatever mode the caller is in.
+    """Put a network into evaluation mode, without gradients and uncompiled, and then back.
 
-    A compiled module would not call hooks that it did not know when it was compiled. Autocast stays
+    The mode of the caller does not matter. A compiled module would not call hooks that it did not
+    know when it was compiled. Autocast stays
     as the caller has it, but for its cache: copies of weights made here, without gradients, must
     not be used by the caller's next training step.
     """
     compiled = any(
-        _COMPILED in module._modules or module._compiled_call_impl is not None
+        COMPILED_MODULE in module._modules or module._compiled_call_impl is not None
         for module in model.modules()
     )
     eager: AbstractContextManager[Any] = nullcontext()
     if compiled:
         eager = torch.compiler.set_stance("force_eager")
     kind = device.type
-    lent = torch.autocast(
+    autocast = torch.autocast(
         kind,
         dtype=torch.get_autocast_dtype(kind),
         enabled=torch.is_autocast_enabled(kind),
         cache_enabled=False,
     )
-    with torch.inference_mode(False), eval_mode(model), eager, lent:
+    with torch.inference_mode(False), eval_mode(model), eager, autocast:
         yield
 
 
 def forward(
     model: nn.Module, images: Tensor, layers: Mapping[str, nn.Module], *, graph: bool
-) -> Pass:
+) -> ForwardRecord:
     """Run a bare, borrowed network and keep the output of `layers`.
 
     With `graph`, autograd records from the first of the layers on, not before, and what is kept
@@ -60,23 +61,23 @@ def forward(
     Each layer hands on a copy of what is kept, so that an in-place operation behind it, as of a
     ReLU, does not change it. A layer that runs twice is kept as of its last run.
     """
-    done = Pass()
+    record = ForwardRecord()
 
     def keep(name: str, module: nn.Module, args: Any, output: Any) -> Tensor | None:
         if not (isinstance(output, Tensor) and output.ndim == 4):
             return None
         if not graph:
-            done.activations[name] = output.clone()
+            record.activations[name] = output.clone()
             return None
         torch.set_grad_enabled(True)  # until the end of the pass
         kept = output if output.requires_grad else output.detach().requires_grad_()
-        done.activations[name] = kept
+        record.activations[name] = kept
         return kept.clone()
 
     def keep_linear(module: nn.Linear, args: Any, output: Tensor) -> Tensor | None:
         if not (args and output.requires_grad):
             return None
-        done.linear = (module, args[0], output)
+        record.linear = (module, args[0], output)
         return output.clone()
 
     with ExitStack() as hooks:
@@ -85,30 +86,29 @@ def forward(
         for module in model.modules() if graph else ():
             if isinstance(module, nn.Linear):
                 hooks.callback(module.register_forward_hook(keep_linear).remove)
-        done.logits = run(model, images)
-    check_logits(model, done.logits, len(images))
-    return done
+        record.logits = run(model, images)
+    check_logits(model, record.logits, len(images))
+    return record
 
 
 def run(model: nn.Module, images: Tensor) -> Any:
-    """The network's output. On a CPU the images go in as channels_last, which is faster there.
+    """Return the network's output; on a CPU the images go in as channels_last, which is faster.
 
     Convolutions and pooling take the layout of their input, so no weight has to be changed. A
-    network that cannot have it, as it views a map with strides of its own, gets the images as
-    they are.
+    network that fails on it, as it views a map with other strides, gets the images as they are.
     """
     if images.device.type == "cpu" and any(isinstance(m, nn.Conv2d) for m in model.modules()):
         try:
             with torch.no_grad():
                 return model(images.contiguous(memory_format=torch.channels_last))
         except RuntimeError:
-            pass  # if it was something else, it is raised again
+            pass  # an error of another cause is raised again below
     with torch.no_grad():
         return model(images)
 
 
 def check_logits(model: nn.Module, logits: Any, n: int) -> None:
-    """UsageError where a network did not return one row of logits an image."""
+    """Raise UsageError where a network did not return one row of logits an image."""
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != n:
         raise UsageError(
@@ -118,19 +118,19 @@ def check_logits(model: nn.Module, logits: Any, n: int) -> None:
 
 
 def named_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Every layer of a bare network by its path, without the names that torch.compile puts in."""
+    """Return every layer of a bare network by its path, without the names torch.compile adds."""
     paths = ((path.split("."), module) for path, module in model.named_modules() if path)
     return {
-        ".".join(part for part in path if part != _COMPILED): module
+        ".".join(part for part in path if part != COMPILED_MODULE): module
         for path, module in paths
-        if path[-1] != _COMPILED
+        if path[-1] != COMPILED_MODULE
     }
 
 
 def find_layers(model: nn.Module, names: list[str] | None, image: Tensor) -> dict[str, nn.Module]:
-    """The layers to look at, by the names that were asked for.
+    """Return the layers of these names.
 
-    None: the last layer with a map of more than one cell that is not a pooling layer. Names may
+    None takes the last layer with a map of more than one cell that is not a pooling layer. Names may
     carry the prefix of a wrapper. `image` (1, C, H, W) is run through the network only if needed.
     """
     known = named_layers(model)
@@ -140,20 +140,20 @@ def find_layers(model: nn.Module, names: list[str] | None, image: Tensor) -> dic
         if not fit:
             raise no_map(model, "no layer has a map (N, C, h, w) of more than one cell", sizes)
         return {fit[-1]: known[fit[-1]]}
-    found = {}
+    layers = {}
     for name in names:
         parts = name.split(".")
-        while parts[0] in ("module", _COMPILED) and ".".join(parts) not in known:
+        while parts[0] in ("module", COMPILED_MODULE) and ".".join(parts) not in known:
             parts = parts[1:] or [""]
         if ".".join(parts) not in known:
             sizes = map_sizes(model, known, image)
             raise no_map(model, f"there is no layer {name!r}{suggest(name, sizes)}", sizes)
-        found[name] = known[".".join(parts)]
-    return found
+        layers[name] = known[".".join(parts)]
+    return layers
 
 
 def map_sizes(model: nn.Module, layers: Mapping[str, nn.Module], image: Tensor) -> dict[str, int]:
-    """Cells of the map that each layer puts out, in the order in which they finish."""
+    """Return the number of cells of each layer's map, in the order in which the layers finish."""
     sizes: dict[str, int] = {}
 
     def note(name: str, module: nn.Module, args: Any, output: Any) -> None:
@@ -168,29 +168,29 @@ def map_sizes(model: nn.Module, layers: Mapping[str, nn.Module], image: Tensor) 
     return sizes
 
 
-def no_map(model: nn.Module, fault: str, sizes: Mapping[str, int]) -> UsageError:
-    """The error that names the layers that do have maps, the outer ones first."""
+def no_map(model: nn.Module, problem: str, sizes: Mapping[str, int]) -> UsageError:
+    """Return an error that lists the layers with maps, the outermost first."""
     names = sorted(sizes, key=lambda name: name.count("."))
-    shown = ", ".join(names[:12]) + (f", ... {len(names)} in all" if len(names) > 12 else "")
-    return UsageError(f"{type(model).__name__}: {fault} (layers with a map: {shown or 'none'})")
+    valid = ", ".join(names[:12]) + (f", ... {len(names)} in all" if len(names) > 12 else "")
+    return UsageError(f"{type(model).__name__}: {problem} (layers with a map: {valid or 'none'})")
 
 
-def gradients_of(done: Pass, cotangent: Tensor, *, again: bool) -> list[Tensor]:
-    """d(cotangent . logits) / d(what was kept), nothing else; (N, K) -> a tensor a layer.
+def layer_gradients(record: ForwardRecord, cotangent: Tensor, *, again: bool) -> list[Tensor]:
+    """Return d(cotangent . logits) / d(activations), (N, K) -> a tensor for each layer.
 
-    The backward pass stops at the earliest layer, and no gradient of a weight is worked out.
+    The backward pass stops at the earliest layer, and no gradient of a weight is computed.
     `again`: there will be another call.
     """
-    kept = list(done.activations.values())
-    cut = UsageError(
-        f"no gradient leads from the logits to {', '.join(done.activations)}; "
+    activations = list(record.activations.values())
+    no_path = UsageError(
+        f"no gradient leads from the logits to {', '.join(record.activations)}; "
         "use a method without gradients: eigen-cam, score-cam or ablation-cam"
     )
-    if not done.logits.requires_grad:
-        raise cut
-    found = torch.autograd.grad(
-        done.logits, kept, cotangent.to(done.logits), retain_graph=again, allow_unused=True
+    if not record.logits.requires_grad:
+        raise no_path
+    gradients = torch.autograd.grad(
+        record.logits, activations, cotangent.to(record.logits), retain_graph=again, allow_unused=True
     )
-    if any(gradient is None for gradient in found):
-        raise cut
-    return list(found)
+    if any(gradient is None for gradient in gradients):
+        raise no_path
+    return list(gradients)

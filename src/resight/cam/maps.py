@@ -1,4 +1,4 @@
-"""The result: raw maps, and the views of them that one shows."""
+"""The result: raw maps, and how to scale them for display."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from ..records import COARSE_CELLS
 
 @dataclass(frozen=True)
 class Heatmaps:
-    """Evidence for M classes of each of N images at some layers, on the model's device.
+    """The evidence for M classes of each of N images at some layers, on the model's device.
 
     The maps are raw and signed, as the method defines them before any final ReLU: positive where
     the layer speaks for the class, negative where it speaks against it. They carry no gradient.
     """
 
     maps: dict[str, Tensor]  # layer -> (N, M, h, w) float32
-    classes: Tensor  # (N, M) int64, whose evidence each map is
+    classes: Tensor  # (N, M) int64, the class of each map
     logits: Tensor  # (N, K) float32, from the same forward pass
     method: str
     image_size: tuple[int, int]  # (H, W) px
     notes: tuple[str, ...]  # what to keep in mind when reading them, one line each
 
     def normalized(self, layer: str) -> Tensor:
-        """(N, M, h, w) in [0, 1]: the evidence for a class over the largest of the image's M maps.
+        """Return (N, M, h, w) in [0, 1]: positive evidence over the maximum of the image's M maps.
 
         The M maps of an image share one scale, so that a weaker class looks weaker. Negative
         evidence is 0; a map without any positive evidence is 0 everywhere.
@@ -37,7 +37,7 @@ class Heatmaps:
         return maps / torch.where(largest > 0, largest, 1.0)
 
     def upsampled(self, layer: str, size: tuple[int, int] | None = None) -> Tensor:
-        """(N, M, H, W) in [0, 1]: the normalized maps, bilinear, as large as the images.
+        """Return (N, M, H, W) in [0, 1]: the normalized maps, bilinear, as large as the images.
 
         `size`: (height, width) in px in place of that of the images.
         """
@@ -56,7 +56,7 @@ class Heatmaps:
 def reading_notes(
     maps: Mapping[str, Tensor], image_size: tuple[int, int], extra: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """What limits the maps: too few cells, no positive evidence, values that are no numbers."""
+    """Return what limits the maps: few cells, no positive evidence, values that are not finite."""
     notes = list(extra)
     height, width = image_size
     for layer, values in maps.items():
@@ -67,11 +67,11 @@ def reading_notes(
             notes.append(f"{layer}: {h}x{w} map, a cell covers {cell} px: too coarse to say where")
     for layer, values in maps.items():
         n, m = values.shape[:2]
-        of = f"{n * m} maps ({n} images, {m} classes)" if m > 1 else f"{n} images"
+        total = f"{n * m} maps ({n} images, {m} classes)" if m > 1 else f"{n} images"
         finite = values.isfinite().all(-1).all(-1)  # (N, M)
         blank = int((finite & (values.amax((2, 3)) <= 0)).sum())
         if blank:
-            notes.append(f"all evidence negative or zero for {blank} of {of} at {layer}")
+            notes.append(f"all evidence negative or zero for {blank} of {total} at {layer}")
         if broken := int((~finite).sum()):
-            notes.append(f"infinite or not a number for {broken} of {of} at {layer}")
+            notes.append(f"infinite or not a number for {broken} of {total} at {layer}")
     return tuple(notes)

@@ -1,7 +1,7 @@
-"""Methods that change something and look at the logits again; they need no gradients.
+"""Methods that change the image or the activations and run the network again, without gradients.
 
-They cost a forward pass for each channel of the layer. Activations are A (N, C, h, w); weights come
-back as (N, K, C), for all K classes, as one pass tells of all of them.
+They cost a forward pass for each channel of the layer. Activations are A (N, C, h, w); weights are
+(N, K, C), for all K classes, as one pass gives the logits of all.
 """
 
 from typing import Any

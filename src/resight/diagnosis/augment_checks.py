@@ -1,4 +1,4 @@
-"""Does augmentation change images, each by a draw of its own?"""
+"""Check that augmentation changes images, each by a random draw for itself."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -8,14 +8,26 @@ from torch import Tensor
 from .issues import Issue, Skipped, error, warning
 
 Transform = Callable[[Tensor], Tensor]
-NUM_DRAWS = 8  # so that a flip by one draw for the whole batch shows, but for once in 128
-MIN_CHANGED = (
-    200  # draws for one image or another, after which even a rare change should have shown
-)
+NUM_DRAWS = 8  # a flip by one draw for the whole batch shows, except once in 128 times
+MIN_CHANGES = 200  # images times draws, after which even a rare change should have shown
 
 
-def transform(change: Transform, images: Tensor) -> Iterator[Issue]:
-    """Of one transform, images (N, ...) -> images (N, ...)."""
+def augment(change: Transform, images: Tensor) -> Iterator[Issue]:
+    """Check that a transform of images (N, ...) changes them, each by a draw for itself.
+
+    Why is this bad:
+        Augmentation that changes nothing, or changes every image of a batch in the same way, runs
+        without an error and helps little or not at all. A transform that changes the images that
+        it is given damages the data set a little more in every epoch.
+    Example:
+        def cutout(images):
+            images.clone()[:, :, 8:16, 8:16] = 0
+            return images
+
+        augment = cutout
+    Fix:
+        Return the changed copy, and draw random numbers for each image.
+    """
     before, after = images.clone(), []
     for _ in range(NUM_DRAWS):
         after.append(change(images))
@@ -29,34 +41,38 @@ def transform(change: Transform, images: Tensor) -> Iterator[Issue]:
     if any(len(out) != len(images) for out in after):
         raise Skipped("needs as many images back as it is given")
     if all(_same(out.to(images), images) for out in after):
-        yield (error if NUM_DRAWS * len(images) >= MIN_CHANGED else warning)(
+        yield (error if NUM_DRAWS * len(images) >= MIN_CHANGES else warning)(
             f"it changes none of {len(images)} images in {NUM_DRAWS} draws",
             "use what it returns; look at its probability and its sizes",
         )
-        return
-    copies = images[:1].expand(len(images), *images.shape[1:]).clone()
-    drawn = [change(copies) for _ in range(NUM_DRAWS)]
-    alike = all(bool((out == out[:1]).all()) for out in drawn)
-    if len(images) > 1 and alike and not all(_same(out, drawn[0]) for out in drawn):
+    elif len(images) > 1 and _draws_once_a_batch(change, images):
         yield error(
-            "all images of a batch are changed alike: one draw for the whole batch",
+            "it changes all images of a batch in the same way: one draw for the whole batch",
             "draw for each image, or transform image by image",
         )
     elif all(_same(out, after[0]) for out in after):
         yield warning(
             f"{NUM_DRAWS} calls change the images in the same way: it is seeded, or leaves nothing to "
             "chance",
-            "draw anew at every call",
+            "draw again at every call",
         )
 
 
+def named_transforms(transforms: Transform | Mapping[str, Transform]) -> dict[str, Transform]:
+    """Return each transform by the name that its check has in the diagnosis."""
+    if isinstance(transforms, Mapping):
+        return {f"augment {name}": change for name, change in transforms.items()}
+    return {"augment": transforms}
+
+
+def _draws_once_a_batch(change: Transform, images: Tensor) -> bool:
+    """Whether copies of one image stay equal within a batch, and differ between batches."""
+    copies = images[:1].expand(len(images), *images.shape[1:]).clone()
+    batches = [change(copies) for _ in range(NUM_DRAWS)]
+    equal = all(bool((out == out[:1]).all()) for out in batches)
+    return equal and not all(_same(out, batches[0]) for out in batches)
+
+
 def _same(one: Tensor, other: Tensor) -> bool:
-    """But for rounding, as of sums in another order."""
+    """Whether both are equal except for rounding, as of sums in another order."""
     return one.shape == other.shape and torch.allclose(one.float(), other.float(), atol=1e-5)
-
-
-def named_transforms(augment: Transform | Mapping[str, Transform]) -> dict[str, Transform]:
-    """Each under a name for the list of checks."""
-    if isinstance(augment, Mapping):
-        return {f"augment {name}": change for name, change in augment.items()}
-    return {"augment": augment}

@@ -1,13 +1,14 @@
-"""Faults in a data set: images in both splits, contradictory labels, classes without images."""
+"""Check a data set: images in both splits, contradictory labels, classes without images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from hashlib import blake2b
 
 import torch
+from torch import Tensor
 
 from ..datasets import Dataset, Split, statistics
-from .issues import Issue, error, warning
+from .issues import Issue, by_name, error, warning
 
 
 class DatasetProbe:
@@ -19,65 +20,102 @@ class DatasetProbe:
     @cached_property
     def train(self) -> dict[bytes, list[int]]:
         """Digest -> rows of the training split."""
-        return _rows(self.dataset.train)
+        return _rows_by_digest(self.dataset.train)
 
     @cached_property
     def test(self) -> dict[bytes, list[int]]:
         """Digest -> rows of the test split."""
-        return _rows(self.dataset.test)
+        return _rows_by_digest(self.dataset.test)
 
 
-def test_images(of: DatasetProbe) -> Iterator[Issue]:
-    """No test image is a training image."""
-    train, test = of.dataset.train, of.dataset.test
-    both = [digest for digest in of.test if digest in of.train]
-    if both:
-        n = sum(len(of.test[digest]) for digest in both)
-        one, other = test.ids[of.test[both[0]][0]], train.ids[of.train[both[0]][0]]
+def train_test_overlap(probe: DatasetProbe) -> Iterator[Issue]:
+    """Check that no test image is a training image, pixel for pixel.
+
+    Why is this bad:
+        The network has learned these images by heart, so the test accuracy is too high. Copies
+        that were cropped, mirrored or compressed again have other pixels; the check does not see
+        them.
+    Example:
+        images = digits.test.images.clone()
+        images[0] = digits.train.images[0]
+        dataset = replace(digits, test=replace(digits.test, images=images))
+    Fix:
+        Remove the copies from one of the two splits.
+    """
+    train, test = probe.dataset.train, probe.dataset.test
+    shared = [digest for digest in probe.test if digest in probe.train]
+    if shared:
+        n = sum(len(probe.test[digest]) for digest in shared)
+        test_id = test.ids[probe.test[shared[0]][0]]
+        train_id = train.ids[probe.train[shared[0]][0]]
         yield error(
-            f"{n:,} of {len(test):,} test images are training images, pixel for pixel: {one} is "
-            f"{other}",
-            f"take them out of one of both; up to {n / len(test):.1%} of the accuracy is theirs",
+            f"{n:,} of {len(test):,} test images are training images, pixel for pixel: {test_id} "
+            f"is {train_id}",
+            f"remove them from one of the splits; up to {n / len(test):.1%} of the accuracy comes "
+            "from them",
         )
 
 
-def duplicates(of: DatasetProbe) -> Iterator[Issue]:
-    """Images that are there twice have the same label, and there are few of them."""
-    train = of.dataset.train
+def duplicates(probe: DatasetProbe) -> Iterator[Issue]:
+    """Check that equal training images have equal labels, and that there are few of them.
+
+    Why is this bad:
+        One of two labels of the same image is wrong, and the network cannot learn both. Copies
+        with the same label count double, and validation images that are held out may have a copy
+        that is trained on.
+    Example:
+        images = digits.train.images.clone()
+        images[0] = images[1]
+        dataset = replace(digits, train=replace(digits.train, images=images))
+    Fix:
+        Correct the labels, or remove the copies.
+    """
+    train = probe.dataset.train
     labels = train.labels.tolist()
-    several = [rows for rows in of.train.values() if len(rows) > 1]
-    against = [rows for rows in several if len({labels[row] for row in rows}) > 1]
-    if against:
-        one = against[0][0]
-        other = next(row for row in against[0] if labels[row] != labels[one])
-        told = (f"{train.ids[row]} is {of.dataset.classes[labels[row]]}" for row in (one, other))
+    groups = [rows for rows in probe.train.values() if len(rows) > 1]
+    contradictory = [rows for rows in groups if len({labels[row] for row in rows}) > 1]
+    if contradictory:
+        one = contradictory[0][0]
+        other = next(row for row in contradictory[0] if labels[row] != labels[one])
+        pair = (f"{train.ids[row]} is {probe.dataset.classes[labels[row]]}" for row in (one, other))
         yield error(
-            f"{sum(map(len, against)):,} training images are there again with another label: "
-            f"{' and '.join(told)}",
-            "correct the labels, or leave the images out",
+            f"{sum(map(len, contradictory)):,} training images have a copy with another label: "
+            f"{' and '.join(pair)}",
+            "correct the labels, or remove the images",
         )
-    spare = sum(len(rows) - 1 for rows in several)
-    if spare >= max(1, 0.01 * len(train)):
+    num_copies = sum(len(rows) - 1 for rows in groups)
+    if num_copies >= max(1, 0.01 * len(train)):
         yield warning(
-            f"{spare:,} of {len(train):,} training images are copies of others, so images that are "
-            "held out may be trained on",
-            "leave the copies out",
+            f"{num_copies:,} of {len(train):,} training images are copies of another, so images "
+            "that are held out may be trained on",
+            "remove the copies",
         )
 
 
-def classes(of: DatasetProbe) -> Iterator[Issue]:
-    """Every class has images in both splits, and none has ten times as many as another."""
-    names = of.dataset.classes
+def class_counts(probe: DatasetProbe) -> Iterator[Issue]:
+    """Check that every class has images in both splits, and none has ten times those of another.
+
+    Why is this bad:
+        The network cannot learn a class without training images. If one class has most of the
+        images, the accuracy is mostly the accuracy of that class.
+    Example:
+        rows = (digits.train.labels != 3).nonzero().flatten()
+        dataset = replace(digits, train=digits.train.select(rows))
+    Fix:
+        Add images, or remove the class. If classes differ in size, look at the accuracy of each
+        class in the report.
+    """
+    names = probe.dataset.classes
     counts = {
-        what: torch.bincount(split.labels.cpu(), minlength=len(names)).tolist()
-        for what, split in (("training", of.dataset.train), ("test", of.dataset.test))
+        split_name: torch.bincount(split.labels.cpu(), minlength=len(names)).tolist()
+        for split_name, split in (("training", probe.dataset.train), ("test", probe.dataset.test))
     }
-    for what, each in counts.items():
-        if empty := [name for name, count in zip(names, each, strict=True) if count == 0]:
-            yield (error if what == "training" else warning)(
-                f"{len(empty)} of {len(names)} classes have no {what} image: "
+    for split_name, of_classes in counts.items():
+        if empty := [name for name, count in zip(names, of_classes, strict=True) if count == 0]:
+            yield (error if split_name == "training" else warning)(
+                f"{len(empty)} of {len(names)} classes have no {split_name} image: "
                 f"{', '.join(empty[:5])}",
-                "add images, or take the class out",
+                "add images, or remove the class",
             )
     least, most = min(counts["training"]), max(counts["training"])
     if least and most > 10 * least:
@@ -90,47 +128,68 @@ def classes(of: DatasetProbe) -> Iterator[Issue]:
         )
 
 
-def blank(of: DatasetProbe) -> Iterator[Issue]:
-    """No image is of one color throughout."""
-    for what, split in (("training", of.dataset.train), ("test", of.dataset.test)):
-        flat = split.images.flatten(2)  # (N, C, pixels)
-        plain = (flat.amax(dim=2) == flat.amin(dim=2)).all(dim=1)
-        rows = plain.nonzero().flatten().tolist()
+def blank_images(probe: DatasetProbe) -> Iterator[Issue]:
+    """Check that no image of the data set has one color throughout.
+
+    Why is this bad:
+        A blank image shows nothing of its class. It is often a file that was not read correctly.
+    Example:
+        images = digits.train.images.clone()
+        images[5] = 0
+        dataset = replace(digits, train=replace(digits.train, images=images))
+    Fix:
+        Look at the files that the message names.
+    """
+    for split_name, split in (("training", probe.dataset.train), ("test", probe.dataset.test)):
+        rows = is_blank(split.images).nonzero().flatten().tolist()
         if rows:
             yield warning(
-                f"{len(rows):,} {what} images are of one color throughout, such as "
+                f"{len(rows):,} {split_name} images have one color throughout, such as "
                 f"{split.ids[rows[0]]}",
                 "look at the files",
             )
 
 
-def splits_alike(of: DatasetProbe) -> Iterator[Issue]:
-    """Test images are as bright and as rich in contrast as training images."""
-    train, test = statistics(of.dataset.train), statistics(of.dataset.test)
+def split_statistics(probe: DatasetProbe) -> Iterator[Issue]:
+    """Check that test images have the brightness and the contrast of training images.
+
+    Why is this bad:
+        The network is tested on images of another kind than it was trained on, for example
+        because one split was read or resized in another way. The test accuracy is then too low.
+    Example:
+        test = replace(digits.test, images=digits.test.images // 2)
+        dataset = replace(digits, test=test)
+    Fix:
+        Read and resize both splits in the same way.
+    """
+    train, test = statistics(probe.dataset.train), statistics(probe.dataset.test)
     pairs = zip(train.mean, test.mean, train.std, test.std, strict=True)
     if any(abs(a - b) > 0.25 * s or not 0.75 < t / s < 1.33 for a, b, s, t in pairs):
         yield warning(
-            f"training images have mean {_each(train.mean)} and deviation {_each(train.std)}, test "
-            f"images {_each(test.mean)} and {_each(test.std)}: they are of different kinds",
+            f"training images have mean {slashed(train.mean)} and standard deviation "
+            f"{slashed(train.std)}, test images {slashed(test.mean)} and {slashed(test.std)}",
             "see that both were read and resized in the same way",
         )
 
 
-def _rows(split: Split) -> dict[bytes, list[int]]:
-    found: dict[bytes, list[int]] = {}
-    for row, image in enumerate(split.images.cpu().numpy()):
-        found.setdefault(blake2b(image.tobytes(), digest_size=16).digest(), []).append(row)
-    return found
+def is_blank(images: Tensor) -> Tensor:
+    """Return for each of the images (N, C, ...) whether every channel has one value only."""
+    flat = images.flatten(2)  # (N, C, pixels)
+    return (flat.amax(dim=2) == flat.amin(dim=2)).all(dim=1)
 
 
-def _each(values: tuple[float, ...]) -> str:
+def slashed(values: Sequence[float]) -> str:
+    """Return the values of the channels as text, such as 0.49/0.48/0.45."""
     return "/".join(f"{value:.2f}" for value in values)
 
 
-DATASET_CHECKS = {
-    "test images": test_images,
-    "duplicates": duplicates,
-    "classes": classes,
-    "blank": blank,
-    "splits alike": splits_alike,
-}
+def _rows_by_digest(split: Split) -> dict[bytes, list[int]]:
+    rows: dict[bytes, list[int]] = {}
+    for row, image in enumerate(split.images.cpu().numpy()):
+        rows.setdefault(blake2b(image.tobytes(), digest_size=16).digest(), []).append(row)
+    return rows
+
+
+DATASET_CHECKS = by_name(
+    train_test_overlap, duplicates, class_counts, blank_images, split_statistics
+)

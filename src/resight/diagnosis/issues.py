@@ -1,4 +1,4 @@
-"""What a check-up found: faults, doubts, and what was looked at and is well."""
+"""Issues, the result of a diagnosis, and the loop that applies checks."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -9,101 +9,113 @@ Subject = TypeVar("Subject")
 
 @dataclass(frozen=True)
 class Issue:
-    """One thing that is wrong, or may be; one line each."""
+    """One problem that a check found: an error is hardly ever intended, a warning may be."""
 
     check: str
-    grade: Literal["fault", "doubt"]
-    what: str  # what was seen, with its numbers
+    severity: Literal["error", "warning"]
+    message: str  # what is wrong, with its numbers
     fix: str
 
 
-def error(what: str, fix: str) -> Issue:
-    """What is hardly ever meant; `apply_checks` adds the name of the check."""
-    return Issue("", "fault", what, fix)
+def error(message: str, fix: str) -> Issue:
+    """Return an issue that is hardly ever intended; `apply_checks` adds the name of the check."""
+    return Issue("", "error", message, fix)
 
 
-def warning(what: str, fix: str) -> Issue:
-    """What may be as intended, and often is not."""
-    return Issue("", "doubt", what, fix)
+def warning(message: str, fix: str) -> Issue:
+    """Return an issue that may be intended, and often is not."""
+    return Issue("", "warning", message, fix)
 
 
 @dataclass(frozen=True, repr=False)
 class Diagnosis:
-    """What came of a check-up; printed, it is a list, the faults first."""
+    """The result of the checks; printed, it lists errors, warnings, passed and skipped checks."""
 
-    findings: tuple[Issue, ...]
-    well: tuple[str, ...]  # checks that found nothing
-    skipped: Mapping[str, str]  # check -> why it could not be made
+    issues: tuple[Issue, ...]  # errors first
+    passed: tuple[str, ...]  # checks without an issue
+    skipped: Mapping[str, str]  # check -> what it needs
 
     @property
-    def faults(self) -> tuple[Issue, ...]:
-        """Without the doubts."""
-        return tuple(of for of in self.findings if of.grade == "fault")
+    def errors(self) -> tuple[Issue, ...]:
+        """The issues that are hardly ever intended."""
+        return tuple(issue for issue in self.issues if issue.severity == "error")
+
+    @property
+    def warnings(self) -> tuple[Issue, ...]:
+        """The issues that may be intended."""
+        return tuple(issue for issue in self.issues if issue.severity == "warning")
 
     def __repr__(self) -> str:
         lines = []
-        for of in self.findings:
-            lines += [f"{of.grade}  {of.check}: {of.what}", f"       {of.fix}"]
-        if self.well:
-            lines.append(f"well   {', '.join(self.well)}")
-        lines += [f"not    {check}: {why}" for check, why in self.skipped.items()]
+        for issue in self.issues:
+            lines += [
+                f"{issue.severity:8} {issue.check}: {issue.message}",
+                f"         fix: {issue.fix}",
+            ]
+        if self.passed:
+            lines.append(f"passed   {', '.join(self.passed)}")
+        lines += [f"skipped  {check}: {reason}" for check, reason in self.skipped.items()]
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Fit for JSON."""
+        """Return the diagnosis as plain Python, fit for JSON."""
         return {
-            "findings": [asdict(of) for of in self.findings],
-            "well": list(self.well),
-            "left_out": dict(self.skipped),
+            "issues": [asdict(issue) for issue in self.issues],
+            "passed": list(self.passed),
+            "skipped": dict(self.skipped),
         }
 
     def __add__(self, other: "Diagnosis") -> "Diagnosis":
-        """Both, the faults of either first."""
-        return _sorted(
-            self.findings + other.findings,
-            self.well + other.well,
-            {**self.skipped, **other.skipped},
-        )
+        """Return both as one."""
+        issues, passed = self.issues + other.issues, self.passed + other.passed
+        return _errors_first(issues, passed, {**self.skipped, **other.skipped})
 
 
 class Skipped(Exception):
     """A check cannot be made; the message says what it needs."""
 
 
+def by_name(
+    *checks: Callable[[Subject], Iterable[Issue]],
+) -> dict[str, Callable[[Subject], Iterable[Issue]]]:
+    """Return the checks by the name of each: that of its function, with hyphens."""
+    return {check.__name__.replace("_", "-"): check for check in checks}
+
+
 def apply_checks(
     subject: Subject,
     checks: Mapping[str, Callable[[Subject], Iterable[Issue]]],
     *,
-    of_others: bool = False,
+    foreign_code: bool = False,
 ) -> Diagnosis:
-    """Every check of the subject, in order. A check yields findings, and may raise LeftOut.
+    """Apply every check to the subject, in order.
 
-    What it found before that counts. `of_others`: the checks run code that is not ours (losses,
-    transforms, modules), which may raise anything at what it was not made for; that leaves the
-    check out.
+    A check yields issues, and may raise Skipped; the issues before that count. `foreign_code`: the
+    checks run losses, transforms and modules that are not part of resight. A check in which such
+    code raises an error is skipped too.
     """
-    findings: list[Issue] = []
-    well: list[str] = []
+    issues: list[Issue] = []
+    passed: list[str] = []
     skipped = {}
     for name, check in checks.items():
-        before = len(findings)
+        before = len(issues)
         try:
-            for finding in check(subject):
-                findings.append(replace(finding, check=name))  # noqa: PERF401 - if the next raises
-        except Skipped as why:
-            skipped[name] = str(why)
+            for issue in check(subject):
+                issues.append(replace(issue, check=name))  # noqa: PERF401 - if the next raises
+        except Skipped as reason:
+            skipped[name] = str(reason)
         except Exception as error:
-            if not of_others:
+            if not foreign_code:
                 raise
             skipped[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         else:
-            if len(findings) == before:
-                well.append(name)
-    return _sorted(tuple(findings), tuple(well), skipped)
+            if len(issues) == before:
+                passed.append(name)
+    return _errors_first(tuple(issues), tuple(passed), skipped)
 
 
-def _sorted(
-    findings: tuple[Issue, ...], well: tuple[str, ...], skipped: Mapping[str, str]
+def _errors_first(
+    issues: tuple[Issue, ...], passed: tuple[str, ...], skipped: Mapping[str, str]
 ) -> Diagnosis:
-    faults_first = sorted(findings, key=lambda of: of.grade == "doubt")
-    return Diagnosis(tuple(faults_first), well, skipped)
+    ordered = sorted(issues, key=lambda issue: issue.severity == "warning")
+    return Diagnosis(tuple(ordered), passed, skipped)

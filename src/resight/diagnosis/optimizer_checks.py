@@ -1,4 +1,4 @@
-"""Is the optimizer this model's, the scheduler this optimizer's, and nothing trained yet?"""
+"""Check that optimizer, scheduler and model belong together, and that nothing is trained yet."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,14 +10,24 @@ from .issues import Issue, Skipped, error, warning
 from .probe import Probe
 
 
-def parameters(of: Probe) -> Iterator[Issue]:
-    """The optimizer holds every parameter that can learn, and no other model's."""
-    held = {id(p) for group in of.optimizer.param_groups for p in group["params"]}
-    own = dict(of.model.named_parameters())
-    known = {id(p) for p in own.values()}
-    if isinstance(of.loss_fn, nn.Module):
-        known |= {id(p) for p in of.loss_fn.parameters()}
-    missing = [name for name, p in own.items() if p.requires_grad and id(p) not in held]
+def optimizer_parameters(probe: Probe) -> Iterator[Issue]:
+    """Check that the optimizer holds every parameter that can learn, and no other model's.
+
+    Why is this bad:
+        The optimizer steps, but parameters that it does not hold stay as they are. This happens
+        when the model is built again, or a layer is replaced, after the optimizer was built.
+    Example:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        model.head = nn.Linear(8, 10)
+    Fix:
+        Build the optimizer after the last change to the model.
+    """
+    held = {id(p) for group in probe.optimizer.param_groups for p in group["params"]}
+    parameters = dict(probe.model.named_parameters())
+    known = {id(p) for p in parameters.values()}
+    if isinstance(probe.loss_fn, nn.Module):
+        known |= {id(p) for p in probe.loss_fn.parameters()}
+    missing = [name for name, p in parameters.items() if p.requires_grad and id(p) not in held]
     fix = "build the optimizer from model.parameters() after the last change to the model"
     if not held & known:
         yield error(
@@ -26,87 +36,141 @@ def parameters(of: Probe) -> Iterator[Issue]:
             fix,
         )
         return
-    if strangers := len(held - known):
+    if num_foreign := len(held - known):
         yield warning(
-            f"{strangers} of the {len(held)} tensors in the optimizer are not this model's",
+            f"{num_foreign} of the {len(held)} tensors in the optimizer are not this model's",
             fix,
         )
     if missing:
         yield warning(
             f"{len(missing)} tensors that could learn are in no group of this optimizer: "
-            f"{named(missing)}",
-            "add them, unless another optimizer has them; of those that are not to learn say "
-            "requires_grad = False",
+            f"{first_names(missing)}",
+            "add them, unless another optimizer has them; set requires_grad = False on tensors "
+            "that are not to learn",
         )
 
 
-def scheduler(of: Probe) -> Iterator[Issue]:
-    """The scheduler sets the rate of the optimizer that steps."""
-    if of.scheduler is None:
+def scheduler_optimizer(probe: Probe) -> Iterator[Issue]:
+    """Check that the scheduler sets the learning rate of the optimizer that steps.
+
+    Why is this bad:
+        The scheduler changes the rate of an optimizer that nobody uses, and training runs at a
+        constant rate.
+    Example:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=30)
+        optimizer = torch.optim.AdamW(model.parameters())
+    Fix:
+        Build the scheduler from the optimizer that steps, after that optimizer.
+    """
+    if probe.scheduler is None:
         raise Skipped("needs scheduler=")
-    other = getattr(of.scheduler, "optimizer", None)
+    other = getattr(probe.scheduler, "optimizer", None)
     if other is None:
-        raise Skipped(f"a {type(of.scheduler).__name__} has no .optimizer to look at")
-    groups = {id(group) for group in of.optimizer.param_groups}
+        raise Skipped(f"a {type(probe.scheduler).__name__} has no .optimizer to look at")
+    groups = {id(group) for group in probe.optimizer.param_groups}
     if not groups & {id(group) for group in other.param_groups}:  # a wrapper shares its groups
         yield error(
-            f"{type(of.scheduler).__name__} is bound to another optimizer, so the rate stays at "
-            f"{_rates(of.optimizer)}",
+            f"{type(probe.scheduler).__name__} is bound to another optimizer, so the rate stays at "
+            f"{_rates(probe.optimizer)}",
             "build the scheduler from the optimizer that steps, after it",
         )
 
 
-def schedule_length(of: Probe) -> Iterator[Issue]:
-    """The schedule is as long as the training."""
-    if of.scheduler is None or of.steps is None:
+def schedule_length(probe: Probe) -> Iterator[Issue]:
+    """Check that a one-cycle or cosine schedule is as long as the training.
+
+    Why is this bad:
+        If the schedule is too long, training ends at a high rate. If it is too short, the cosine
+        raises the rate again, and one cycle raises an error. Often epochs were counted in place
+        of steps.
+    Example:
+        epochs, steps = 20, 20 * 391
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
+    Fix:
+        Give the schedule the number of times that you call `scheduler.step()`.
+    """
+    if probe.scheduler is None or probe.steps is None:
         raise Skipped("needs scheduler= and steps=, how often scheduler.step() will be called")
-    if isinstance(of.scheduler, OneCycleLR):
-        length, most, after = of.scheduler.total_steps, 0, "it raises an error after that"
-    elif isinstance(of.scheduler, CosineAnnealingLR):
-        # The last of the steps comes after the last of the training.
-        length, most, after = of.scheduler.T_max, 1, "its rate climbs again after that"
+    if isinstance(probe.scheduler, OneCycleLR):
+        length, spare, after = probe.scheduler.total_steps, 0, "it raises an error after that"
+    elif isinstance(probe.scheduler, CosineAnnealingLR):
+        # The last step of the schedule comes after the last step of the training.
+        length, spare, after = probe.scheduler.T_max, 1, "its rate rises again after that"
     else:
-        raise Skipped(f"a {type(of.scheduler).__name__} does not say how long it is")
-    steps = _done(of) + of.steps
-    if not 0.95 * length <= steps <= length + most:
-        early = "training ends with the rate not yet down"
+        raise Skipped(f"a {type(probe.scheduler).__name__} does not say how long it is")
+    steps = _steps_done(probe) + probe.steps
+    if not 0.95 * length <= steps <= length + spare:
+        early = "training ends before the rate is down"
         yield error(
-            f"{type(of.scheduler).__name__} is {length} steps long but is stepped {steps} "
+            f"{type(probe.scheduler).__name__} is {length} steps long but is stepped {steps} "
             f"times: {early if steps < length else after}",
             "give it the epochs if it is stepped once an epoch, else the epochs times the batches",
         )
 
 
-def rate(of: Probe) -> Iterator[Issue]:
-    """The rate is not 0."""
-    if of.scheduler is None and not any(group["lr"] for group in of.optimizer.param_groups):
+def zero_lr(probe: Probe) -> Iterator[Issue]:
+    """Check that the learning rate is not 0 without a scheduler that raises it.
+
+    Why is this bad:
+        Every step leaves the weights as they are.
+    Example:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        scheduler = None
+    Fix:
+        Set a learning rate; `resight.lr_range_test` finds one.
+    """
+    if probe.scheduler is None and not any(group["lr"] for group in probe.optimizer.param_groups):
         yield error(
             "the optimizer has lr = 0 and no scheduler raises it",
-            "give it a rate; resight.lr_range_test finds one",
+            "set a rate; resight.lr_range_test finds one",
         )
 
 
-def fresh(of: Probe) -> Iterator[Issue]:
-    """Nothing was trained before the first epoch."""
+def untrained(probe: Probe) -> Iterator[Issue]:
+    """Check that nothing was trained before the first epoch.
+
+    Why is this bad:
+        In a notebook it is easy to run the training cell twice: the second "epoch 1" goes on from
+        trained weights, and its result cannot be compared with other results.
+    Example:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        F.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+    Fix:
+        Build model, optimizer and scheduler again before you train. Ignore the warning if you
+        resume from a checkpoint or start from pretrained weights.
+    """
     signs = []
-    states = of.optimizer.state.values()  # some optimizers have one from the start, of no steps
-    if stepped := sum(1 for state in states if state and state.get("step", 1)):
-        signs.append(f"the optimizer has stepped ({stepped} tensors have a state)")
-    if of.tracked:
-        signs.append(f"batch norm has seen {of.tracked} batches")
-    if _done(of):
-        signs.append(f"the scheduler is at step {_done(of)}")
+    states = probe.optimizer.state.values()  # some optimizers start with one, after no step
+    if num_stepped := sum(1 for state in states if state and state.get("step", 1)):
+        signs.append(f"the optimizer has stepped ({num_stepped} tensors have a state)")
+    if probe.tracked:
+        signs.append(f"batch norm has seen {probe.tracked} batches")
+    if _steps_done(probe):
+        signs.append(f"the scheduler is at step {_steps_done(probe)}")
     if signs:
         yield warning(
-            f"this is not the beginning: {'; '.join(signs)}",
-            "build model, optimizer and scheduler anew, unless it goes on from a checkpoint or "
-            "from pretrained weights",
+            f"something was trained before: {'; '.join(signs)}",
+            "build model, optimizer and scheduler again, unless you resume from a checkpoint or "
+            "start from pretrained weights",
         )
 
 
-def decay(of: Probe) -> Iterator[Issue]:
-    """Weight decay acts on weights, and as a decay."""
-    groups = [group for group in of.optimizer.param_groups if group.get("weight_decay")]
+def weight_decay(probe: Probe) -> Iterator[Issue]:
+    """Check that weight decay acts on weights only, and that it is a true decay.
+
+    Why is this bad:
+        Decay of biases and of the scales of norms pulls them to 0 and rarely helps. Adam adds the
+        decay to the gradient and then divides by the gradient's size, so weights with large
+        gradients hardly decay (Loshchilov and Hutter 2019).
+    Example:
+        optimizer = torch.optim.Adam(model.parameters(), weight_decay=0.01)
+    Fix:
+        Use AdamW, and a group with `weight_decay=0` for tensors of one dimension.
+    """
+    groups = [group for group in probe.optimizer.param_groups if group.get("weight_decay")]
     flat = [p for group in groups for p in group["params"] if p.ndim <= 1 and p.requires_grad]
     if flat:
         yield warning(
@@ -114,7 +178,8 @@ def decay(of: Probe) -> Iterator[Issue]:
             "of norms",
             "put them in a group of their own with weight_decay=0",
         )
-    coupled = type(of.optimizer) is Adam and not of.optimizer.defaults.get("decoupled_weight_decay")
+    defaults = probe.optimizer.defaults
+    coupled = type(probe.optimizer) is Adam and not defaults.get("decoupled_weight_decay")
     if groups and coupled:
         yield warning(
             "Adam adds weight decay to the gradient and then divides by the gradient's size, so "
@@ -123,15 +188,15 @@ def decay(of: Probe) -> Iterator[Issue]:
         )
 
 
-def named(names: Sequence[str], most: int = 3) -> str:
-    """The first few, and how many more."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def first_names(names: Sequence[str], limit: int = 3) -> str:
+    """Return the first few names as text, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
-def _done(of: Probe) -> int:
-    """Steps of the scheduler so far."""
-    return max(0, getattr(of.scheduler, "last_epoch", 0) or 0)
+def _steps_done(probe: Probe) -> int:
+    """Return how often the scheduler has stepped so far."""
+    return max(0, getattr(probe.scheduler, "last_epoch", 0) or 0)
 
 
 def _rates(optimizer: Optimizer) -> str:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import UsageError
-from ..lr_finder.range_test import LossFunction, seed_everything
+from ..lr_finder.range_test import LossFunction
 from ..networks.unwrap import device_of, unwrap
+from ..training.restore import seed_everything
 from .issues import Skipped
 
 BATCHES, IMAGES = 4, 256  # batches that are looked at, and images of each that are passed through

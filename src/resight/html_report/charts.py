@@ -79,9 +79,7 @@ def _rates(schedule: Schedule, rows: Sequence[EpochRow]) -> Figure:
     momenta = np.array([np.nan if rate.momentum is None else rate.momentum for rate in rates])
     if np.ptp(momenta) == 0:
         momenta = np.full(len(rates), np.nan)  # a straight line says nothing
-    return figures.schedule_curve(
-        lrs, momenta, steps_per_epoch=schedule.steps_per_epoch, title=""
-    )
+    return figures.schedule_curve(lrs, momenta, steps_per_epoch=schedule.steps_per_epoch, title="")
 
 
 def palette() -> list[int]:
@@ -124,10 +122,10 @@ def _adapt(attributes: dict[str, Any], name: str) -> None:
             start = {"id": 0, "clip-path": len("url(#")}.get(key, len("#"))
             attributes[key] = f"{value[:start]}{name}-{value[start:]}"
     if "style" in attributes:
-        style = _COLOR.sub(lambda found: _COLORS[found[0]], attributes["style"])
+        style = _COLOR.sub(lambda match: _COLORS[match[0]], attributes["style"])
         attributes["style"] = _FONT.sub(_system_font, style)
 
 
-def _system_font(found: re.Match[str]) -> str:
+def _system_font(match: re.Match[str]) -> str:
     family = "var(--sans)"
-    return f"font: {found[1] or 400} {found[2]} {family}" if found[2] else f"font-family: {family}"
+    return f"font: {match[1] or 400} {match[2]} {family}" if match[2] else f"font-family: {family}"

@@ -1,29 +1,22 @@
 """What the page says: a run in words and numbers for the template, and data for the script."""
 
-import base64
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..diagnosis.issues import apply_checks
 from ..diagnosis.run_checks import RUN_CHECKS
-from ..metrics.classification import confusion
 from ..recipe import Recipe
 from ..recipe.presets import PRESETS, load_recipe
 from ..recipe.toml import differences, to_toml
-from ..records import COARSE_CELLS, Predictions
-from ..runs.gallery import shared_start
 from ..runs.run import Run
 from ..runs.summary import Summary
-from .charts import charts, palette
+from .charts import charts
+from .script_data import atlases, script_data
 
 
 def view(run: Run) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The context of the template, and the data of the script (None without predictions)."""
+    """Return the context of the template and the data of the script (None without predictions)."""
     recipe, environment = run.recipe, run.environment or {}
     context = {
         "title": f"{recipe.name} on {_source(recipe)}",
@@ -39,29 +32,29 @@ def view(run: Run) -> tuple[dict[str, Any], dict[str, Any] | None]:
         "lr_range": _lr_range(run),
         "changes": _changes(recipe),
         "recipe_text": to_toml(recipe),
-        "environment": {k: _shown(v) for k, v in environment.items() if v is not None},
+        "environment": {k: _text(v) for k, v in environment.items() if v is not None},
         "label_issues": [
             {k: _rounded(v) if k in _SHARES else v for k, v in row.items()}
             for row in run.label_issues
         ],
         "notes": list(run.summary.data.notes) if run.summary else [],
         "has_images": run.predictions is not None,
-        "atlases": _atlases(run),
+        "atlases": atlases(run),
         "method": run.gallery.method if run.gallery else None,
     }
-    return context, _data(run, run.predictions) if run.predictions else None
+    return context, script_data(run, run.predictions) if run.predictions else None
 
 
 # --- words and numbers ----------------------------------------------------------------------
 
 
 def percent(share: float, digits: int = 2) -> str:
-    """0.9167 -> `91.67 %`."""
+    """Return a share as text: 0.9167 as `91.67 %`."""
     return f"{100 * share:.{digits}f} %"
 
 
 def duration(secs: float) -> str:
-    """`41 s`, `7 min 32 s` or `2 h 05 min`."""
+    """Return a time as text: `41 s`, `7 min 32 s` or `2 h 05 min`."""
     if secs < 99.5:
         return f"{secs:.0f} s" if secs >= 9.95 else f"{secs:.1f} s"
     minutes, rest = divmod(round(secs), 60)
@@ -139,7 +132,8 @@ def _place(environment: dict[str, Any]) -> str:
 def _doctor(run: Run) -> list[tuple[str, str]]:
     """What may have gone wrong, and what to do about it, as sentences."""
     of_training = {name: check for name, check in RUN_CHECKS.items() if name != "finished"}
-    lines = ((of.what, of.fix) for of in apply_checks(run, of_training).findings)
+    issues = apply_checks(run, of_training).issues
+    lines = ((issue.message, issue.fix) for issue in issues)
     return [(f"{a[0].upper()}{a[1:]}.", f"{b[0].upper()}{b[1:]}.") for a, b in lines]
 
 
@@ -184,8 +178,8 @@ def _changes(recipe: Recipe) -> dict[str, Any]:
         rows.append(
             {
                 "path": path,
-                "base": _shown(old),
-                "value": _shown(new),
+                "base": _text(old),
+                "value": _text(new),
                 "here": here,
                 "why": "set for this run" if here else why,
             }
@@ -209,7 +203,7 @@ def _has(section: object, path: list[str]) -> bool:
     return True
 
 
-def _shown(value: Any) -> str:
+def _text(value: Any) -> str:
     match value:
         case None:
             return "–"
@@ -218,94 +212,8 @@ def _shown(value: Any) -> str:
         case float():
             return f"{value:g}"
         case list() | tuple():
-            return " ".join(map(_shown, value))
+            return " ".join(map(_text, value))
         case dict():
-            return ", ".join(f"{k} {_shown(v)}" for k, v in value.items())
+            return ", ".join(f"{k} {_text(v)}" for k, v in value.items())
         case _:
             return str(value)
-
-
-# --- for the script -------------------------------------------------------------------------
-
-
-def _data(run: Run, predictions: Predictions) -> dict[str, Any]:
-    """Everything the script draws from; the numbers of images as typed arrays in base64."""
-    shared = shared_start(predictions.ids)
-    k = len(predictions.classes)
-    kind = np.uint8 if k <= 256 else np.uint16
-    return {
-        "classes": predictions.classes,
-        "count": len(predictions.ids),
-        "idPrefix": shared,
-        "ids": [id[len(shared) :] for id in predictions.ids],
-        "wide": k > 256,
-        "labels": _base64(predictions.labels.astype(kind)),
-        "preds": _base64(predictions.preds.astype(kind)),
-        "confidence": _base64(predictions.confidence.astype("<f4")),
-        "losses": _base64(predictions.losses.astype("<f4")),
-        "confusion": _sparse(predictions),
-        "gallery": _gallery(run),
-        "palette": palette(),
-        "coarse": COARSE_CELLS,
-        "file": _file_name(run.folder.resolve().name),
-    }
-
-
-def _sparse(predictions: Predictions) -> list[list[int]]:
-    """True class, predicted class and count of every cell that is not 0."""
-    counts = confusion(predictions)
-    return [[int(t), int(p), int(counts[t, p])] for t, p in zip(*np.nonzero(counts), strict=True)]
-
-
-def _gallery(run: Run) -> dict[str, Any] | None:
-    """Where each image's picture and maps are.
-
-    `place` has a byte an image: the number of its sheet, from 1 (0: none), + 128 with a map for
-    the predicted class, + 64 with one for the true class too. Tiles and maps lie in the order of
-    the test set, so their place in a sheet follows by counting.
-    """
-    gallery = run.gallery
-    if gallery is None:
-        return None
-    place = np.zeros(gallery.images, dtype=np.uint8)
-    for number, (_, rows) in enumerate(gallery.pictures, 1):
-        place[list(rows)] = number
-    place[list(gallery.map_rows)] |= 128
-    place[list(gallery.true_rows)] |= 64
-    return {
-        "place": _base64(place),
-        "sheets": [{"columns": s.columns, "size": s.size} for s, _ in gallery.pictures],
-        "maps": [
-            {"layer": name, "whole": whole, "columns": s.columns, "size": s.size}
-            for s, name, whole in gallery.maps
-        ],
-        "method": gallery.method,
-        "mapped": len(gallery.map_rows),
-    }
-
-
-def _atlases(run: Run) -> list[tuple[str, str]]:
-    """Element id and data URL of every atlas."""
-    if run.gallery is None:
-        return []
-    folder = run.folder / "gallery"
-    groups: Iterable[tuple[str, str, Any]] = (
-        ("pictures", "image/webp", run.gallery.pictures),
-        ("maps", "image/png", run.gallery.maps),
-    )
-    return [
-        (f"{stem}-{i}", f"data:{kind};base64,{base64.b64encode(content).decode()}")
-        for stem, kind, sheets in groups
-        for i, (sheet, *_) in enumerate(sheets)
-        for content in [(folder / sheet.file).read_bytes()]
-    ]
-
-
-def _base64(values: NDArray[Any]) -> str:
-    return base64.b64encode(values.tobytes()).decode()
-
-
-def _file_name(name: str) -> str:
-    """For the CSV that is downloaded: letters, digits, dots and dashes alone."""
-    kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
-    return f"{kept.strip('.') or 'run'}-images.csv"

@@ -1,4 +1,4 @@
-"""Why it was wrong: the mistakes of a run, or pictures of your own, and where the network looked."""
+"""Why it was wrong: the mistakes of a run, or your own pictures, and where the network looked."""
 
 from collections.abc import Sequence
 from itertools import product

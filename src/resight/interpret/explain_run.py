@@ -63,8 +63,10 @@ class Explanation:
             for (true, pred), group in list(group_by_pair(self.mistakes).items())[:5]:
                 lines.append(f"  {len(group)} x {true} taken for {pred}, the worst {group[0].id}")
             lines.append(f"labels      {len(self.label_issues):,} may be wrong")
-            for issue in self.label_issues[:5]:
-                lines.append(f"  {issue.id}: labeled {issue.given}, suggested {issue.suggested}")
+            lines += [
+                f"  {issue.id}: labeled {issue.given}, suggested {issue.suggested}"
+                for issue in self.label_issues[:5]
+            ]
         if self.layers:
             lines.append(f"heat maps   {self.method} at {', '.join(self.layers)}")
         lines += [f"written     {self.folder / name}" for name in self.files]

@@ -31,10 +31,11 @@ def layer_maps(
     side: int | None = None,
     on_batch: Callable[[int], None] = lambda done: None,
 ) -> LayerMaps:
-    """Maps of R images for two classes each, (R, 2), on the CPU; values that are no numbers are 0.
+    """Compute maps of R images for two classes each, (R, 2, h, w) a layer, on the CPU.
 
-    The images are those at `rows`, all by default. With `side` a map has at most so many cells a
-    side, means of its positive evidence. Finer-CAM tells each of the two classes from the other.
+    Values that are no numbers become 0. The images are those at `rows`, all by default. With
+    `side` a map has at most so many cells a side, means of its positive part. Finer-CAM tells
+    each of the two classes from the other.
     """
     rows = np.arange(len(split)) if rows is None else rows
     batch = batch_size_for(split.images, 256)
@@ -51,7 +52,7 @@ def layer_maps(
 
 
 def shrink_maps(maps: Float32Array, side: int) -> Float32Array:
-    """(..., h, w) as it is, or the positive evidence as means in at most `side` cells a side."""
+    """Return maps (..., h, w), those with more than `side` cells as means of their positive part."""
     return maps if max(maps.shape[-2:]) <= side else area_resize(np.maximum(maps, 0), side)
 
 
@@ -64,47 +65,48 @@ def faithfulness_areas(
     *,
     rows: IntArray | None = None,
 ) -> dict[str, Float32Array]:
-    """Layer -> (R, 2): areas under the deletion and the insertion curve, see `cam.faithfulness`.
+    """Return the areas under the deletion and the insertion curve of each layer, (R, 2).
 
-    Of `classes` (R,) by the first of the two maps; images and maps are those of `layer_maps`.
+    They are of `classes` (R,) by the first of the two maps; images and maps are those of
+    `layer_maps`. See `cam.faithfulness`.
     """
     rows = np.arange(len(split)) if rows is None else rows
     if not len(rows):
         return {layer: np.zeros((0, 2), dtype=np.float32) for layer in maps}
     images = _normalized(model, split, stats, rows)
     size = (images.shape[2], images.shape[3])
-    said = torch.from_numpy(classes)[:, None].to(images.device)  # (R, 1)
-    found = {}
+    targets = torch.from_numpy(classes)[:, None].to(images.device)  # (R, 1)
+    areas = {}
     for layer, values in maps.items():
         first = torch.from_numpy(values[:, :1]).to(images.device)  # (R, 1, h, w)
-        of = Heatmaps({layer: first}, said, images.new_zeros(len(rows), 0), "", size, ())
-        curves = faithfulness(model, images, of)
-        found[layer] = torch.cat([curves.deletion, curves.insertion], dim=1).cpu().numpy()
-    return found
+        heat = Heatmaps({layer: first}, targets, images.new_zeros(len(rows), 0), "", size, ())
+        curves = faithfulness(model, images, heat)
+        areas[layer] = torch.cat([curves.deletion, curves.insertion], dim=1).cpu().numpy()
+    return areas
 
 
 def areas_table(
-    predictions: Predictions, rows: IntArray, areas_of: LayerMaps, method: str
+    predictions: Predictions, rows: IntArray, areas: LayerMaps, method: str
 ) -> list[list[object]]:
-    """A header, and for each row and layer the areas of the predicted class, to four places."""
-    lines: list[list[object]] = [["id", "method", "layer", "class", "deletion", "insertion"]]
+    """Return a header, and for each row and layer the areas of the predicted class."""
+    table: list[list[object]] = [["id", "method", "layer", "class", "deletion", "insertion"]]
     for i, row in enumerate(rows.tolist()):
-        said = predictions.classes[predictions.preds[row]]
-        for layer, values in areas_of.items():
+        predicted = predictions.classes[predictions.preds[row]]
+        for layer, values in areas.items():
             pair = [round(float(value), 4) for value in values[i]]
-            lines.append([predictions.ids[row], method, layer, said, *pair])
-    return lines
+            table.append([predictions.ids[row], method, layer, predicted, *pair])
+    return table
 
 
 def predicted_and_other(predictions: Predictions) -> IntArray:
-    """(N, 2) whose heat maps are shown: the predicted class, and the true one or the runner-up."""
-    unsaid = predictions.correct | (predictions.labels < 0)
-    others = np.where(unsaid, runners_up(predictions), predictions.labels)
+    """Return the two classes that get maps, (N, 2): the predicted, the true or the runner-up."""
+    use_runner_up = predictions.correct | (predictions.labels < 0)
+    others = np.where(use_runner_up, runners_up(predictions), predictions.labels)
     return np.stack([predictions.preds, others], axis=1)
 
 
 def runners_up(predictions: Predictions) -> IntArray:
-    """(N,) the class with the second largest logit."""
+    """Return the class with the second largest logit, (N,)."""
     logits = predictions.logits.copy()
     logits[np.arange(len(predictions)), predictions.preds] = -np.inf
     return np.asarray(logits.argmax(axis=1), dtype=np.int64)

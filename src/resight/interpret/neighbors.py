@@ -1,4 +1,4 @@
-"""Which training images a network takes for most alike: neighbors by its last features."""
+"""Which training images a network takes for most similar: neighbors by its last features."""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ MAX_CANDIDATES = 10_000  # images of 32 px, at most, among which neighbors are l
 def features(
     model: nn.Module, split: Split, stats: Statistics, *, training: Training | None = None
 ) -> Tensor:
-    """What the last linear layer of `model` is given, (N, D) float32, on the split's device.
+    """Return what the last linear layer of `model` is given, (N, D) float32, on the split's device.
 
     The penultimate features: pooled, right before they are turned into logits. The last linear
     layer is the one that runs last. Evaluation mode, without gradients; the model is given back
@@ -37,7 +37,7 @@ def features(
 
 @dataclass(frozen=True)
 class Neighbors:
-    """Images of one class, the most alike first, with their cosines."""
+    """Images of one class, the most similar first, with their cosines."""
 
     images: Split
     cosines: tuple[float, ...]
@@ -53,39 +53,39 @@ def find_neighbors(
     k: int,
     training: Training | None = None,
 ) -> tuple[list[tuple[Neighbors, Neighbors]], str]:
-    """For each query the k images of `train` most alike to it in either class of its pair.
+    """Find, for each query, the k images of `train` most similar to it in either class of its pair.
 
     Of large classes and of large images only some are compared, see `candidate_rows`; the text is a
     line that says how many.
     """
     classes = {label for pair in pairs for label in pair}
-    compared = train.select(candidate_rows(train, classes))
+    candidates = train.select(candidate_rows(train, classes))
     device = device_of(model, train.images.device)
-    asked, known = (
+    query_features, candidate_features = (
         features(model, split.to(device), stats, training=training).cpu()
-        for split in (queries, compared)
+        for split in (queries, candidates)
     )
 
-    def of_class(query: Tensor, label: int) -> Neighbors:
-        own = (compared.labels == label).nonzero().flatten().cpu()
-        rows, cosines = nearest_neighbors(query[None], known[own], k)
-        return Neighbors(compared.select(own[rows[0]]), tuple(cosines[0].tolist()))
+    def in_class(query: Tensor, label: int) -> Neighbors:
+        members = (candidates.labels == label).nonzero().flatten().cpu()
+        rows, cosines = nearest_neighbors(query[None], candidate_features[members], k)
+        return Neighbors(candidates.select(members[rows[0]]), tuple(cosines[0].tolist()))
 
-    found = [
-        (of_class(query, one), of_class(query, other))
-        for query, (one, other) in zip(asked, pairs, strict=True)
+    neighbors = [
+        (in_class(query, one), in_class(query, other))
+        for query, (one, other) in zip(query_features, pairs, strict=True)
     ]
-    there = sum(int((train.labels == label).sum()) for label in classes)
-    among = f"{len(compared):,} of {there:,}" if len(compared) < there else f"{there:,}"
+    total = sum(int((train.labels == label).sum()) for label in classes)
+    among = f"{len(candidates):,} of {total:,}" if len(candidates) < total else f"{total:,}"
     text = (
-        f"most alike among {among} training images of these classes, by cosine of the features "
+        f"most similar among {among} training images of these classes, by cosine of the features "
         "that the last linear layer is given"
     )
-    return found, text
+    return neighbors, text
 
 
 def candidate_rows(split: Split, classes: Collection[int]) -> Tensor:
-    """Rows (M,) of images of these classes, evenly, as many as can be looked at in a short time.
+    """Return rows (M,) of images of these classes, evenly, as many as take a short time.
 
     That is 10,000, or as many as have the pixels of 10,000 images of 32 px.
     """
@@ -96,10 +96,10 @@ def candidate_rows(split: Split, classes: Collection[int]) -> Tensor:
 
 
 def nearest_neighbors(queries: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k of `candidates` (N, D) most alike to each of `queries` (M, D), by cosine.
+    """Find the k of `candidates` (N, D) most similar to each of `queries` (M, D), by cosine.
 
-    Returns their rows (M, k) and cosines (M, k) in [-1, 1], the most alike first; fewer than k
-    where there are not as many. All zeros is like nothing: cosine 0.
+    Returns their rows (M, k) and cosines (M, k) in [-1, 1], the most similar first; fewer than k
+    where there are not as many. A row of zeros is similar to nothing: cosine 0.
     """
     cosines = F.normalize(queries, dim=1) @ F.normalize(candidates, dim=1).T  # (M, N)
     values, rows = cosines.sort(dim=1, descending=True, stable=True)

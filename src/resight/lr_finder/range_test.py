@@ -3,17 +3,15 @@
 A few dozen training steps at ever higher rates, on your own model, optimizer and batches; then
 everything is restored, so that training after the test is the training that would have been.
 
-The loss after a step is that of the same few batches every time, in training mode and without a
-gradient, which are not trained on: so the curve shows what the rate does and not which images came.
-Other tools score the next batch (`probe=0`). The test stops once the loss is NaN or infinite, or
-twice running above `stop_at` times the best smoothed loss and above the loss before the first step.
+The loss after a step is that of the same few batches every time, which are not trained on: so the
+curve shows what the rate does and not which images came. The test stops once the loss is NaN or
+infinite, or twice running above `stop_at` times the best smoothed loss and above the first loss.
 
 The generator of a DataLoader is restored too. What cannot be is the place in an iterator that has
 already begun, and the workers of a DataLoader with `persistent_workers`.
 """
 
 import math
-import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -27,7 +25,7 @@ from ..errors import UsageError, suggest
 from ..networks.eval_mode import eval_mode
 from ..networks.unwrap import device_of
 from ..records import FloatArray
-from ..training.restore import preserve_positions, preserve_state
+from ..training.restore import preserve_positions, preserve_state, seed_everything, seeded_rng
 from .suggest import HEADROOM_SGD, LRCurve, LRScale, analyze, smooth
 
 LossFunction = Callable[[Any, Tensor], Tensor]
@@ -78,7 +76,7 @@ def lr_range_test(
     lrs = lr_values(low if start is None else start, high if end is None else end, steps, scale)
     settings = _Settings(probe, accumulate, stop_at, seed, dtype)
     trial = _Trial(model, optimizer, loss_fn, settings=settings, device=device)
-    return trial.curve(lrs, batches, val_batches, scale=scale)
+    return trial.curve(lrs, scale, batches, val_batches)
 
 
 def default_range(optimizer: Optimizer) -> tuple[float, float]:
@@ -110,7 +108,7 @@ def lr_values(start: float, end: float, steps: int, scale: LRScale) -> FloatArra
 
 @dataclass(frozen=True)
 class _Settings:
-    """What `lr_range_test` is given beside the rates, checked."""
+    """The arguments of `lr_range_test` beside the rates, checked."""
 
     probe: int
     accumulate: int
@@ -143,28 +141,24 @@ class _Trial:
         self.settings = settings
         self.device = torch.device(device or device_of(model, torch.device("cpu")))
         self.ratios = _ratios(optimizer)
-        fp16 = settings.dtype is torch.float16
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=fp16)
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=settings.dtype is torch.float16
+        )
         self.images = 0
         self.chance: float | None = None
 
     def curve(
-        self,
-        lrs: FloatArray,
-        batches: Iterable[Any],
-        val_batches: Iterable[Any] | None,
-        *,
-        scale: LRScale,
+        self, lrs: FloatArray, scale: LRScale, batches: Iterable[Any], val: Iterable[Any] | None
     ) -> LRCurve:
         """Run the test, restore everything, and read the curve."""
         modules = [m for m in (self.model, self.loss_fn) if isinstance(m, nn.Module)]
         with (
             preserve_state(self.optimizer, *modules),
-            preserve_positions(batches, val_batches),
+            preserve_positions(batches, val),
             torch.enable_grad(),
         ):
             seed_everything(self.settings.seed, self.device)
-            losses, stopped = self.run(lrs, _restarted(batches), val_batches)
+            losses, stopped = self.run(lrs, _restarted(batches), val)
         return analyze(
             lrs[: len(losses)],
             np.array(losses),
@@ -181,8 +175,8 @@ class _Trial:
         """Return the loss after the step at each rate, and why the test ended early."""
         if not self.model.training:  # otherwise, a part that is frozen in evaluation mode stays so
             self.model.train()
-        probe = self.settings.probe if val_batches is None else 0
-        aside = [self.pair(next(batches)) for _ in range(probe)]
+        count = self.settings.probe if val_batches is None else 0
+        aside = [self.pair(next(batches)) for _ in range(count)]
 
         def prepare() -> float:
             """Compute the gradients of the next step, and return the loss after the last."""
@@ -202,7 +196,7 @@ class _Trial:
             self.scaler.update()
             losses.append(prepare())
             if stopped := _why_stop(losses, self.settings.stop_at):
-                return losses[1:], f"{stopped}, after step {step} of {len(lrs)}, at lr {lr:.3g}"
+                return losses[1:], f"{stopped} after step {step} of {len(lrs)}, at lr {lr:.3g}"
         return losses[1:], None
 
     def gradients(self, parts: list[Any]) -> float:
@@ -220,10 +214,8 @@ class _Trial:
 
     def probe_loss(self, aside: list[tuple[Any, Tensor]]) -> float:
         """Return the mean loss of the batches set aside, with the same dropout every time."""
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            _seed_torch(0, self.device)
-            with torch.no_grad():
-                return self.score(aside)
+        with seeded_rng(0, self.device), torch.no_grad():
+            return self.score(aside)
 
     def score(self, batches: Iterable[tuple[Any, Tensor]]) -> float:
         """Return the mean loss over the images of all batches."""
@@ -266,7 +258,7 @@ def _why_stop(losses: list[float], stop_at: float) -> str | None:
         return f"the loss became {loss}"
     best = float(np.nanmin(smooth(np.array(losses))))
     if min(losses[-2:]) > max(stop_at * best, losses[0]):
-        return f"the loss rose to {loss:.3g}, over {stop_at:g} times its best"
+        return f"the loss rose to {loss:.3g}, over {stop_at:g} times its best,"
     return None
 
 
@@ -299,18 +291,3 @@ def _restarted(batches: Iterable[Any]) -> Iterator[Any]:
                 f"batches ended after {drawn} and cannot be started again; give a list, a "
                 "DataLoader, or an iterator that lasts for steps + 1 + probe batches"
             )
-
-
-def seed_everything(seed: int, device: torch.device) -> None:
-    """Seed the generators that training may draw from: Python's, NumPy's and torch's."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - the user's augmentation may draw from it
-    _seed_torch(seed, device)
-
-
-def _seed_torch(seed: int, device: torch.device) -> None:
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed_all(seed)
-    elif device.type == "mps":
-        torch.mps.manual_seed(seed)

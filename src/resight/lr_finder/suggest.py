@@ -78,16 +78,11 @@ def analyze(
     """Smooth a recorded curve, apply every rule, recommend rates and judge them.
 
     `headroom`: the peak of one cycle over the rate read off the curve; see `HEADROOM_SGD`.
-
-    Raises:
-        UsageError: rates and losses differ in number, or the rates do not increase from above 0.
+    Raises UsageError if rates and losses differ in number or the rates do not increase.
     """
     lrs, losses = np.asarray(lrs, dtype=np.float64), np.asarray(losses, dtype=np.float64)
     if lrs.shape != losses.shape or lrs.ndim != 1:
-        raise UsageError(
-            f"learning rates of shape {lrs.shape} and losses of shape {losses.shape} make no "
-            "curve; give two 1-D arrays of one length"
-        )
+        raise UsageError(f"rates {lrs.shape} and losses {losses.shape} are not both of shape (n,)")
     if (lrs <= 0).any() or (np.diff(lrs) <= 0).any():
         raise UsageError("the learning rates of a curve must be above 0 and increase")
     smoothed = smooth(losses)

@@ -1,4 +1,4 @@
-"""What `resight lr-find` shows: the curve as a sketch, what each rule says, and the verdict.
+"""The text of `resight lr-find`: the curve as a sketch, the rate of each rule, and the verdict.
 
 peak       0.38 (0.3 to 0.66 over 3 repeats)   for one_cycle, triangular, cosine
 constant   0.13                                for plateau, multistep, constant
@@ -22,7 +22,7 @@ RULES = {
 
 
 def curve_text(recipe: Recipe, curve: LRCurve) -> str:
-    """The curve of a range test in lines for a terminal."""
+    """Return the curve of a range test as lines for a terminal."""
     lines = [
         f"{recipe.name}: {len(curve.lrs)} steps from lr {curve.lrs[0]:.3g} to {curve.lrs[-1]:.3g} "
         f"on {curve.images:,} training images, {recipe.optimizer.name}"
@@ -53,7 +53,7 @@ def curve_text(recipe: Recipe, curve: LRCurve) -> str:
 
 
 def _sketch(curve: LRCurve) -> list[str]:
-    """The smoothed loss over the rates; what climbs above its start is cut off."""
+    """The smoothed loss over the rates; it is cut off above its start."""
     known = np.isfinite(curve.smoothed)
     if known.sum() < 2:
         return []

@@ -4,15 +4,15 @@ import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-_COMPILED = "_orig_mod"  # where torch.compile keeps the module it wraps
+COMPILED_MODULE = "_orig_mod"  # where torch.compile keeps the module it wraps
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The network inside the wrappers of DDP, DataParallel and torch.compile."""
+    """Return the network inside the wrappers of DDP, DataParallel and torch.compile."""
     while True:
         if isinstance(model, DataParallel | DistributedDataParallel):
             model = model.module
-        elif isinstance(inner := getattr(model, _COMPILED, None), nn.Module):
+        elif isinstance(inner := getattr(model, COMPILED_MODULE, None), nn.Module):
             model = inner
         else:
             return model

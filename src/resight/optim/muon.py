@@ -19,12 +19,12 @@ _A, _B, _C = 3.4445, -4.7750, 2.0315
 
 
 class Muon(Optimizer):
-    """Muon for groups with "orthogonal": True, and SGD with Nesterov momentum for the others.
+    """Muon for groups with "orthogonal": True, and SGD with Nesterov momentum for other groups.
 
-    Each group has an "lr", and the others may have a "weight_decay", added to the gradient. A
-    filter bank is brought back to a norm of sqrt(C_out), one a filter, before each step, so `lr` is
-    the angle in radians by which a step turns it; what follows it has to be a normalization, which
-    cancels its scale.
+    Each group has an "lr", and a group of SGD may have a "weight_decay", added to the gradient. A
+    filter bank is scaled to a norm of sqrt(C_out), one a filter, before each step, so `lr` is the
+    angle in radians by which a step turns it; a normalization has to follow the bank, which cancels
+    its scale.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Muon(Optimizer):
 
 
 def orthogonal(matrix: Tensor, rounds: int) -> Tensor:
-    """The matrix (m, n) with its singular values brought near 1, its directions kept.
+    """Return a matrix (m, n) of the same directions with its singular values near 1.
 
     Newton-Schulz iteration, `rounds` times: matrix products alone, in bfloat16 on a GPU, which is
     accurate enough. A matrix of zeros stays one.
@@ -79,5 +79,5 @@ def orthogonal(matrix: Tensor, rounds: int) -> Tensor:
     for _ in range(rounds):
         square = wide @ wide.T
         wide = _A * wide + (_B * square + _C * square @ square) @ wide
-    found: Tensor = wide if x.shape[0] <= x.shape[1] else wide.T
-    return found.to(matrix.dtype)
+    result: Tensor = wide if x.shape[0] <= x.shape[1] else wide.T
+    return result.to(matrix.dtype)

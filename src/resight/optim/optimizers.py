@@ -1,4 +1,4 @@
-"""Parameter groups, optimizers, and the two rates that a schedule moves."""
+"""Parameter groups, optimizers, and the learning rate and momentum that a schedule sets."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,13 +13,13 @@ from .muon import Muon
 
 
 def build_optimizer(spec: recipe.Optimizer, model: nn.Module) -> Optimizer:
-    """The optimizer of `spec` over every trainable parameter of `model`, at its peak rate.
+    """Build the optimizer of `spec` over every trainable parameter of `model`, at its peak rate.
 
     Normalization parameters and biases form a group without weight decay, unless
     `decay_norm_bias`. With SGD and `norm_bias_lr_scale` s != 1 the biases of normalization layers
-    form a group of their own, at s times the rate and 1/s times the weight decay: SGD moves a
-    weight by lr * weight_decay of itself a step, which so stays the same (Jordan 2024). Each group
-    carries its factor as "lr_scale", which `set_rates` keeps up.
+    form another group, at s times the rate and 1/s times the weight decay: SGD moves a weight by
+    lr * weight_decay of itself a step, which so stays the same (Jordan 2024). Each group carries
+    its factor as "lr_scale", which `set_rates` applies.
 
     PyTorch's own choice of implementation is kept (a plain loop on the CPU, foreach on CUDA). Its
     fused CPU kernels are quicker (Adam: 5 ms for 28 ms over 9.4 M weights), but a step takes about
@@ -62,8 +62,8 @@ def set_rates(optimizer: Optimizer, lr: float, momentum: float | None) -> None:
 def add_l1_gradient(model: nn.Module, l1: float) -> None:
     """Add the gradient of l1 * sum |w| to the gradients, over weights without norms and biases.
 
-    A weight of exactly 0 is left alone, and so is one without a gradient. Call it once a step,
-    after the last micro-batch (and after gradients are unscaled), not once a micro-batch.
+    A weight that is exactly 0 or has no gradient is left alone. Call this once a step, after the
+    last micro-batch (and after gradients are unscaled), not once a micro-batch.
     """
     weights: list[torch.Tensor] = [
         parameter
@@ -102,7 +102,7 @@ def _groups(
 
 
 def _muon_groups(spec: recipe.Muon, model: nn.Module) -> list[dict[str, Any]]:
-    """Filter banks at `lr`; the rest grouped as for SGD, its rates in proportion to theirs."""
+    """Filter banks at `lr`; other weights grouped as for SGD, their rates in proportion to `lr`."""
     groups = _groups(spec, model, lr=spec.sgd_lr, norm_bias_lr_scale=spec.norm_bias_lr_scale)
     banks = [weight for group in groups for weight in group["params"] if weight.ndim == 4]
     for group in groups:
@@ -120,11 +120,11 @@ def _muon_groups(spec: recipe.Muon, model: nn.Module) -> list[dict[str, Any]]:
 
 def _trainable(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
     """(owner, name in the owner, parameter), each parameter once though layers may share it."""
-    seen: set[nn.Parameter] = set()
+    visited: set[nn.Parameter] = set()
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if parameter.requires_grad and parameter not in seen:
-                seen.add(parameter)
+            if parameter.requires_grad and parameter not in visited:
+                visited.add(parameter)
                 yield module, name, parameter
 
 

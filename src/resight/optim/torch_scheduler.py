@@ -1,4 +1,4 @@
-"""Every schedule as a standard PyTorch scheduler, for loops that are not ours.
+"""Every schedule as a standard PyTorch scheduler, for your own loop.
 
     schedule = resight.schedule("resnet9", steps_per_epoch=len(loader))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.4, momentum=0.9)
@@ -10,8 +10,8 @@
             scheduler.step()
         scheduler.end_epoch(val_loss)
 
-PyTorch's own schedulers do not notice when the optimizer that steps is another than the one they
-were built on: the rate then never changes. This one refuses.
+PyTorch's own schedulers do not notice when another optimizer steps than the one they were built
+on: the rate then never changes. This scheduler raises an error.
 """
 
 from typing import Any
@@ -27,21 +27,24 @@ from .schedules import Schedule
 
 
 class ScheduleLR(LRScheduler):
-    """Sets learning rate and momentum (Adam: beta1) of `optimizer` before each of its steps.
+    """A PyTorch scheduler that sets learning rate and momentum (Adam: beta1) before each step.
 
-    The group with the highest rate gets the schedule's rate, the others keep their ratio to it,
-    unless the groups carry a factor "lr_scale". Groups without a momentum are left without one.
+    The group with the highest rate gets the schedule's rate, and other groups keep their ratio to
+    it, unless the groups carry a factor "lr_scale". Groups without a momentum stay without one.
 
-    `allow_skipped`: so many optimizer steps in a row may be left out, as a GradScaler does while
-    it looks for its scale (20 is enough for float16). By default none.
+    `allow_skipped`: so many optimizer steps in a row may be skipped, as a GradScaler does while it
+    looks for its scale (20 is enough for float16). By default none.
 
     Raises:
-        UsageError: `optimizer` is none, or has no momentum for a schedule that cycles it.
+        UsageError: `optimizer` is no optimizer, or has no momentum for a schedule that cycles it.
     """
 
     def __init__(self, optimizer: Optimizer, schedule: Schedule, *, allow_skipped: int = 0) -> None:
         if not isinstance(optimizer, Optimizer):
-            raise UsageError(f"{type(optimizer).__name__} is not a torch.optim.Optimizer")
+            raise UsageError(
+                f"{type(optimizer).__name__} is not a torch.optim.Optimizer; give the optimizer "
+                "that steps"
+            )
         groups = optimizer.param_groups
         self._has_momentum = all("betas" in group or "momentum" in group for group in groups)
         if getattr(schedule.spec, "momentum_low", None) is not None and not self._has_momentum:
@@ -56,7 +59,7 @@ class ScheduleLR(LRScheduler):
         self.metrics: list[float] = []  # of each finished epoch; plateau only
         self.allow_skipped = allow_skipped
         self._taken = self._skipped = 0  # optimizer steps since step(); steps without one in a row
-        self._under_way = False
+        self._stepping = False
         optimizer.register_step_pre_hook(self._before_optimizer_step)
         optimizer.register_step_post_hook(self._after_optimizer_step)
         super().__init__(optimizer)  # calls step(), which sets the rates of step 0
@@ -68,7 +71,7 @@ class ScheduleLR(LRScheduler):
 
         Raises:
             UsageError: the optimizer has not stepped since (another one does), or more than once;
-                the schedule is over; plateau was not told the metric of an epoch.
+                the schedule is over; plateau was not given the metric of an epoch.
         """
         if epoch is not None:
             raise UsageError(
@@ -82,10 +85,10 @@ class ScheduleLR(LRScheduler):
         self._set()
 
     def end_epoch(self, metric: float | Tensor | None = None) -> None:
-        """Tell the validation metric of the epoch that has just ended; only plateau needs it.
+        """Record the validation metric of the epoch that has just ended; only plateau needs it.
 
-        Call it after the epoch's last `step()`. Other kinds take it too, so that one loop will do
-        for all; they only check that an epoch does end here.
+        Call it after the epoch's last `step()`. Other schedules accept the call too, so that one
+        loop does for all; they only check that an epoch does end here.
 
         Raises:
             UsageError: no epoch has just ended, or plateau is given no metric.
@@ -106,12 +109,12 @@ class ScheduleLR(LRScheduler):
         self._set()
 
     def get_lr(self) -> list[float | Tensor]:
-        """The rate of each group for the next step."""
+        """Return the rate of each group for the next step."""
         lr = self.schedule.at(self._next, self.metrics).lr
         return [lr * group["lr_scale"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain Python: `torch.load(weights_only=True)` reads it back."""
+        """Return plain Python, which `torch.load(weights_only=True)` reads back."""
         return {
             "step": self.last_epoch,
             "metrics": list(self.metrics),
@@ -119,17 +122,17 @@ class ScheduleLR(LRScheduler):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave, and set the rates of the next step.
+        """Continue from what `state_dict` returned, and set the rates of the next step.
 
         Raises:
-            UsageError: it was saved with another schedule.
+            UsageError: the state was saved with another schedule.
         """
-        mine, theirs = _as_plain(self.schedule), state_dict["schedule"]
-        for name in mine | theirs:
-            if mine.get(name) != theirs.get(name):
+        current, saved = _as_plain(self.schedule), state_dict["schedule"]
+        for name in current | saved:
+            if current.get(name) != saved.get(name):
                 raise UsageError(
-                    f"the scheduler was saved with {name} = {theirs.get(name)}, but this one has "
-                    f"{mine.get(name)}; build it with the same schedule"
+                    f"the scheduler was saved with {name} = {saved.get(name)}, but this one has "
+                    f"{current.get(name)}; build it with the same schedule"
                 )
         self.last_epoch, self.metrics = state_dict["step"], list(state_dict["metrics"])
         self._taken = self._skipped = 0
@@ -147,9 +150,9 @@ class ScheduleLR(LRScheduler):
     def _set(self) -> None:
         rates = self.schedule.at(self._next, self.metrics)
         groups = self.optimizer.param_groups
-        held = [group["lr"] for group in groups]
+        before = [group["lr"] for group in groups]
         set_rates(self.optimizer, rates.lr, rates.momentum if self._has_momentum else None)
-        for group, lr in zip(groups, held, strict=True):
+        for group, lr in zip(groups, before, strict=True):
             if isinstance(lr, Tensor):  # captured in a graph: the same tensor must change
                 group["lr"] = lr.fill_(group["lr"])
         self._last_lr = [
@@ -157,7 +160,7 @@ class ScheduleLR(LRScheduler):
         ]
 
     def _check(self) -> None:
-        """Refuse what would go wrong without a sign."""
+        """Raise UsageError for calls that would go wrong without a sign."""
         total, per_epoch = self.schedule.total_steps, self.schedule.steps_per_epoch
         if self.last_epoch >= total:
             raise UsageError(
@@ -168,7 +171,7 @@ class ScheduleLR(LRScheduler):
             self.metrics
         ):
             raise UsageError(
-                f"epoch {len(self.metrics) + 1} is over, but plateau was not told how it went; "
+                f"epoch {len(self.metrics) + 1} is over, but plateau was not given its metric; "
                 f"call end_epoch({self.schedule.spec.metric}) after validation"
             )
         self._skipped = 0 if self._taken else self._skipped + 1
@@ -181,16 +184,16 @@ class ScheduleLR(LRScheduler):
         if self._taken > 1:
             raise UsageError(
                 f"optimizer.step() was called {self._taken} times since the last "
-                "scheduler.step(); call scheduler.step() after every one of them"
+                "scheduler.step(); call scheduler.step() after each optimizer.step()"
             )
 
     def _before_optimizer_step(self, *_: object) -> None:
-        self._under_way = True
+        self._stepping = True
 
     def _after_optimizer_step(self, *_: object) -> None:
         # A class that extends another's step() calls the hooks for both: it is one step.
-        self._taken += self._under_way
-        self._under_way = False
+        self._taken += self._stepping
+        self._stepping = False
 
 
 def _as_plain(schedule: Schedule) -> dict[str, Any]:

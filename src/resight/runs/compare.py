@@ -5,94 +5,22 @@ alone are a group; what only changes the explanation does not count.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..cli.listings import comparison_text
 from ..errors import UsageError
 from ..metrics.intervals import Interval, mean_difference, mean_interval, paired_difference
 from ..recipe import Recipe
 from ..recipe.toml import differences
-from ..records import IntArray, Predictions
+from ..records import Predictions
+from .comparison import Comparison, Flips, RecipeGroup
 from .run import Run
 
 MAY_DIFFER = ("name", "seed", "data.source", "explain.")  # between runs of one recipe
-
-
-@dataclass(frozen=True)
-class RecipeGroup:
-    """Runs of one recipe over seeds.
-
-    Intervals are over runs and need two that are not the same. The seed does not decide the
-    weights of a network that was passed in from Python, so each such run is a group of its own.
-    """
-
-    runs: tuple[str, ...]
-    mean: float  # test accuracy, in [0, 1]
-    interval: Interval | None
-    difference: Interval | None  # of the mean, to that of the first group
-
-
-@dataclass(frozen=True)
-class Flips:
-    """A run against the first, image by image."""
-
-    run: str
-    difference: Interval  # of the accuracies, over images
-    gained: IntArray  # rows of the test set that the first has wrong and this one right
-    lost: IntArray  # the other way round
-    by_class: dict[str, int]  # images gained minus lost, of each true class
-
-
-@dataclass(frozen=True, repr=False)
-class Comparison:
-    """Runs that were tested on the same images; printed, it is a table."""
-
-    names: tuple[str, ...]  # as short as they can be
-    runs: tuple[Run, ...]
-    groups: tuple[RecipeGroup, ...]
-    settings: dict[str, tuple[Any, ...]]  # path -> its value in each group, where they differ
-    flips: tuple[Flips, ...]  # of every run but the first
-    notes: tuple[str, ...]  # what to know of it, one line each
-
-    def __repr__(self) -> str:
-        return comparison_text(self)
-
-    @cached_property
-    def predictions(self) -> tuple[Predictions, ...]:
-        """The predictions of each run, of the same images."""
-        return tuple(run.predictions for run in self.runs if run.predictions is not None)
-
-    @property
-    def flipped(self) -> IntArray:
-        """Rows of the images that one run has right and another has not."""
-        right = np.stack([predictions.correct for predictions in self.predictions])  # (runs, N)
-        return np.flatnonzero(right.any(axis=0) & ~right.all(axis=0))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all but the predictions, fit for JSON; flips by the ids of their images."""
-        ids = self.predictions[0].ids
-        return {
-            "runs": [_run_dict(name, run) for name, run in zip(self.names, self.runs, strict=True)],
-            "groups": [asdict(group) for group in self.groups],
-            "settings": {path: list(values) for path, values in self.settings.items()},
-            "flips": [
-                {
-                    "run": flips.run,
-                    "difference": asdict(flips.difference),
-                    "gained": [ids[row] for row in flips.gained],
-                    "lost": [ids[row] for row in flips.lost],
-                    "by_class": flips.by_class,
-                }
-                for flips in self.flips
-            ],
-            "notes": list(self.notes),
-        }
 
 
 def compare(runs: Sequence[str | Path | Run]) -> Comparison:
@@ -127,20 +55,6 @@ def compare(runs: Sequence[str | Path | Run]) -> Comparison:
         ),
         notes=_notes(opened, names, groups),
     )
-
-
-def _run_dict(name: str, run: Run) -> dict[str, Any]:
-    assert run.summary is not None  # `compare` takes finished runs only
-    summary = run.summary
-    return {
-        "name": name,
-        "folder": str(run.folder),
-        "seed": run.recipe.seed,
-        "test": {"accuracy": asdict(run.test.accuracy), "loss": run.test.loss},
-        "validation": summary.validation and asdict(summary.validation),
-        "epochs": summary.epochs,
-        "train_secs": summary.train_secs,
-    }
 
 
 def _check_finished(run: Run) -> None:

@@ -14,13 +14,13 @@ import torch
 
 
 def environment(device: str, devices: int = 1) -> dict[str, Any]:
-    """What a result depends on beside the recipe: versions, machine, revision, command line."""
+    """Return what a result depends on beside the recipe: versions, machine, revision, command."""
     revision = None
     if shutil.which("git"):
-        asked = subprocess.run(
+        result = subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
         )
-        revision = asked.stdout.strip() or None
+        revision = result.stdout.strip() or None
     return {
         "resight": version("resight"),
         "torch": torch.__version__,
@@ -39,7 +39,7 @@ def environment(device: str, devices: int = 1) -> dict[str, Any]:
 
 
 def with_resume_entry(file: Path, device: str, devices: int = 1) -> dict[str, Any]:
-    """The environment in `file`, of a run that goes on, and what is different now: the time, ..."""
+    """Return the environment in `file`, of a run that goes on, with what is different now."""
     first = _read(file)
     everything = environment(device, devices)
     now = {k: v for k, v in everything.items() if k == "started" or first.get(k, ...) != v}
@@ -47,9 +47,9 @@ def with_resume_entry(file: Path, device: str, devices: int = 1) -> dict[str, An
 
 
 def num_devices(file: Path) -> int:
-    """On how many devices the run was begun of which `file` is the environment."""
-    found = _read(file).get("devices")
-    return found if isinstance(found, int) else 1
+    """Return on how many devices a run was started, by its environment in `file`."""
+    devices = _read(file).get("devices")
+    return devices if isinstance(devices, int) else 1
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 from .. import figures
 from ..errors import UsageError
 from ..files import write_csv
-from .compare import Comparison
+from .comparison import Comparison
 from .gallery.tiles import read_tiles
 
 MAX_SHOWN = 20  # pictures, at most

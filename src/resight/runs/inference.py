@@ -39,11 +39,13 @@ class EvaluationResult:
         return {"data": self.data, "tta": self.tta, "folder": name, **self.test.to_dict()}
 
     def __str__(self) -> str:
-        lines = [f"{self.data}: {self.test}"]
-        for pair in self.test.most_confused[:3]:
-            lines.append(f"  {pair.count} x {pair.true} taken for {pair.pred}")
-        lines.append(f"calibration error {self.test.calibration.ece:.3f}")
-        lines.append(f"tables and pictures in {self.folder}/")
+        pairs = self.test.most_confused[:3]
+        lines = [
+            f"{self.data}: {self.test}",
+            *(f"  {pair.count} x {pair.true} taken for {pair.pred}" for pair in pairs),
+            f"calibration error {self.test.calibration.ece:.3f}",
+            f"tables and pictures in {self.folder}/",
+        ]
         return "\n".join(lines)
 
 

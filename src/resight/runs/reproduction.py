@@ -157,30 +157,16 @@ def _validation_curve(run: Run) -> dict[int, float]:
 
 
 def page(result: Reproduction) -> str:
-    """The Markdown page of a reproduction: reported and reached, and where each figure is."""
-    published, recipe = result.published, result.recipe
-    summaries = [run.summary for run in result.runs if run.summary]
+    """Return the Markdown page: reported and reached, and where each figure is."""
+    recipe = result.recipe
     lines = [f"# {result.name}, reproduced", ""]
     if result.interrupted:
         lines += ["**Stopped before its end.** The same command goes on.", ""]
-    lines += ["| | as published | reached here |", "| --- | --- | --- |"]
-    reached = "-" if result.accuracy is None else _interval_text(result.accuracy, len(result.runs))
-    lines += [
-        f"| test accuracy | {published.accuracy:.2%}, best epoch by the test set | {reached} |",
-        f"| epochs | {published.epochs} | {recipe.schedule.epochs} |",
-        f"| best epoch | {published.best_epoch or '-'} | {_list([summary.best_epoch or 0 for summary in summaries])} |",
-        f"| train accuracy | {_percent(published.train_accuracy)} | {_train_accuracy(result.runs)} |",
-        f"| images | 50,000 to train on, original pixels | {_data_text(summaries[0].data if summaries else None)} |",
-        f"| training time | - | {_list([summary.train_secs for summary in summaries], ' s')} |",
-        "",
-        "Reached is on the test set, read once, by the weights "
-        + (
-            "that validation chose."
-            if recipe.data.val_fraction
-            else "of the last epoch: nothing was held out to choose by."
-        ),
-        "",
-    ]
+    lines += _table_lines(result)
+    chosen = "that validation chose."
+    if not recipe.data.val_fraction:
+        chosen = "of the last epoch: nothing was held out to choose by."
+    lines += ["", f"Reached is on the test set, read once, by the weights {chosen}", ""]
     lines += ["![accuracy](accuracy.png)", ""]
     lines += ["| figure | file |", "| --- | --- |"]
     for file, what in OWN_FIGURES.items():
@@ -196,6 +182,27 @@ def page(result: Reproduction) -> str:
         lines += ["", f"Set otherwise than in `{result.name}`: {', '.join(map(_code, changed))}."]
     lines += ["", "```toml", to_toml(recipe).strip(), "```"]
     return "\n".join(lines) + "\n"
+
+
+def _table_lines(result: Reproduction) -> list[str]:
+    published = result.published
+    summaries = [run.summary for run in result.runs if run.summary]
+    accuracy = result.accuracy
+    reached = "-" if accuracy is None else _interval_text(accuracy, len(result.runs))
+    best = _list([summary.best_epoch or 0 for summary in summaries])
+    secs = _list([summary.train_secs for summary in summaries], " s")
+    images = _data_text(summaries[0].data if summaries else None)
+    train = _train_accuracy(result.runs)
+    return [
+        "| | as published | reached here |",
+        "| --- | --- | --- |",
+        f"| test accuracy | {published.accuracy:.2%}, best epoch by the test set | {reached} |",
+        f"| epochs | {published.epochs} | {result.recipe.schedule.epochs} |",
+        f"| best epoch | {published.best_epoch or '-'} | {best} |",
+        f"| train accuracy | {_percent(published.train_accuracy)} | {train} |",
+        f"| images | 50,000 to train on, original pixels | {images} |",
+        f"| training time | - | {secs} |",
+    ]
 
 
 def _code(setting: str) -> str:

@@ -1,9 +1,9 @@
-"""What "auto" in `[training]` becomes: the way in which this machine computes fastest.
+"""Resolve "auto" in `[training]`: the precision and the micro-batch that are fastest here.
 
 `precision`: bf16 is up to twice as fast where the processor or the GPU multiplies it, and slow
-where it has to be emulated. What it has is asked, not timed: another load must not change a run.
+where it is emulated. The hardware is queried, not timed: another load must not change a run.
 `micro_batch`: on a CPU a whole batch of activations does not fit the cache, and small parts do not
-fill the cores; what is best between is measured as a run begins. On a GPU it says nothing.
+fill the cores; the best size between is measured before a run begins. A GPU takes whole batches.
 """
 
 import copy
@@ -20,31 +20,27 @@ from ..recipe.toml import with_changes
 from .precision import autocast, to_memory_format
 from .state import TrainData, TrainState
 
-MICRO_BATCH_SIZES = (
-    32,
-    64,
-    128,
-    256,
-)  # those below the batch; the batch itself too where it is no larger
+MICRO_BATCH_SIZES = (32, 64, 128, 256)  # those below the batch, and the batch if it is no larger
 NUM_ROUNDS = 3
-BUDGET_SECS = 8.0  # a round after the first begins before that
+BUDGET_SECS = 8.0  # no round but the first starts later
 
 
 def resolve_auto(recipe: Recipe, state: TrainState, data: TrainData) -> tuple[Recipe, list[str]]:
-    """The recipe with a value in place of each "auto", and lines that say so, or what is slow here.
+    """Return the recipe with a value for each "auto", and lines that name the values.
 
-    A run folder records it, so that the run can be repeated. `state` is left as it is.
+    A run folder records the values, so that the run can be repeated. `state` is left as it is. A
+    line also warns of a precision that is slow on this machine.
     """
     lines = []
-    asked, device = recipe.training.precision, data.train.images.device
-    if asked == "auto":
+    precision, device = recipe.training.precision, data.train.images.device
+    if precision == "auto":
         precision = "bf16" if supports_bf16(device) else "float32"
         recipe = with_changes(recipe, {"training": {"precision": precision}}, origin="auto")
         lines.append(f"training.precision = {precision}")
-    elif asked == "bf16" and _emulates_bf16(device):  # a run begun elsewhere may be resumed here
+    elif precision == "bf16" and _emulates_bf16(device):  # a run may be resumed elsewhere
         lines.append(
-            "training.precision = bf16, for which there are no instructions here: a step may take "
-            "several times as long as in float32; auto would take float32"
+            "training.precision = bf16, for which this machine has no instructions: a step may take "
+            "several times as long as in float32, which auto would choose"
         )
     if recipe.training.micro_batch == "auto":
         recipe, line = _with_micro_batch(recipe, state, data)
@@ -53,7 +49,7 @@ def resolve_auto(recipe: Recipe, state: TrainState, data: TrainData) -> tuple[Re
 
 
 def supports_bf16(device: torch.device) -> bool:
-    """Whether the device has instructions for bf16: AVX-512 BF16 on a CPU, sm_80 on a GPU."""
+    """Return whether a device has instructions for bf16: AVX-512 BF16 on a CPU, sm_80 on a GPU."""
     if device.type == "cuda":
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
@@ -61,7 +57,7 @@ def supports_bf16(device: torch.device) -> bool:
 
 
 def _emulates_bf16(device: torch.device) -> bool:
-    """Whether it is known to have no instructions; other processors than x86 are not known."""
+    """Whether a device is known to have no bf16 instructions; only x86 and GPUs are known."""
     known = device.type == "cuda" or platform.machine().lower() in ("x86_64", "amd64")
     return known and device.type in ("cpu", "cuda") and not supports_bf16(device)
 
@@ -76,15 +72,15 @@ def _with_micro_batch(recipe: Recipe, state: TrainState, data: TrainData) -> tup
         speeds = _speeds(recipe, state, data, sizes)
     fastest = max(speeds, key=speeds.__getitem__, default=size)
     chosen = "none" if fastest == size else fastest
-    said = ", ".join(f"{n}: {speed:,.0f}" for n, speed in speeds.items())
-    line = f"training.micro_batch = {chosen}" + (f" (images/s with {said})" if said else "")
+    measured = ", ".join(f"{n}: {speed:,.0f}" for n, speed in speeds.items())
+    line = f"training.micro_batch = {chosen}" + (f" (images/s with {measured})" if measured else "")
     return with_changes(recipe, {"training": {"micro_batch": chosen}}, origin="auto"), line
 
 
 def _speeds(
     recipe: Recipe, state: TrainState, data: TrainData, sizes: list[int]
 ) -> dict[int, float]:
-    """Images/s, forward and backward, of a copy of the network; sizes in turn, medians."""
+    """The median images/s of each size, forward and backward in a copy of the network."""
     training, device = recipe.training, data.train.images.device
     model = copy.deepcopy(state.model).train()
     images = to_memory_format(normalize(data.train.images[: sizes[-1]], data.stats), training)
@@ -101,4 +97,4 @@ def _speeds(
                     logits = model(images[:n])
                 F.cross_entropy(logits.float(), labels[:n]).backward()  # type: ignore[no-untyped-call]
                 secs[n].append(time.perf_counter() - before)
-    return {n: n / median(its[1:]) for n, its in secs.items()}
+    return {n: n / median(rounds[1:]) for n, rounds in secs.items()}

@@ -1,7 +1,7 @@
-"""Batches of a split: the order, the augmentation, and the seeds that decide both.
+"""Batches of a split: their order, their augmentation, and the seeds that decide both.
 
-Batch k of epoch e depends on (seed, e, k) alone, not on what was drawn before it. So a run can
-be taken up again in the middle of an epoch without saving the state of any generator.
+Batch k of epoch e depends on (seed, e, k) alone, not on earlier draws. So a run can be resumed in
+the middle of an epoch without the state of any generator.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from ..optim.schedules import check_batch_size, steps_per_epoch
 from ..recipe import Augment
 from .distributed import SINGLE_PROCESS, Rank
 
-_ORDER, _AUGMENT = 1, 2  # purposes: one seed, streams that have nothing to do with each other
+_ORDER, _AUGMENT = 1, 2  # purposes: unrelated streams from one seed
 _MASK64 = 0xFFFFFFFFFFFFFFFF
 
 
@@ -58,8 +58,8 @@ def train_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the batches of an epoch, from `first_step` on, shuffled and augmented.
 
-    Each is (images float32 normalized (N, C, H, W), labels int64 (N,)), on the split's device;
-    of several ranks each gets its share.
+    A batch is (images float32 normalized (N, C, H, W), labels int64 (N,)) on the split's device;
+    each of several ranks gets its share.
     """
     device = split.images.device
     order = epoch_order(len(split), seed, epoch).to(device)

@@ -34,7 +34,7 @@ PROBE_STEPS = 3  # and one before them, to warm up
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one run of a recipe, on the images its `data.source` has."""
+    """The parameters and operations of one run of a recipe on the images of its `data.source`."""
 
     parameters: int
     forward_flop: int  # an image, convolutions and matrix products, two for a multiply-add
@@ -42,13 +42,13 @@ class Cost:
     images: int  # seen in training, over all epochs
 
     def secs(self, images_per_sec: float) -> float:
-        """Time of the training at a speed that is of images of full size."""
+        """Return the seconds of training at a speed measured on images of full size."""
         share = self.run_flop / (self.forward_flop * (1 + BACKWARD) * self.images)
         return self.images * share / images_per_sec
 
 
 def cost(recipe: Recipe) -> Cost:
-    """Counted, not timed."""
+    """Return the parameter count and FLOPs of a run of a recipe."""
     total, shape = KNOWN_SIZES.get(recipe.data.source, KNOWN_SIZES["cifar10"])
     size = recipe.data.image_size or shape[-1]
     model = build_model(
@@ -64,7 +64,7 @@ def cost(recipe: Recipe) -> Cost:
 
 
 def images_per_sec(recipe: Recipe, *, device: str = "auto") -> float:
-    """How fast this machine trains by `recipe`: the median of three steps on random images.
+    """Measure how fast this machine trains a recipe: the median of three steps on random images.
 
     The loop, augmentation, loss and optimizer are those of training. On a CPU a step has as many
     images as take a fraction of a second, on other devices a whole batch.

@@ -1,10 +1,10 @@
-"""One pass over a split: what the model says about every image."""
+"""One pass over a split: the logits of a model for every image."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..datasets import Split, Statistics
+from ..datasets import Split, Statistics, batch_size_for
 from ..networks.eval_mode import eval_mode
 from ..recipe import Evaluation, Training
 from ..records import Predictions
@@ -24,30 +24,28 @@ def predict_split(
     batch_size: int | None = None,
     rank: Rank = SINGLE_PROCESS,
 ) -> Predictions:
-    """Logits for every image of `split`, on the device the split is on, in its order.
+    """Predict every image of `split`, in its order and on its device.
 
     `training` gives precision and memory layout, `evaluation` the test-time augmentation. By
-    default a batch has about as many pixels as 500 images of 32 px, on a GPU as 2,000. Of several
-    ranks each asks about its share and is told of all.
+    default a batch has about as many pixels as 500 images of 32 px, on a GPU as 2,000. Each of
+    several ranks predicts its share and returns the predictions of all.
     """
-    pixels = split.images.shape[-2] * split.images.shape[-1]
-    images_32_px = 500 if split.images.device.type == "cpu" else 2000
-    batch_size = batch_size or max(1, images_32_px * 32 * 32 // pixels)
+    device = split.images.device
+    batch_size = batch_size or batch_size_for(split.images, 500 if device.type == "cpu" else 2000)
     training = training or Training()
     evaluation = evaluation or Evaluation()
-    device = split.images.device
-    part = rank.share(len(split))
-    asked = split if rank.count == 1 else split.select(torch.arange(len(split))[part])
-    found = []
+    rows = rank.share(len(split))
+    share = split if rank.count == 1 else split.select(torch.arange(len(split))[rows])
+    batches = []
     with eval_mode(model), autocast(training, device):
-        for images, _ in eval_batches(asked, stats, batch_size=batch_size):
+        for images, _ in eval_batches(share, stats, batch_size=batch_size):
             images = to_memory_format(images, training)
-            found.append(tta_logits(model, images, evaluation.tta, below=evaluation.tta_below))
-    logits = torch.cat(found)  # (N, K)
+            batches.append(tta_logits(model, images, evaluation.tta, below=evaluation.tta_below))
+    logits = torch.cat(batches)  # (N, K)
     if rank.count > 1:
         whole = logits.new_zeros(len(split), logits.shape[1])
-        whole[part] = logits / rank.copies(len(split))
-        rank.sum_([whole])  # the rows of the others are zeros
+        whole[rows] = logits / rank.copies(len(split))
+        rank.sum_([whole])  # the rows of other ranks are zeros
         logits = whole
     return Predictions(
         ids=split.ids,
@@ -60,11 +58,11 @@ def predict_split(
 def tta_logits(
     model: nn.Module, images: Tensor, tta: str | None, *, below: float | None = None
 ) -> Tensor:
-    """Logits (N, K) in float32, averaged over the views of test-time augmentation.
+    """Return logits (N, K) in float32, averaged over the views of test-time augmentation.
 
-    `flip`: the image and its mirror. `flip_shift` (Jordan 2024): those two, and the same shifted
-    by one pixel up-left and down-right; the unshifted pair weighs as much as the shifted four.
-    `below`: images whose highest probability reaches it are left at their plain logits.
+    `flip`: the image and its mirror. `flip_shift` (Jordan 2024): both, and both shifted by one
+    pixel up-left and down-right; the unshifted pair weighs as much as the shifted four. `below`:
+    an image whose highest probability reaches it keeps its plain logits.
     """
     logits: Tensor = model(images).float()
     if tta is None:
@@ -73,17 +71,17 @@ def tta_logits(
         return _mean_over_views(model, images, logits, tta)
     unsure = logits.softmax(dim=1).amax(dim=1) < below  # (N,)
     if unsure.any():
-        logits = logits.clone()  # a model may hand out a part of its images
+        logits = logits.clone()  # a model may return a view of its input
         logits[unsure] = _mean_over_views(model, images[unsure], logits[unsure], tta)
     return logits
 
 
 def _mean_over_views(model: nn.Module, images: Tensor, logits: Tensor, tta: str) -> Tensor:
-    """The mean over the views of `tta`, where `logits` are those of the images as they are."""
+    """The mean over the views of `tta`; `logits` are those of the images as they are."""
 
     def mirrored(view: Tensor) -> Tensor:
-        found: Tensor = model(view.flip(-1)).float()
-        return found
+        logits: Tensor = model(view.flip(-1)).float()
+        return logits
 
     unshifted = (logits + mirrored(images)) / 2
     if tta == "flip":

@@ -101,6 +101,17 @@ def preserve_positions(*sources: Any) -> Iterator[None]:
             generator.set_state(state)
 
 
+def seed_everything(seed: int, device: torch.device) -> None:
+    """Seed the generators that training may draw from: Python's, NumPy's and torch's."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - the user's augmentation may draw from it
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed_all(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+
+
 @contextmanager
 def seeded_rng(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch's global generators, which dropout draws from, and give them back."""

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop at the next safe place."""
+"""Ctrl-C and SIGTERM as a request to stop at the next safe place."""
 
 import signal
 import threading
@@ -12,16 +12,16 @@ Handler = Callable[[int, FrameType | None], Any] | signal.Handlers
 
 @contextmanager
 def stop_requested() -> Iterator[Callable[[], bool]]:
-    """A question, `asked()`: has a person or the system asked to stop?
+    """Yield a function that returns whether SIGINT or SIGTERM has arrived.
 
-    The first SIGINT or SIGTERM only sets the answer; the second acts at once, even where the shell
-    that started the process told it to ignore the first kind, as for a job in the background. The
-    handlers are given back at the end. Off the main thread, where Python allows no handlers, the
-    answer is always no.
+    The first signal only makes the function true; the second acts at once, even if the shell that
+    started the process made it ignore the first kind, as for a job in the background. The handlers
+    are restored at the end. Off the main thread, where Python allows no handlers, the function
+    always returns False.
     """
-    asked = threading.Event()
+    stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield stop.is_set
         return
     at_once: dict[signal.Signals, Handler] = {
         signal.SIGINT: signal.default_int_handler,
@@ -30,14 +30,14 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
     before = {number: signal.getsignal(number) for number in at_once}
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        asked.set()
+        stop.set()
         for other, handler in at_once.items():
             signal.signal(other, handler)
 
     for number in at_once:
         signal.signal(number, on_signal)
     try:
-        yield asked.is_set
+        yield stop.is_set
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

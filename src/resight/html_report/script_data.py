@@ -1,0 +1,98 @@
+"""The data of the page's script: predictions, gallery and pictures of a run."""
+
+import base64
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..figures.heat import COARSE_CELLS
+from ..metrics.classification import confusion
+from ..records import Predictions
+from ..runs.gallery import shared_start
+from ..runs.run import Run
+from .charts import palette
+
+
+def script_data(run: Run, predictions: Predictions) -> dict[str, Any]:
+    """Return everything the script draws from; the numbers of images as typed arrays in base64."""
+    shared = shared_start(predictions.ids)
+    k = len(predictions.classes)
+    kind = np.uint8 if k <= 256 else np.uint16
+    return {
+        "classes": predictions.classes,
+        "count": len(predictions.ids),
+        "idPrefix": shared,
+        "ids": [id[len(shared) :] for id in predictions.ids],
+        "wide": k > 256,
+        "labels": _base64(predictions.labels.astype(kind)),
+        "preds": _base64(predictions.preds.astype(kind)),
+        "confidence": _base64(predictions.confidence.astype("<f4")),
+        "losses": _base64(predictions.losses.astype("<f4")),
+        "confusion": _sparse(predictions),
+        "gallery": _gallery(run),
+        "palette": palette(),
+        "coarse": COARSE_CELLS,
+        "file": _file_name(run.folder.resolve().name),
+    }
+
+
+def _sparse(predictions: Predictions) -> list[list[int]]:
+    """True class, predicted class and count of every cell that is not 0."""
+    counts = confusion(predictions)
+    return [[int(t), int(p), int(counts[t, p])] for t, p in zip(*np.nonzero(counts), strict=True)]
+
+
+def _gallery(run: Run) -> dict[str, Any] | None:
+    """Where each image's picture and maps are.
+
+    `place` has a byte an image: the number of its sheet, from 1 (0: none), + 128 with a map for
+    the predicted class, + 64 with one for the true class too. Tiles and maps lie in the order of
+    the test set, so their place in a sheet follows by counting.
+    """
+    gallery = run.gallery
+    if gallery is None:
+        return None
+    place = np.zeros(gallery.images, dtype=np.uint8)
+    for number, (_, rows) in enumerate(gallery.pictures, 1):
+        place[list(rows)] = number
+    place[list(gallery.map_rows)] |= 128
+    place[list(gallery.true_rows)] |= 64
+    return {
+        "place": _base64(place),
+        "sheets": [{"columns": s.columns, "size": s.size} for s, _ in gallery.pictures],
+        "maps": [
+            {"layer": name, "whole": whole, "columns": s.columns, "size": s.size}
+            for s, name, whole in gallery.maps
+        ],
+        "method": gallery.method,
+        "mapped": len(gallery.map_rows),
+    }
+
+
+def atlases(run: Run) -> list[tuple[str, str]]:
+    """Return element id and data URL of every atlas."""
+    if run.gallery is None:
+        return []
+    folder = run.folder / "gallery"
+    groups: Iterable[tuple[str, str, Any]] = (
+        ("pictures", "image/webp", run.gallery.pictures),
+        ("maps", "image/png", run.gallery.maps),
+    )
+    return [
+        (f"{stem}-{i}", f"data:{kind};base64,{base64.b64encode(content).decode()}")
+        for stem, kind, sheets in groups
+        for i, (sheet, *_) in enumerate(sheets)
+        for content in [(folder / sheet.file).read_bytes()]
+    ]
+
+
+def _base64(values: NDArray[Any]) -> str:
+    return base64.b64encode(values.tobytes()).decode()
+
+
+def _file_name(name: str) -> str:
+    """For the CSV that is downloaded: letters, digits, dots and dashes alone."""
+    kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+    return f"{kept.strip('.') or 'run'}-images.csv"

@@ -1,0 +1,168 @@
+"""The result of comparing runs, as a frozen value that prints itself as tables."""
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..metrics.intervals import Interval
+from ..records import IntArray, Predictions
+from ..text import setting_text, table, table_text
+from .run import Run
+
+
+@dataclass(frozen=True)
+class RecipeGroup:
+    """Runs of one recipe over seeds.
+
+    Intervals are over runs and need two that are not the same. The seed does not decide the
+    weights of a network that was passed in from Python, so each such run is a group of its own.
+    """
+
+    runs: tuple[str, ...]
+    mean: float  # test accuracy, in [0, 1]
+    interval: Interval | None
+    difference: Interval | None  # of the mean, to that of the first group
+
+
+@dataclass(frozen=True)
+class Flips:
+    """A run against the first, image by image."""
+
+    run: str
+    difference: Interval  # of the accuracies, over images
+    gained: IntArray  # rows of the test set that the first has wrong and this one right
+    lost: IntArray  # the other way round
+    by_class: dict[str, int]  # images gained minus lost, of each true class
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """Runs that were tested on the same images; printed, it is a table."""
+
+    names: tuple[str, ...]  # as short as they can be
+    runs: tuple[Run, ...]
+    groups: tuple[RecipeGroup, ...]
+    settings: dict[str, tuple[Any, ...]]  # path -> its value in each group, where they differ
+    flips: tuple[Flips, ...]  # of every run but the first
+    notes: tuple[str, ...]  # what to know of it, one line each
+
+    @cached_property
+    def predictions(self) -> tuple[Predictions, ...]:
+        """The predictions of each run, of the same images."""
+        return tuple(run.predictions for run in self.runs if run.predictions is not None)
+
+    @property
+    def flipped(self) -> IntArray:
+        """Rows of the images that one run has right and another has not."""
+        right = np.stack([predictions.correct for predictions in self.predictions])  # (runs, N)
+        return np.flatnonzero(right.any(axis=0) & ~right.all(axis=0))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all but the predictions, fit for JSON; flips by the ids of their images."""
+        ids = self.predictions[0].ids
+        return {
+            "runs": [_run_dict(name, run) for name, run in zip(self.names, self.runs, strict=True)],
+            "groups": [asdict(group) for group in self.groups],
+            "settings": {path: list(values) for path, values in self.settings.items()},
+            "flips": [
+                {
+                    "run": flips.run,
+                    "difference": asdict(flips.difference),
+                    "gained": [ids[row] for row in flips.gained],
+                    "lost": [ids[row] for row in flips.lost],
+                    "by_class": flips.by_class,
+                }
+                for flips in self.flips
+            ],
+            "notes": list(self.notes),
+        }
+
+    def __repr__(self) -> str:
+        parts = [_run_table(self), _setting_table(self), _difference_lines(self), _notes(self)]
+        return "\n\n".join(part for part in parts if part)
+
+
+def _run_dict(name: str, run: Run) -> dict[str, Any]:
+    assert run.summary is not None  # `compare` takes finished runs only
+    summary = run.summary
+    return {
+        "name": name,
+        "folder": str(run.folder),
+        "seed": run.recipe.seed,
+        "test": {"accuracy": asdict(run.test.accuracy), "loss": run.test.loss},
+        "validation": summary.validation and asdict(summary.validation),
+        "epochs": summary.epochs,
+        "train_secs": summary.train_secs,
+    }
+
+
+def _run_table(comparison: Comparison) -> str:
+    """A line a run."""
+    setting_of = {
+        name: k for k, group in enumerate(comparison.groups, start=1) for name in group.runs
+    }
+    columns = ("setting", "seed", "test accuracy", "loss", "val accuracy", "epochs", "training")
+    runs = table("run", *columns)
+    for name, run in zip(comparison.names, comparison.runs, strict=True):
+        assert run.summary is not None  # `compare` takes finished runs only
+        accuracy, validation = run.test.accuracy, run.summary.validation
+        runs.add_row(
+            name,
+            str(setting_of[name]),
+            str(run.recipe.seed),
+            f"{100 * accuracy.value:.2f} % ({_ends(accuracy)})",
+            f"{run.test.loss:.3f}",
+            f"{100 * validation.accuracy.value:.2f} %" if validation else "-",
+            str(run.summary.epochs),
+            f"{run.summary.train_secs:,.0f} s",
+        )
+    return table_text(runs)
+
+
+def _setting_table(comparison: Comparison) -> str:
+    """The settings in which the recipes differ, a column a recipe."""
+    if not comparison.settings:
+        return ""
+    settings = table("setting", *(f"setting {k + 1}" for k in range(len(comparison.groups))))
+    for path, values in comparison.settings.items():
+        settings.add_row(path, *("-" if v is None else setting_text(v) for v in values))
+    return table_text(settings)
+
+
+def _difference_lines(comparison: Comparison) -> str:
+    """Means and differences over seeds, then what changed image by image."""
+    lines = []
+    for k, group in enumerate(comparison.groups, start=1):
+        if len(group.runs) > 1:
+            ends = f" ({_ends(group.interval)})" if group.interval else ""
+            mean = f"{100 * group.mean:.2f} %{ends}"
+            lines.append(f"setting {k}: mean of {len(group.runs)} runs {mean}")
+        if group.difference is not None:
+            lines.append(f"setting {k} against 1: {_points(group.difference)}, over seeds")
+    for flips in comparison.flips:
+        changes = sorted(flips.by_class.items(), key=lambda item: -abs(item[1]))[:3]
+        classes = ", ".join(f"{name} {net:+d}" for name, net in changes if net)
+        lines.append(
+            f"{flips.run} against {comparison.names[0]}: {_points(flips.difference)}, over images; "
+            f"{len(flips.gained):,} gained, {len(flips.lost):,} lost"
+            + (f"; {classes}" if classes else "")
+        )
+    return "\n".join(lines)
+
+
+def _notes(comparison: Comparison) -> str:
+    intervals = (
+        f"95 % intervals: of a run over its {comparison.runs[0].test.images:,} test images, of a "
+        "mean over its runs. By class: gained minus lost, the three largest."
+    )
+    return "\n".join([intervals, *comparison.notes])
+
+
+def _points(difference: Interval) -> str:
+    return f"{100 * difference.value:+.2f} points ({_ends(difference, '+')})"
+
+
+def _ends(interval: Interval, sign: str = "") -> str:
+    return f"{100 * interval.low:{sign}.2f} to {100 * interval.high:{sign}.2f}"
