@@ -172,7 +172,7 @@ def test_against_the_class_itself_takes_its_rival() -> None:
     found = resight.heatmaps(AVERAGE, IMAGE, method="finer-cam", against=torch.tensor([0]))
     alone = resight.heatmaps(AVERAGE, IMAGE, method="finer-cam")
     torch.testing.assert_close(found.maps["maps"], alone.maps["maps"])
-    assert "given as `against` 1 times" in found.notes[0]
+    assert "`against` was the class itself 1 times" in found.notes[0]
 
 
 @pytest.mark.parametrize(

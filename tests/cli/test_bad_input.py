@@ -1,6 +1,6 @@
-"""`docs/bad-input.md` is the test: every line in it is what a person really sees.
+"""Every line of `docs/bad-input.md` is what its command prints.
 
-`python tests/cli/test_bad_input.py` writes the table anew, for a person to read before committing.
+`python tests/cli/test_bad_input.py` rewrites the table; read it before you commit.
 """
 
 import re
@@ -20,13 +20,13 @@ ROW = re.compile(r"^\| `(?P<command>resight .*?)` \| (?P<line>.*) \|$", re.MULTI
 
 
 def rows() -> list[tuple[str, str]]:
-    """The commands of the page, and the line that each is said to answer."""
-    found = ROW.findall(PAGE.read_text(encoding="utf-8"))
-    return [(command, line.replace("&#124;", "|")) for command, line in found]
+    """Return the commands of the page, each with the line that it prints by the page."""
+    pairs = ROW.findall(PAGE.read_text(encoding="utf-8"))
+    return [(command, line.replace("&#124;", "|")) for command, line in pairs]
 
 
 def make_workplace(folder: Path) -> None:
-    """What the page's commands find in the current folder."""
+    """Write what the page's commands find in the current folder."""
     (folder / "notes.txt").write_text("not a picture")
     (folder / "broken.toml").write_text("[schedule]\nepochs = = 3\n")
     (folder / "typo.toml").write_text('base = "swift"\n[optimizer]\nlearning_rate = 0.1\n')
@@ -51,8 +51,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def answer(command: str, folder: Path, read: Callable[[], tuple[str, str]]) -> tuple[int, str, str]:
-    """Exit code, output and error of a command, without the folder it ran in."""
+def run(command: str, folder: Path, read: Callable[[], tuple[str, str]]) -> tuple[int, str, str]:
+    """Return exit code, output and errors of a command, without the folder it ran in."""
     code = main(shlex.split(command)[1:])
     out, err = read()
     return code, out, err.replace(f"{folder.resolve()}/", "")
@@ -70,7 +70,7 @@ def test_the_page_says_what_a_person_sees(
     monkeypatch.setenv("RESIGHT_CACHE", str(workplace / "cache"))
     before = sorted(workplace.glob("runs/*"))
     capsys.readouterr()
-    code, out, err = answer(command, workplace, lambda: tuple(capsys.readouterr()))
+    code, out, err = run(command, workplace, lambda: tuple(capsys.readouterr()))
     assert code == 2
     assert out == ""
     assert err.splitlines()[-1] == line
@@ -89,7 +89,7 @@ def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def rewrite() -> None:
-    """Put what is really seen into the page."""
+    """Write what each command prints into the page."""
     import contextlib
     import io
     import os
@@ -102,16 +102,16 @@ def rewrite() -> None:
         os.environ["RESIGHT_CACHE"] = str(folder / "cache")
         os.chdir(folder)
         main(TRAIN)
-        for i, text in enumerate(page):
-            if match := ROW.match(text):
+        for i, row in enumerate(page):
+            if match := ROW.match(row):
                 out, err = io.StringIO(), io.StringIO()
                 with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                    _, _, seen = answer(
+                    _, _, text = run(
                         match["command"],
                         folder,
                         lambda: (out.getvalue(), err.getvalue()),  # noqa: B023
                     )
-                last = (seen.splitlines() or ["NOTHING"])[-1].replace("|", "&#124;")
+                last = (text.splitlines() or ["NOTHING"])[-1].replace("|", "&#124;")
                 page[i] = f"| `{match['command']}` | {last} |"
     PAGE.write_text("\n".join(page), encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""A recipe's range test: what it looks at, what it leaves, and the rate that training then uses."""
+"""A recipe's range test: its batches, what it restores, and the rate that training then uses."""
 
 import json
 from pathlib import Path
@@ -22,35 +22,35 @@ RECIPE = resight.with_epochs(
 QUICK = LRRangeOptions(steps=30)
 
 
-def watch_nothing(event: object) -> None:
-    """Nobody looks."""
+def ignore(event: object) -> None:
+    """A listener that does nothing."""
 
 
 def setup(*settings: str):
     recipe = resight.with_overrides(RECIPE, list(settings))
-    return prepare(
-        recipe, data=None, model=None, device="cpu", offline=True, on_event=watch_nothing
-    )
+    return prepare(recipe, data=None, model=None, device="cpu", offline=True, on_event=ignore)
 
 
+@pytest.mark.slow
 def test_training_with_the_found_rate_is_training_with_that_rate_given(tmp_path: Path) -> None:
-    found = resight.train(RECIPE, out=tmp_path, name="found", find_lr=True)
-    used = json.loads((found.folder / "lr_find.json").read_text())["used"]
-    assert used == found.recipe.optimizer.lr != RECIPE.optimizer.lr
-    assert (found.folder / "lr_find.png").exists()
-    assert (found.folder / "schedule.png").exists()
+    run = resight.train(RECIPE, out=tmp_path, name="found", find_lr=True)
+    used = json.loads((run.folder / "lr_find.json").read_text())["used"]
+    assert used == run.recipe.optimizer.lr != RECIPE.optimizer.lr
+    assert (run.folder / "lr_find.png").exists()
+    assert (run.folder / "schedule.png").exists()
     given = resight.with_overrides(RECIPE, [f"optimizer.lr={used}"])
     plain = resight.train(given, out=tmp_path, name="plain")
-    assert plain.recipe == found.recipe
+    assert plain.recipe == run.recipe
     for name in ("best.safetensors", "predictions.csv", "recipe.toml"):
-        assert (plain.folder / name).read_bytes() == (found.folder / name).read_bytes()
-    assert max(found.history.lrs) == pytest.approx(used, rel=0.05)  # the peak lies between steps
+        assert (plain.folder / name).read_bytes() == (run.folder / name).read_bytes()
+    assert max(run.history.lrs) == pytest.approx(used, rel=0.05)  # the peak lies between steps
 
 
+@pytest.mark.slow
 def test_a_training_can_rest_on_several_tests(tmp_path: Path) -> None:
     options = LRRangeOptions(steps=30, repeats=2)
-    found = resight.train(RECIPE, out=tmp_path, name="median", find_lr=options)
-    written = json.loads((found.folder / "lr_find.json").read_text())
+    run = resight.train(RECIPE, out=tmp_path, name="median", find_lr=options)
+    written = json.loads((run.folder / "lr_find.json").read_text())
     assert written["images"] == resight.lr_find(RECIPE, options=options).images
     assert written["images"] > resight.lr_find(RECIPE, options=QUICK).images
 
@@ -60,26 +60,27 @@ def test_a_training_can_rest_on_several_tests(tmp_path: Path) -> None:
 )
 def test_schedules_that_hold_a_rate_get_the_lower_one(schedule: str, which: str) -> None:
     before = setup(f"schedule.name={schedule}")
-    curve = run_range_test(before, QUICK, watch_nothing)
+    curve = run_range_test(before, QUICK, ignore)
     after = with_found_lr(before, curve)
     assert after.recipe.optimizer.lr == pytest.approx(getattr(curve, which), rel=0.05)
     assert after.state.schedule.spec == before.recipe.schedule
     assert after.state.model is before.state.model
 
 
-def test_what_it_looks_at_is_left_as_it_was() -> None:
+def test_model_and_random_numbers_are_restored() -> None:
     before = setup()
     weights = {name: value.clone() for name, value in before.state.model.state_dict().items()}
     random_numbers = torch.random.get_rng_state()
-    run_range_test(before, LRRangeOptions(steps=20, repeats=2, on_validation=True), watch_nothing)
+    run_range_test(before, LRRangeOptions(steps=20, repeats=2, on_validation=True), ignore)
     assert all(torch.equal(weights[k], v) for k, v in before.state.model.state_dict().items())
     assert torch.equal(torch.random.get_rng_state(), random_numbers)
     assert before.state.step == 0
 
 
+@pytest.mark.slow
 def test_repeats_have_other_weights_and_images() -> None:
-    one = run_range_test(setup(), QUICK, watch_nothing)
-    both = run_range_test(setup(), LRRangeOptions(steps=30, repeats=2), watch_nothing)
+    one = run_range_test(setup(), QUICK, ignore)
+    both = run_range_test(setup(), LRRangeOptions(steps=30, repeats=2), ignore)
     assert one.interval is None
     assert both.interval is not None
     assert one.peak in both.interval
@@ -89,42 +90,43 @@ def test_repeats_have_other_weights_and_images() -> None:
     assert (np.abs(other - one.losses[:10]) > 1e-4).all()
 
 
+@pytest.mark.slow
 def test_a_batch_is_cut_as_in_training_and_no_larger_than_needed() -> None:
-    seen: list[Progress] = []
-    small = run_range_test(setup("training.batch_size=32"), QUICK, seen.append)
+    events: list[Progress] = []
+    small = run_range_test(setup("training.batch_size=32"), QUICK, events.append)
     assert small.images == 32 * (len(small.lrs) + 1)
-    assert [event.done for event in seen] == list(range(len(small.lrs) + 2))
-    assert {event.total for event in seen} == {32}  # one batch is set aside
+    assert [event.done for event in events] == list(range(len(small.lrs) + 2))
+    assert {event.total for event in events} == {32}  # one batch is set aside
     large = run_range_test(
-        setup("training.batch_size=512", "training.micro_batch=32"), QUICK, seen.append
+        setup("training.batch_size=512", "training.micro_batch=32"), QUICK, events.append
     )
     assert large.images < 512 * 16
 
 
+@pytest.mark.slow
 def test_a_test_that_breaks_down_early_takes_its_steps_below_that() -> None:
     """ResNet-9 with batches of 8 explodes at a rate of 0.01, in a range that goes on to 10."""
     settings = ["data.source=digits", "training.batch_size=8", "augment.cutout=none"]
     settings += ["model.logit_scale=1"]
     recipe = resight.with_overrides(resight.load_recipe("resnet9"), settings)
-    before = prepare(
-        recipe, data=None, model=None, device="cpu", offline=True, on_event=watch_nothing
-    )
-    curve = run_range_test(before, LRRangeOptions(steps=24), watch_nothing)
+    before = prepare(recipe, data=None, model=None, device="cpu", offline=True, on_event=ignore)
+    curve = run_range_test(before, LRRangeOptions(steps=24), ignore)
     assert len(curve.lrs) > 16
     assert curve.lrs[-1] < 0.1
     assert curve.images > 8 * (len(curve.lrs) + 1)  # with those of the first try
-    by_hand = run_range_test(before, LRRangeOptions(steps=24, end=10.0), watch_nothing)
+    by_hand = run_range_test(before, LRRangeOptions(steps=24, end=10.0), ignore)
     assert len(by_hand.lrs) < 16  # an end that was asked for is kept to
 
 
 def test_validation_has_to_exist() -> None:
     recipe = ["data.val_fraction=none", "training.select=last"]
     with pytest.raises(UsageError, match="cannot score validation"):
-        run_range_test(setup(*recipe), LRRangeOptions(on_validation=True), watch_nothing)
+        run_range_test(setup(*recipe), LRRangeOptions(on_validation=True), ignore)
     with pytest.raises(UsageError, match="repeats = 0"):
-        run_range_test(setup(), LRRangeOptions(repeats=0), watch_nothing)
+        run_range_test(setup(), LRRangeOptions(repeats=0), ignore)
 
 
+@pytest.mark.slow
 def test_a_bad_verdict_stops_before_there_is_a_run(tmp_path: Path) -> None:
     model = resight.networks.build_model(
         RECIPE.model, in_channels=1, num_classes=10, image_size=32, seed=0
@@ -139,6 +141,7 @@ def test_a_bad_verdict_stops_before_there_is_a_run(tmp_path: Path) -> None:
     assert all(torch.equal(weights[k], v) for k, v in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["lr-find", "digits", "--set", WIDTHS, "--repeats", "1"]
     picture = tmp_path / "lr.png"
@@ -149,11 +152,11 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     for word in ("best loss", "steepest", "valley", "minimum_10", "peak", "can be trusted"):
         assert word in out
     assert main([*command, "--json", "--quiet"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    result = json.loads(capsys.readouterr().out)
     curve = lr_find(resight.with_overrides(resight.load_recipe("digits"), [WIDTHS]))
-    assert found["peak"] == curve.peak
-    assert found["losses"] == curve.losses.tolist()
-    assert found["verdict"] == {"ok": True, "reasons": []}
+    assert result["peak"] == curve.peak
+    assert result["losses"] == curve.losses.tolist()
+    assert result["verdict"] == {"ok": True, "reasons": []}
 
 
 def test_a_rate_that_cannot_be_trusted_ends_the_command_with_1(

@@ -1,4 +1,4 @@
-"""The range test visits its rates, says what it saw, and leaves no trace in the training after."""
+"""The range test visits its rates, records the losses, and leaves no trace in later training."""
 
 import itertools
 import math
@@ -157,13 +157,16 @@ def interrupted(error):
 ENDS = {"to the end": None, "an exception": RuntimeError, "Ctrl-C": KeyboardInterrupt}
 
 
-@pytest.mark.parametrize("end", ENDS)
-@pytest.mark.parametrize("warm", [False, True], ids=["fresh", "under way"])
-@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
-@pytest.mark.parametrize("kind", MODELS)
-def test_training_after_a_range_test_is_training_without_it(kind, make, warm, end):
+# Every model and optimizer after some steps; every end, before and after the first step, with one.
+CASES = [(kind, name, True, "to the end") for kind in MODELS for name in OPTIMIZERS]
+CASES += [(Normed, "adam", False, end) for end in ENDS]
+CASES += [(Normed, "adam", True, end) for end in ("an exception", "Ctrl-C")]
+
+
+@pytest.mark.parametrize(("kind", "name", "warm", "end"), CASES)
+def test_training_after_a_range_test_is_training_without_it(kind, name, warm, end):
     def run(with_test):
-        model, optimizer = build(kind, make)
+        model, optimizer = build(kind, OPTIMIZERS[name])
         loader = DataLoader(data(), 16, shuffle=True, generator=torch.Generator().manual_seed(5))
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 3)
         random.seed(2)
@@ -216,7 +219,7 @@ def test_gradients_are_the_same_objects_afterwards():
     assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
 
 
-def test_given_back_covers_a_loss_with_weights_and_odd_optimizer_state():
+def test_a_loss_with_weights_and_odd_optimizer_state_are_restored():
     model, optimizer = build(Normed, OPTIMIZERS["sgd"])
     loss_fn = nn.BatchNorm1d(K)
     first = next(model.parameters())
@@ -254,7 +257,7 @@ def test_lazy_layers_are_refused():
 
 
 @pytest.mark.parametrize("scale", ["exponential", "linear"])
-def test_the_rates_visited_are_the_ladder(scale):
+def test_the_rates_visited_are_those_of_the_range(scale):
     model, optimizer = build(Frozen, lambda groups: SGD(groups, lr=0.05))
     visited = []
     optimizer.register_step_pre_hook(
@@ -284,12 +287,12 @@ def test_the_range_fits_the_optimizer():
 def test_a_rate_of_zero_at_the_start_of_a_warm_up():
     model, optimizer = build(Frozen, lambda groups: SGD(groups, lr=0.05))
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: epoch / 10)
-    seen = set()
+    values = set()
     optimizer.register_step_pre_hook(
-        lambda opt, args, kwargs: seen.add(opt.param_groups[1]["lr"] / opt.param_groups[0]["lr"])
+        lambda opt, args, kwargs: values.add(opt.param_groups[1]["lr"] / opt.param_groups[0]["lr"])
     )
     lr_range_test(model, optimizer, F.cross_entropy, batches(), steps=10)
-    assert {round(ratio, 6) for ratio in seen} == {5}
+    assert {round(ratio, 6) for ratio in values} == {5}
     assert scheduler.get_last_lr() == [0, 0]
     for group in optimizer.param_groups:
         del group["initial_lr"]
@@ -317,16 +320,16 @@ def test_the_curve_is_that_of_a_plain_loop():
 
 def test_the_batches_set_aside_are_scored_as_in_training_and_not_trained_on():
     model, optimizer = build(Normed, lambda groups: SGD(groups, lr=0.05))
-    seen = []
+    scored = []
 
     def loss_fn(outputs, labels):
-        seen.append((outputs.requires_grad, labels))
+        scored.append((outputs.requires_grad, labels))
         return F.cross_entropy(outputs, labels)
 
     settings = {"steps": 10, "start": 1e-9, "end": 1e-8}
     curve = lr_range_test(model, optimizer, loss_fn, batches(), probe=2, **settings)
-    aside = [labels for with_gradient, labels in seen if not with_gradient]
-    trained = [labels for with_gradient, labels in seen if with_gradient]
+    aside = [labels for with_gradient, labels in scored if not with_gradient]
+    trained = [labels for with_gradient, labels in scored if with_gradient]
     assert len(aside) == 2 * 11
     assert torch.equal(torch.cat(aside[:2]), torch.cat([labels for _, labels in batches()[:2]]))
     assert torch.equal(trained[0], batches()[2][1])
@@ -403,14 +406,14 @@ def test_the_seed_decides(kind):
 
 def test_mixed_precision():
     model, optimizer = build(Frozen, OPTIMIZERS["adam"])
-    seen = set()
+    values = set()
 
     def loss_fn(outputs, labels):
-        seen.add(outputs.dtype)
+        values.add(outputs.dtype)
         return F.cross_entropy(outputs, labels)
 
     lr_range_test(model, optimizer, loss_fn, batches(), steps=5, dtype=torch.bfloat16)
-    assert seen == {torch.bfloat16}
+    assert values == {torch.bfloat16}
 
 
 # --- where it stops -------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import resight
 from resight import figures
 from resight import text as sketch
 from resight.cli.app import main
-from resight.cli.schedule_text import read_metrics, show_schedule
+from resight.cli.schedule import ScheduleText, read_metrics
 from resight.errors import UsageError
 from resight.optim.curve import trace
 from resight.optim.schedules import build_schedule
@@ -25,7 +25,7 @@ from resight.recipe.toml import with_overrides
 PLATEAU = ["--set", "schedule.name=plateau", "--set", "schedule.epochs=12"]
 
 
-def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
+def curve_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
     """The first curve of `resight schedule ... --json`."""
     assert main(["schedule", *arguments, "--json"]) == 0
     return json.loads(capsys.readouterr().out)["curves"][0]
@@ -52,23 +52,23 @@ def test_a_recipes_schedule_is_the_one_that_training_runs() -> None:
 
 def test_the_corners(capsys: pytest.CaptureFixture[str]) -> None:
     momentum = ["--set", "schedule.momentum_low=0.85", "--set", "schedule.momentum_high=0.95"]
-    found = shown(capsys, "resnet9", "--steps-per-epoch", "98", *momentum)
-    assert found["total_steps"] == 2352
-    assert found["start"] == {
+    result = curve_of(capsys, "resnet9", "--steps-per-epoch", "98", *momentum)
+    assert result["total_steps"] == 2352
+    assert result["start"] == {
         "step": 1,
         "epoch": 1 / 98,
         "lr": pytest.approx(0.4 / 1000),
         "momentum": pytest.approx(0.95),
     }
-    assert found["peak"] == {
+    assert result["peak"] == {
         "step": 490,
         "epoch": 5,
         "lr": pytest.approx(0.4),
         "momentum": pytest.approx(0.85),
     }
-    assert (found["end"]["step"], found["end"]["epoch"]) == (2352, 24)
-    assert found["end"]["lr"] == pytest.approx(0.4 / 1000 / 1e4)
-    assert (found["watched"], found["drops"]) == (None, [])
+    assert (result["end"]["step"], result["end"]["epoch"]) == (2352, 24)
+    assert result["end"]["lr"] == pytest.approx(0.4 / 1000 / 1e4)
+    assert (result["watched"], result["drops"]) == (None, [])
 
 
 def test_the_text_says_what_was_supposed_and_what_is_wired(
@@ -110,10 +110,10 @@ def test_plateau_drops_where_a_given_curve_makes_it_by_hand(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Best at epoch 2, patience 3: the fourth epoch without improvement is epoch 6, then 10."""
-    found = shown(capsys, "base", *PLATEAU, "--metrics", "1, 0.5,0.6,0.5")
-    assert found["watched"] == "given val_loss of 4 epochs, then flat"
-    assert [d["after_epoch"] for d in found["drops"]] == [6, 10]
-    assert [d["lr"] for d in found["drops"]] == pytest.approx([0.01, 0.001])
+    result = curve_of(capsys, "base", *PLATEAU, "--metrics", "1, 0.5,0.6,0.5")
+    assert result["watched"] == "given val_loss of 4 epochs, then flat"
+    assert [d["after_epoch"] for d in result["drops"]] == [6, 10]
+    assert [d["lr"] for d in result["drops"]] == pytest.approx([0.01, 0.001])
     assert main(["schedule", "base", *PLATEAU, "--metrics", "1,0.5,0.6,0.5"]) == 0
     assert "after epoch 6 to 0.01, after epoch 10 to 0.001" in capsys.readouterr().out
 
@@ -122,10 +122,10 @@ def test_plateau_drops_where_a_given_curve_makes_it_by_hand(
 def test_without_a_curve_plateau_names_the_one_it_made_up(
     metric: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = shown(capsys, "base", *PLATEAU, "--set", f"schedule.metric={metric}")
+    result = curve_of(capsys, "base", *PLATEAU, "--set", f"schedule.metric={metric}")
     formula = {"val_loss": "0.9 ^ epoch", "val_accuracy": "1 - 0.9 ^ epoch"}[metric]
-    assert found["watched"] == f"made-up {metric} {formula} to epoch 6, then flat"
-    assert [d["after_epoch"] for d in found["drops"]] == [10]
+    assert result["watched"] == f"made-up {metric} {formula} to epoch 6, then flat"
+    assert [d["after_epoch"] for d in result["drops"]] == [10]
 
 
 def test_plateau_reads_a_past_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,9 +135,9 @@ def test_plateau_reads_a_past_run(tmp_path: Path, capsys: pytest.CaptureFixture[
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert read_metrics(str(file), "val_loss") == losses
     assert read_metrics(str(tmp_path), "val_accuracy") == pytest.approx(np.arange(7) / 10)
-    found = shown(capsys, "base", *PLATEAU, "--metrics", str(tmp_path))
-    assert [d["after_epoch"] for d in found["drops"]] == [6, 11]
-    assert shown(capsys, "base", *PLATEAU, "--epochs", "5", "--metrics", str(tmp_path))
+    result = curve_of(capsys, "base", *PLATEAU, "--metrics", str(tmp_path))
+    assert [d["after_epoch"] for d in result["drops"]] == [6, 11]
+    assert curve_of(capsys, "base", *PLATEAU, "--epochs", "5", "--metrics", str(tmp_path))
 
 
 def test_a_curve_of_plateau_is_its_schedule_at_every_step() -> None:
@@ -175,9 +175,11 @@ def test_a_compared_kind_is_what_set_makes_of_it(capsys: pytest.CaptureFixture[s
         "--set",
         "schedule.half_cycle_epochs=3",
     ]
-    assert shown(capsys, *zigzag, "--compare", "triangular", "constant") == shown(capsys, *zigzag)
-    switched = shown(capsys, *zigzag, "--compare", "triangular2")
-    assert switched == shown(capsys, *zigzag, "--set", "schedule.name=triangular2")
+    assert curve_of(capsys, *zigzag, "--compare", "triangular", "constant") == curve_of(
+        capsys, *zigzag
+    )
+    switched = curve_of(capsys, *zigzag, "--compare", "triangular2")
+    assert switched == curve_of(capsys, *zigzag, "--set", "schedule.name=triangular2")
 
 
 # --- figures --------------------------------------------------------------------------------
@@ -318,6 +320,7 @@ def test_adams_momentum_is_called_by_its_name(capsys: pytest.CaptureFixture[str]
     assert "adamw (its momentum is beta1)" in capsys.readouterr().out
 
 
-def test_show_schedule_returns_text_and_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert show_schedule(resight.load_recipe("digits")).startswith("digits: 10 epochs")
-    assert capsys.readouterr().out == ""
+def test_the_text_of_a_schedule_needs_no_command() -> None:
+    recipe = resight.load_recipe("digits")
+    text = str(ScheduleText(recipe, [trace(resight.schedule(recipe))]))
+    assert text.startswith("digits: 10 epochs")

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from resight import recipe
-from resight.optim.muon import Muon, orthogonal
+from resight.optim.muon import MuonOptimizer, orthogonal
 from resight.optim.optimizers import build_optimizer
 
 
@@ -20,8 +20,8 @@ def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
 def test_singular_values_become_about_one_and_directions_stay(shape: tuple[int, int]) -> None:
     u, _, v = torch.linalg.svd(drawn(*shape), full_matrices=False)
     matrix = u * torch.logspace(0, -1.5, 8) @ v  # singular values over 1.5 decades
-    found = orthogonal(matrix, rounds=5)
-    inner = u.T @ found @ v.T  # (8, 8) diagonal, if the directions are those of `matrix`
+    result = orthogonal(matrix, rounds=5)
+    inner = u.T @ result @ v.T  # (8, 8) diagonal, if the directions are those of `matrix`
     assert (inner - inner.diag().diag()).abs().max() < 1e-4
     assert inner.diag().min() > 0.6
     assert inner.diag().max() < 1.3
@@ -32,10 +32,10 @@ def test_bf16_comes_out_nearly_the_same() -> None:
     matrix = drawn(16, 90)
     exact = orthogonal(matrix, rounds=3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = orthogonal(matrix, rounds=3)
-    assert found.dtype == torch.float32
-    assert not torch.equal(found, exact)
-    assert (found - exact).norm() < 0.03 * exact.norm()
+        result = orthogonal(matrix, rounds=3)
+    assert result.dtype == torch.float32
+    assert not torch.equal(result, exact)
+    assert (result - exact).norm() < 0.03 * exact.norm()
 
 
 @pytest.mark.parametrize(("rounds", "smallest"), [(3, 0.03), (5, 0.003)])
@@ -43,12 +43,12 @@ def test_how_near_to_one(rounds: int, smallest: float) -> None:
     values = torch.logspace(0, math.log10(smallest), 64).double()
     values = torch.cat([values, torch.zeros(64).double()])  # rows of zeros stay zeros
     values /= values.norm()
-    found = orthogonal(values.diag(), rounds).diag()
-    reached = found[values >= smallest]
+    result = orthogonal(values.diag(), rounds).diag()
+    reached = result[values >= smallest]
     assert len(reached) > 20
     assert reached.min() > 0.68
     assert reached.max() < 1.21
-    assert not found[64:].any()
+    assert not result[64:].any()
 
 
 def test_a_step_turns_a_filter_bank_by_its_rate() -> None:
@@ -80,7 +80,7 @@ def test_momentum_of_filter_banks_is_that_of_nesterov() -> None:
 def test_the_rest_steps_as_torchs_sgd_does() -> None:
     weight, other = (nn.Parameter(drawn(5, 3)) for _ in range(2))
     rates = {"lr": 0.3, "momentum": 0.7, "weight_decay": 0.01}
-    mine = Muon([{"params": [weight], **rates}], momentum=0.0)
+    mine = MuonOptimizer([{"params": [weight], **rates}], momentum=0.0)
     theirs = torch.optim.SGD([other], nesterov=True, **rates)
     for step in range(4):
         weight.grad = drawn(5, 3, seed=step)

@@ -9,7 +9,7 @@ import torch
 
 import resight
 import resight.training.loop
-from resight.cli.listings import recipe_list
+from resight.cli.recipes import RecipeList
 from resight.datasets import Dataset, Split
 from resight.errors import UsageError
 from resight.experiment import reproduce
@@ -37,7 +37,7 @@ def test_every_published_project_has_a_recipe_of_its_length() -> None:
 
 
 def test_the_list_of_recipes_says_what_was_published() -> None:
-    rows = [line.split() for line in recipe_list().splitlines() if line]
+    rows = [line.split() for line in str(RecipeList()).splitlines() if line]
     figures = {row[0]: " ".join(row[3:8]) for row in rows}
     assert figures["resnet18-plateau"].startswith("- 91.75 % ")
     assert figures["superconvergence"] == "87.24 % (JPEG 75) 90.46"

@@ -7,7 +7,7 @@ from torch import nn
 import resight
 from resight.errors import UsageError
 from resight.recipe.toml import with_overrides
-from resight.training import autotune as settle
+from resight.training import autotune
 from resight.training.loop import fit
 from resight.training.setup import init_model, make_splits
 from resight.training.state import TrainData, TrainState, init_state
@@ -28,14 +28,14 @@ class SlowerAbove(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(10))
         self.clock, self.limit = clock, limit
-        self.seen: list[int] = []
+        self.sizes: list[int] = []
 
     def __deepcopy__(self, memo: object) -> "SlowerAbove":
         return self  # what the copy counts is asked for afterwards
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         n = len(images)
-        self.seen.append(n)
+        self.sizes.append(n)
         self.clock[0] += 5 + n + 9 * max(0, n - self.limit)
         return self.weight.expand(n, 10)
 
@@ -60,13 +60,13 @@ def test_the_fastest_size_is_taken(
 ) -> None:
     recipe, state, data = setup(f"training.batch_size={batch}")
     clock = [0.0]
-    monkeypatch.setattr(settle.time, "perf_counter", lambda: clock[0])
-    monkeypatch.setattr(settle, "BUDGET_SECS", float("inf"))
+    monkeypatch.setattr(autotune.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(autotune, "BUDGET_SECS", float("inf"))
     state.model = model = SlowerAbove(clock, limit)
-    found, (line,) = settle.resolve_auto(recipe, state, data)
-    assert found.training.micro_batch == chosen
+    resolved, (line,) = autotune.resolve_auto(recipe, state, data)
+    assert resolved.training.micro_batch == chosen
     assert f"training.micro_batch = {chosen or 'none'}" in line
-    assert set(model.seen) == sizes
+    assert set(model.sizes) == sizes
 
 
 @pytest.mark.parametrize(("has", "chosen"), [(True, "bf16"), (False, "float32")])
@@ -75,48 +75,48 @@ def test_bf16_is_taken_where_the_processor_has_it(
 ) -> None:
     recipe, state, data = setup("training.precision=auto", "training.micro_batch=none")
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
-    found, lines = settle.resolve_auto(recipe, state, data)
-    assert found.training.precision == chosen
+    resolved, lines = autotune.resolve_auto(recipe, state, data)
+    assert resolved.training.precision == chosen
     assert lines == [f"training.precision = {chosen}"]
 
 
 @pytest.mark.parametrize(
-    ("machine", "has", "said"), [("x86_64", True, 0), ("AMD64", False, 1), ("arm64", False, 0)]
+    ("machine", "has", "num_lines"), [("x86_64", True, 0), ("AMD64", False, 1), ("arm64", False, 0)]
 )
 def test_bf16_that_has_to_be_emulated_is_kept_and_said(
-    machine: str, has: bool, said: int, monkeypatch: pytest.MonkeyPatch
+    machine: str, has: bool, num_lines: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settle.platform, "machine", lambda: machine)
+    monkeypatch.setattr(autotune.platform, "machine", lambda: machine)
     recipe, state, data = setup("training.precision=bf16", "training.micro_batch=none")
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
-    found, lines = settle.resolve_auto(recipe, state, data)
-    assert found.training.precision == "bf16"
-    assert len(lines) == said
+    resolved, lines = autotune.resolve_auto(recipe, state, data)
+    assert resolved.training.precision == "bf16"
+    assert len(lines) == num_lines
     assert all("several times as long as in float32" in line for line in lines)
 
 
 def test_both_are_settled_at_once() -> None:
     recipe, state, data = setup("training.precision=auto")
-    found, lines = settle.resolve_auto(recipe, state, data)
-    assert found.training.precision in ("float32", "bf16")
-    assert found.training.micro_batch != "auto"
+    resolved, lines = autotune.resolve_auto(recipe, state, data)
+    assert resolved.training.precision in ("float32", "bf16")
+    assert resolved.training.micro_batch != "auto"
     assert len(lines) == 2
 
 
 @pytest.mark.parametrize("setting", ["precision", "micro_batch"])
-def test_the_loop_says_what_has_not_been_settled(setting: str) -> None:
+def test_the_loop_says_what_has_not_been_resolved(setting: str) -> None:
     recipe, state, data = setup("training.micro_batch=none", f"training.{setting}=auto")
-    with pytest.raises(UsageError, match="settle it first"):
+    with pytest.raises(UsageError, match="resolve it first"):
         next(fit(state, recipe, data))
 
 
 def test_a_slow_network_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, state, data = setup()
     clock = [0.0]
-    monkeypatch.setattr(settle.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(autotune.time, "perf_counter", lambda: clock[0])
     state.model = model = SlowerAbove(clock, 999)
-    settle.resolve_auto(recipe, state, data)
-    assert model.seen == [32, 64, 128] * 2  # once to warm up, once to measure
+    autotune.resolve_auto(recipe, state, data)
+    assert model.sizes == [32, 64, 128] * 2  # once to warm up, once to measure
 
 
 def test_a_gpu_takes_whole_batches_unless_told_otherwise() -> None:
@@ -130,21 +130,22 @@ def test_numbers_and_none_are_left_alone() -> None:
     recipe, state, data = setup()
     for value in ("none", "48"):
         given = with_overrides(recipe, [f"training.micro_batch={value}"])
-        assert settle.resolve_auto(given, state, data) == (given, [])
+        assert autotune.resolve_auto(given, state, data) == (given, [])
 
 
 def test_the_state_is_left_as_it_was() -> None:
     recipe, state, data = setup("model.dropout=0.5")
     weights = {name: value.clone() for name, value in state.model.state_dict().items()}
     random = torch.get_rng_state()
-    settle.resolve_auto(recipe, state, data)
+    autotune.resolve_auto(recipe, state, data)
     for name, value in state.model.state_dict().items():
         assert torch.equal(value, weights[name]), name
     assert torch.equal(torch.get_rng_state(), random)
     assert all(parameter.grad is None for parameter in state.model.parameters())
 
 
-def test_a_run_writes_the_number_down_and_equals_one_that_was_given_it(tmp_path) -> None:
+@pytest.mark.slow
+def test_a_run_records_the_size_and_equals_one_that_was_given_it(tmp_path) -> None:
     settings = ["explain.report=false"]
     recipe = with_overrides(resight.with_epochs(resight.load_recipe("digits"), 1), settings)
     notes: list[str] = []

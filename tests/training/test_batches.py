@@ -22,10 +22,10 @@ STATS = Statistics(mean=(0.5,), std=(0.25,))
 SPEC = Augment(crop=Crop(pad=3), flip="random", cutout=Cutout(min_px=2, max_px=4))
 
 
-def split_of(n, *, alike=False):
+def split_of(n, *, equal=False):
     """Images of noise, or all the same one; the label is the row."""
     generator = torch.Generator().manual_seed(9)
-    shape = (1 if alike else n, 1, 8, 8)
+    shape = (1 if equal else n, 1, 8, 8)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     ids = tuple(str(row) for row in range(n))
     return Split(images=images.expand(n, 1, 8, 8).contiguous(), labels=torch.arange(n), ids=ids)
@@ -149,7 +149,7 @@ def test_two_epochs_taken_in_turns_do_not_disturb_each_other():
 
 
 def test_augmentation_differs_in_seed_epoch_and_step():
-    split = split_of(16, alike=True)  # so that only the augmentation can differ
+    split = split_of(16, equal=True)  # so that only the augmentation can differ
     first = batches_of(split)
     views = [first[0][0], first[1][0]]
     views += [batches_of(split, seed=1)[0][0], batches_of(split, epoch=1)[0][0]]
@@ -174,7 +174,7 @@ def test_alternating_flip_mirrors_every_image_in_one_of_two_epochs():
 
 
 def test_the_seed_of_the_run_reaches_the_alternating_flip():
-    split, spec = split_of(64, alike=True), Augment(flip="alternating")
+    split, spec = split_of(64, equal=True), Augment(flip="alternating")
     views = []
     for seed in (0, 1):
         ((images, labels),) = batches_of(split, spec, batch_size=64, seed=seed)

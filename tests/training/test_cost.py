@@ -9,15 +9,15 @@ import torch
 import resight
 from resight.cli.app import main
 from resight.recipe.presets import PRESETS, get_preset
-from resight.training import cost as costs
+from resight.training import cost as cost_module
 from resight.training.cost import cost, images_per_sec
 
 
 def test_a_run_is_three_forward_passes_of_every_image_of_every_epoch() -> None:
-    found = cost(get_preset("resnet9-onecycle"))
-    assert found.parameters == 6_573_130
-    assert found.images == 45_000 * 24
-    assert found.run_flop == 3 * found.forward_flop * found.images
+    run = cost(get_preset("resnet9-onecycle"))
+    assert run.parameters == 6_573_130
+    assert run.images == 45_000 * 24
+    assert run.run_flop == 3 * run.forward_flop * run.images
     everything = resight.with_overrides(
         get_preset("resnet9-onecycle"), ["data.val_fraction=none", "training.select=last"]
     )
@@ -32,7 +32,7 @@ def test_forward_flop_by_hand() -> None:
     assert cost(get_preset("swift")).forward_flop == 2 * (products + 128 * 10)
 
 
-def test_the_probe_takes_real_steps_and_gives_back_what_it_borrows() -> None:
+def test_the_probe_takes_real_steps_and_restores_the_random_numbers() -> None:
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
@@ -43,12 +43,12 @@ def test_the_probe_takes_real_steps_and_gives_back_what_it_borrows() -> None:
 def test_costs_of_every_recipe(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(costs, "images_per_sec", lambda recipe, device: 100.0)
-    monkeypatch.setattr(costs, "cost", functools.cache(costs.cost))  # asked for twice below
+    monkeypatch.setattr(cost_module, "images_per_sec", lambda recipe, device: 100.0)
+    monkeypatch.setattr(cost_module, "cost", functools.cache(cost_module.cost))  # called twice
     assert main(["recipes", "cost", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert set(found) == set(PRESETS)
-    assert found["swift"]["secs"] == found["swift"]["images"] / 100
+    costs = json.loads(capsys.readouterr().out)
+    assert set(costs) == set(PRESETS)
+    assert costs["swift"]["secs"] == costs["swift"]["images"] / 100
     assert main(["recipes", "cost"]) == 0
     text = capsys.readouterr().out
     assert "6,573,130" in text

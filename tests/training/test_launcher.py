@@ -28,7 +28,9 @@ from resight.training.distributed import Rank
 from resight.training.launcher import fit_on_devices
 from resight.training.setup import prepare
 
-NOTHING = {"on_event": lambda event: None, "offline": True, "device": "cpu", "model": None}
+DEFAULTS = {"on_event": lambda event: None, "offline": True, "device": "cpu", "model": None}
+
+pytestmark = pytest.mark.slow
 
 needs_two_cores = pytest.mark.skipif(num_cores() < 2, reason="needs two cores")
 needs_proc = pytest.mark.skipif(
@@ -47,7 +49,7 @@ def recipe(*settings: str) -> resight.Recipe:
 
 
 def children() -> list[int]:
-    """The replicas that this process has started and that are still there."""
+    """The worker processes that this process has started and that still run."""
     tasks = Path("/proc/self/task").glob("*/children")
     pids = [int(pid) for task in tasks for pid in task.read_text().split()]
     return [
@@ -80,7 +82,7 @@ def test_the_shares_of_a_batch_are_augmented_as_the_batch_is(tiny) -> None:
         resight.load_recipe("resnet18-plateau"), ["augment.cutout.max_px=8", "augment.crop.pad=2"]
     )
     spec = everything.augment  # colors, angles, crops, flips and holes
-    stats = prepare(recipe(), data=tiny, **NOTHING).splits.stats
+    stats = prepare(recipe(), data=tiny, **DEFAULTS).splits.stats
     settings = {"batch_size": 29, "seed": 3, "epoch": 1}
     whole = list(train_batches(tiny.train, spec, stats, **settings))
     parts = [
@@ -119,41 +121,41 @@ def test_two_learn_what_one_learns_in_two_micro_batches(
 ) -> None:
     (tmp_path / "a b").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "a b"))  # where they meet
-    found = []
+    runs = []
     for count, micro_batch in ((1, "18"), (2, "none")):
-        asked = recipe(
+        changed = recipe(
             "loss.l1=1e-4",
             "training.ema_decay=0.5",
             "optimizer.lr=0.02",
             f"training.micro_batch={micro_batch}",
         )
-        setup = prepare(asked, data=tiny, **NOTHING | {"model": network()})
+        setup = prepare(changed, data=tiny, **DEFAULTS | {"model": network()})
         before = (torch.get_num_threads(), dict(os.environ), sys.excepthook)
         with closing(fit_on_devices(setup, count)) as events:
             steps = [event for event in events if isinstance(event, StepDone)]
         assert (torch.get_num_threads(), dict(os.environ), sys.excepthook) == before
         assert not torch.distributed.is_initialized()
-        found.append((setup.state, steps))
+        runs.append((setup.state, steps))
     assert not children()
     assert not list((tmp_path / "a b").glob("resight-*"))
-    (one, its_steps), (two, their_steps) = found
-    assert [step.images for step in their_steps] == [35, 35, 3] * 2
+    (one, one_steps), (two, two_steps) = runs
+    assert [step.images for step in two_steps] == [35, 35, 3] * 2
     for name, weight in one.evaluated.state_dict().items():
         torch.testing.assert_close(two.evaluated.state_dict()[name], weight, msg=name)
     torch.testing.assert_close(two.step_losses, one.step_losses)
-    assert [int(s.correct) for s in their_steps] == [int(s.correct) for s in its_steps]
-    for its, their in zip(one.rows, two.rows, strict=True):
-        assert their.val_loss == pytest.approx(its.val_loss, rel=1e-5)
-        assert their.val_accuracy == its.val_accuracy
+    assert [int(s.correct) for s in two_steps] == [int(s.correct) for s in one_steps]
+    for row, other in zip(one.rows, two.rows, strict=True):
+        assert other.val_loss == pytest.approx(row.val_loss, rel=1e-5)
+        assert other.val_accuracy == row.val_accuracy
 
 
 @needs_two_cores
 def test_running_statistics_are_the_mean_of_what_each_saw(tiny) -> None:
-    setup = prepare(recipe(), data=tiny, **NOTHING)
+    setup = prepare(recipe(), data=tiny, **DEFAULTS)
     network = setup.state.model.train()
     norm = next(m for m in network.modules() if isinstance(m, nn.BatchNorm2d))
-    seen = []
-    norm.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    observed = []
+    norm.register_forward_pre_hook(lambda module, inputs: observed.append(inputs[0]))
     before = norm.running_mean.clone()
     settings = {"batch_size": 35, "seed": setup.recipe.seed, "epoch": 0}
     for index in range(2):
@@ -163,20 +165,22 @@ def test_running_statistics_are_the_mean_of_what_each_saw(tiny) -> None:
         )  # fmt: skip
         with torch.no_grad():
             network(next(iter(batches))[0])
-    wanted = before.lerp((seen[0].mean((0, 2, 3)) + seen[1].mean((0, 2, 3))) / 2, norm.momentum)
+    expected = before.lerp(
+        (observed[0].mean((0, 2, 3)) + observed[1].mean((0, 2, 3))) / 2, norm.momentum
+    )
     norm._forward_pre_hooks.clear()
-    setup = prepare(recipe(), data=tiny, **NOTHING)
+    setup = prepare(recipe(), data=tiny, **DEFAULTS)
     with closing(fit_on_devices(setup, 2)) as events:
         next(events)
     norm = next(m for m in setup.state.model.modules() if isinstance(m, nn.BatchNorm2d))
-    torch.testing.assert_close(norm.running_mean, wanted)
+    torch.testing.assert_close(norm.running_mean, expected)
 
 
 @needs_two_cores
 def test_each_drops_out_units_of_its_own(tiny) -> None:
     def first_loss(devices: int) -> float:
-        asked = recipe("training.batch_size=3", "model.dropout=0.5")  # each sees all three images
-        with closing(fit_on_devices(prepare(asked, data=tiny, **NOTHING), devices)) as events:
+        changed = recipe("training.batch_size=3", "model.dropout=0.5")  # each sees all three images
+        with closing(fit_on_devices(prepare(changed, data=tiny, **DEFAULTS), devices)) as events:
             return float(next(events).loss)
 
     assert first_loss(2) != pytest.approx(first_loss(1))
@@ -184,8 +188,8 @@ def test_each_drops_out_units_of_its_own(tiny) -> None:
 
 @needs_two_cores
 @needs_proc
-def test_stopped_and_then_broken_off_two_end_as_if_they_had_not_been(tiny, tmp_path) -> None:
-    asked = recipe(
+def test_two_that_were_stopped_and_killed_end_as_if_uninterrupted(tiny, tmp_path) -> None:
+    changed = recipe(
         "model.dropout=0.2",
         "training.ema_decay=0.9",
         "schedule.name=plateau",
@@ -203,13 +207,13 @@ def test_stopped_and_then_broken_off_two_end_as_if_they_had_not_been(tiny, tmp_p
             for pid in children():
                 os.kill(pid, signal.SIGKILL)
 
-    whole = resight.train(asked, **settings, devices=2, out=tmp_path, name="whole")
-    stopped = resight.train(asked, **settings, devices=2, out=tmp_path, name="run", on_event=stop)
+    whole = resight.train(changed, **settings, devices=2, out=tmp_path, name="whole")
+    stopped = resight.train(changed, **settings, devices=2, out=tmp_path, name="run", on_event=stop)
     assert stopped.interrupted
     assert stopped.summary.steps == 2
     assert not children()
-    said = r"rank 1 of 2 ended before its time \(exit code -9\): it said nothing"
-    with pytest.raises(ResightError, match=said):  # on two again
+    message = r"rank 1 of 2 ended early \(exit code -9\): its log is empty"
+    with pytest.raises(ResightError, match=message):  # on two again
         resight.resume(stopped.folder, **settings, on_event=kill)
     assert not children()
     assert not torch.distributed.is_initialized()
@@ -233,18 +237,18 @@ class Fragile(Moody):
 
 
 @needs_two_cores
-def test_an_error_of_another_process_and_one_of_ones_own_are_told_apart(tiny) -> None:
-    asked = recipe("training.micro_batch=none")
+def test_errors_of_a_worker_and_of_rank_0_are_distinguished(tiny) -> None:
+    changed = recipe("training.micro_batch=none")
     with (
         pytest.raises(
             ResightError, match=r"rank 1 of 2 .*code 1\): ValueError: a bug of the model"
         ),
         closing(
-            fit_on_devices(prepare(asked, data=tiny, **NOTHING | {"model": Fragile()}), 2)
+            fit_on_devices(prepare(changed, data=tiny, **DEFAULTS | {"model": Fragile()}), 2)
         ) as events,
     ):
         list(events)
-    setup = prepare(asked, data=tiny, **NOTHING)
+    setup = prepare(changed, data=tiny, **DEFAULTS)
 
     def break_off() -> None:
         with closing(fit_on_devices(setup, 2)) as events:
@@ -274,7 +278,7 @@ def test_a_number_of_devices_that_cannot_be(devices: int, line: str) -> None:
 
 
 @needs_two_cores
-def test_a_group_of_ones_own_and_torchrun_are_refused(tmp_path, monkeypatch) -> None:
+def test_a_group_and_torchrun_are_refused(tmp_path, monkeypatch) -> None:
     with pytest.raises(UsageError, match="batch_size = 3 does not give each of devices = 2 two"):
         check_devices("cpu", 2, batch_size=3)
     torch.distributed.init_process_group(
@@ -296,7 +300,7 @@ def test_a_model_that_others_could_not_build_is_refused(monkeypatch) -> None:
     class Inside(nn.Module):
         pass
 
-    with pytest.raises(UsageError, match="cannot be handed to the other processes"):
+    with pytest.raises(UsageError, match="cannot be sent to the worker processes"):
         check_model(Inside(), 2)
     monkeypatch.setattr(Local, "__module__", "__main__")
     with pytest.raises(UsageError, match="class Local is defined in the script itself"):

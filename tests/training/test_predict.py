@@ -88,16 +88,16 @@ def test_predictions_are_in_the_order_of_the_split(tiny, split, stats, batch_siz
 
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_images_come_in_the_layout_of_the_recipe(tiny, split, stats, channels_last):
-    seen = set()
+    layouts = set()
 
     class Watched(Curved):
         def forward(self, images):
-            seen.add(images.is_contiguous(memory_format=torch.channels_last))
+            layouts.add(images.is_contiguous(memory_format=torch.channels_last))
             return super().forward(images)
 
     training = Training(channels_last=channels_last)
     predict_split(Watched(), split, stats, classes=tiny.classes, training=training)
-    assert seen == {channels_last}
+    assert layouts == {channels_last}
 
 
 def test_mps_has_the_plain_layout():
@@ -178,9 +178,9 @@ def test_only_unsure_images_get_more_views(tiny, split, stats, batch_size):
     below = float(np.sort(highest)[10:12].mean())  # between two images
     unsure = highest < below
     assert unsure.sum() == 11
-    found = logits(tta="flip_shift", tta_below=below)
-    np.testing.assert_allclose(found[unsure], averaged[unsure], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found[~unsure], plain[~unsure], rtol=1e-5, atol=1e-6)
+    mixed = logits(tta="flip_shift", tta_below=below)
+    np.testing.assert_allclose(mixed[unsure], averaged[unsure], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(mixed[~unsure], plain[~unsure], rtol=1e-5, atol=1e-6)
 
 
 def test_views_are_averaged_in_float32():

@@ -72,10 +72,10 @@ def in_range(labels: Tensor, k: int) -> Tensor:
 
 
 def rival_classes(logits: Tensor, classes: Tensor, against: Tensor | None) -> tuple[Tensor, int]:
-    """Return the class to tell each of `classes` (N, M) from, and how often it was chosen here.
+    """Return (N, M), the class to tell each of `classes` (N, M) from, and a count.
 
     It is the class of `against` (N,), or the class with the nearest logit where `against` is None
-    or the class itself.
+    or the class itself; the second result counts how often it was the class itself.
 
     Finer-CAM is Grad-CAM of y_c - y_d: the evidence for c and not for d. The paper multiplies y_d
     by 0.6 and takes the mean of three such d; here it is the plain difference of two logits.
@@ -89,6 +89,6 @@ def rival_classes(logits: Tensor, classes: Tensor, against: Tensor | None) -> tu
     distance = (logits[:, None] - logits.gather(1, classes)[..., None]).abs()
     nearest = distance.masked_fill(own, torch.inf).argmin(dim=2)
     if against is None:
-        return nearest, classes.numel()
+        return nearest, 0
     rivals = in_range(torch.as_tensor(against).to(logits.device), k)[:, None].expand_as(classes)
     return torch.where(rivals == classes, nearest, rivals), int((rivals == classes).sum())

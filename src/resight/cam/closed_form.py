@@ -18,7 +18,7 @@ from .hooks import ForwardRecord
 def channel_weights(record: ForwardRecord, cotangents: Tensor) -> Tensor | None:
     """Return Grad-CAM's weight of each channel, (M, N, K) -> (N, M, C); None if the form fails.
 
-    `record`: a forward pass that kept one layer. Three things are looked up in it rather than guessed from
+    `record`: a forward pass that kept one layer. Three things are looked up in it, not guessed from
     the names of modules: that the input of the last linear layer is that layer's map, averaged or
     at its largest; that the logits depend on the map through the linear layer alone; and how they
     depend on its output (a factor, most often 1).

@@ -1,4 +1,4 @@
-"""Whether the model goes by what a map shows: the areas under deletion and insertion curves."""
+"""Whether the model relies on what a map shows: the areas under deletion and insertion curves."""
 
 from dataclasses import dataclass
 
@@ -15,16 +15,16 @@ from .maps import Heatmaps
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """The probability of each map's class as pixels go or come, the strongest evidence first.
+    """The probability of each map's class as pixels are deleted or inserted, strongest first.
 
-    Areas lie in [0, 1]. Low deletion and high insertion are good: what the map shows suffices, and
-    without it the class is lost. They are to be compared between maps of one image and class, such
-    as two methods, or a method and chance; alone a number says little.
+    Areas lie in [0, 1]. Low deletion and high insertion are good: what the map shows is
+    enough, and without it the class is lost. Compare areas between maps of one image and class,
+    such as two methods, or a method and chance; alone an area says little.
     """
 
     deletion: Tensor  # (N, M) float32, area
     insertion: Tensor  # (N, M) float32, area
-    fractions: Tensor  # (S + 1,) of the pixels that are gone, or there
+    fractions: Tensor  # (S + 1,) share of the pixels that are deleted, or inserted
     deletion_curves: Tensor  # (N, M, S + 1) probability
     insertion_curves: Tensor  # (N, M, S + 1) probability
 
@@ -48,52 +48,31 @@ def faithfulness(
     Args:
         model: as in `heatmaps`; it comes back as it was.
         images: (N, C, H, W), those of the maps.
-        heatmaps: the maps (N, M, h, w) and the classes (N, M) they are of.
-        layer: whose maps; None takes the last.
+        heatmaps: the maps (N, M, h, w) and their classes (N, M).
+        layer: the layer of the maps; None takes the last.
         steps: S, into how many parts the pixels are divided.
-        baseline: what stands for no pixel, broadcast to the images; None is 0, the mean color of
-            normalized images.
+        baseline: the value of an absent pixel, broadcast to the images; None is 0, the mean color
+            of normalized images.
         batch_size: images in one pass; by default about as many pixels as 256 images of 32 px.
 
     Raises:
-        UsageError: images that the maps are not of, or a layer without maps.
+        UsageError: the maps belong to other images, or the layer has no maps.
     """
-    n, channels, height, width = _check(images, heatmaps, steps)
-    layer = list(heatmaps.maps)[-1] if layer is None else layer
-    pixels = height * width
-    batch_size = batch_size or batch_size_for(images, 256)
-    maps = heatmaps._at(layer)  # (N, M, h, w)
-    device, m = maps.device, maps.shape[1]
-    large = F.interpolate(maps, (height, width), mode="bilinear", align_corners=False)
-    order = large.flatten(2).argsort(dim=2, descending=True, stable=True)
-    ranks = order.argsort(dim=2).reshape(n * m, pixels)  # 0 is the strongest evidence
-    counts = torch.linspace(0, pixels, min(steps, pixels) + 1, device=device).round().long()
-
-    # A job is a map, a number of pixels, and whether they are deleted (0) or inserted (1).
-    jobs = torch.cartesian_prod(
-        torch.arange(n * m, device=device),
-        torch.arange(len(counts), device=device),
-        torch.arange(2, device=device),
+    _check(images, heatmaps, steps)
+    maps = heatmaps._at(list(heatmaps.maps)[-1] if layer is None else layer)  # (N, M, h, w)
+    pixels = images.shape[2] * images.shape[3]
+    counts = torch.linspace(0, pixels, min(steps, pixels) + 1, device=maps.device).round().long()
+    curves = _curves(
+        unwrap(model),
+        images,
+        torch.zeros_like(images) if baseline is None else baseline.expand_as(images),
+        ranks=_pixel_ranks(maps, (images.shape[2], images.shape[3])),
+        counts=counts,
+        classes=heatmaps.classes,
+        batch_size=batch_size or batch_size_for(images, 256),
     )
-    network, scores = unwrap(model), []
-    with borrow(network, device):
-        like = next((p for p in network.parameters() if p.is_floating_point()), images)
-        flat = images.to(device, like.dtype).reshape(n, channels, pixels)
-        empty = torch.zeros_like(images) if baseline is None else baseline.expand_as(images)
-        empty = empty.to(flat).reshape(n, channels, pixels)
-        for some in torch.split(jobs, batch_size):
-            which, point, kind = some.unbind(1)
-            strong = ranks[which] < counts[point][:, None]
-            there = (strong == (kind == 1)[:, None])[:, None]  # (jobs, 1, pixels)
-            row = which // m
-            mixed = torch.where(there, flat[row], empty[row])
-            logits = run(network, mixed.reshape(-1, channels, height, width))
-            check_logits(network, logits, len(some))
-            probs = logits.float().softmax(dim=1)
-            scores.append(probs.gather(1, heatmaps.classes.flatten()[which, None])[:, 0])
-    curves = torch.cat(scores).reshape(n, m, len(counts), 2)
-    fractions = counts / pixels
     deletion, insertion = curves.unbind(3)
+    fractions = counts / pixels
     return Faithfulness(
         deletion=torch.trapezoid(deletion, fractions, dim=2),
         insertion=torch.trapezoid(insertion, fractions, dim=2),
@@ -103,7 +82,50 @@ def faithfulness(
     )
 
 
-def _check(images: Tensor, heatmaps: Heatmaps, steps: int) -> tuple[int, int, int, int]:
+def _pixel_ranks(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, M, h, w) -> (N, M, H * W) the rank of each pixel; 0 is the strongest evidence."""
+    large = F.interpolate(maps, size, mode="bilinear", align_corners=False)
+    order = large.flatten(2).argsort(dim=2, descending=True, stable=True)
+    return order.argsort(dim=2)
+
+
+def _curves(
+    network: nn.Module,
+    images: Tensor,
+    empty: Tensor,
+    *,
+    ranks: Tensor,
+    counts: Tensor,
+    classes: Tensor,
+    batch_size: int,
+) -> Tensor:
+    """(N, M, S + 1, 2) the probability of each class after deletion and after insertion."""
+    (n, m, pixels), device, channels = ranks.shape, ranks.device, images.shape[1]
+    ranks = ranks.reshape(n * m, pixels)
+    # A job is a map, a number of pixels, and whether they are deleted (0) or inserted (1).
+    jobs = torch.cartesian_prod(
+        torch.arange(n * m, device=device),
+        torch.arange(len(counts), device=device),
+        torch.arange(2, device=device),
+    )
+    scores = []
+    with borrow(network, device):
+        like = next((p for p in network.parameters() if p.is_floating_point()), images)
+        pictures = images.to(device, like.dtype).reshape(n, channels, pixels)
+        blanks = empty.to(pictures).reshape(n, channels, pixels)
+        for batch in torch.split(jobs, batch_size):
+            maps, points, kinds = batch.unbind(1)
+            strong = ranks[maps] < counts[points][:, None]
+            visible = (strong == (kinds == 1)[:, None])[:, None]  # (jobs, 1, pixels)
+            mixed = torch.where(visible, pictures[maps // m], blanks[maps // m])
+            logits = run(network, mixed.reshape(-1, channels, *images.shape[2:]))
+            check_logits(network, logits, len(batch))
+            probs = logits.float().softmax(dim=1)
+            scores.append(probs.gather(1, classes.flatten()[maps, None])[:, 0])
+    return torch.cat(scores).reshape(n, m, len(counts), 2)
+
+
+def _check(images: Tensor, heatmaps: Heatmaps, steps: int) -> None:
     if steps < 1:
         raise UsageError(f"steps = {steps}; it must be at least 1")
     n = len(heatmaps.classes)
@@ -112,4 +134,3 @@ def _check(images: Tensor, heatmaps: Heatmaps, steps: int) -> tuple[int, int, in
             f"images {tuple(images.shape)} are not those of the maps, which are of {n} images of "
             f"{heatmaps.image_size[0]}x{heatmaps.image_size[1]} px"
         )
-    return n, images.shape[1], images.shape[2], images.shape[3]

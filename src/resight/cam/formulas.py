@@ -82,7 +82,7 @@ def eigen_cam(activations: Tensor) -> Tensor:
 
 
 def weighted_sum(activations: Tensor, weights: Tensor) -> Tensor:
-    """Return maps (N, M, h, w): activations (N, C, h, w) times channel weights (N, M, C), summed."""
+    """Return maps (N, M, h, w): the sum of activations (N, C, h, w) by weights (N, M, C)."""
     return torch.einsum("nmc,nchw->nmhw", weights, activations)
 
 

@@ -13,7 +13,16 @@ from ..networks.unwrap import unwrap
 from .classes import Classes, check_classes, class_indices, rival_classes
 from .closed_form import channel_weights
 from .formulas import GRADIENT_FORMULAS, eigen_cam, weighted_sum
-from .hooks import ForwardRecord, borrow, find_layers, forward, layer_gradients, map_sizes, named_layers, no_map
+from .hooks import (
+    ForwardRecord,
+    borrow,
+    find_layers,
+    forward,
+    layer_gradients,
+    map_sizes,
+    named_layers,
+    no_map,
+)
 from .maps import Heatmaps, reading_notes
 from .perturbation import ablation_weights, score_weights
 
@@ -108,7 +117,7 @@ class _BatchMaps:
 def _join(parts: Sequence[_BatchMaps], method: str, image_size: tuple[int, int]) -> Heatmaps:
     maps = {name: torch.cat([part.maps[name] for part in parts]) for name in parts[0].maps}
     replaced = sum(part.num_replaced for part in parts)
-    note = f"`against` was the class itself {replaced} times; the class with the nearest logit was taken"
+    note = f"`against` was the class itself {replaced} times; its nearest rival was taken"
     return Heatmaps(
         maps=maps,
         classes=torch.cat([part.classes for part in parts]),

@@ -1,4 +1,4 @@
-"""Borrow a network for a forward pass and keep the outputs of its layers; it comes back unchanged."""
+"""Borrow a network for a forward pass and keep the outputs of its layers."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -130,8 +130,8 @@ def named_layers(model: nn.Module) -> dict[str, nn.Module]:
 def find_layers(model: nn.Module, names: list[str] | None, image: Tensor) -> dict[str, nn.Module]:
     """Return the layers of these names.
 
-    None takes the last layer with a map of more than one cell that is not a pooling layer. Names may
-    carry the prefix of a wrapper. `image` (1, C, H, W) is run through the network only if needed.
+    None takes the last layer with a map of more than one cell that is not a pooling layer. A name
+    may carry the prefix of a wrapper. `image` (1, C, H, W) runs through the network only if needed.
     """
     known = named_layers(model)
     if names is None:
@@ -188,8 +188,9 @@ def layer_gradients(record: ForwardRecord, cotangent: Tensor, *, again: bool) ->
     )
     if not record.logits.requires_grad:
         raise no_path
+    logits, cotangent = record.logits, cotangent.to(record.logits)
     gradients = torch.autograd.grad(
-        record.logits, activations, cotangent.to(record.logits), retain_graph=again, allow_unused=True
+        logits, activations, cotangent, retain_graph=again, allow_unused=True
     )
     if any(gradient is None for gradient in gradients):
         raise no_path

@@ -9,7 +9,7 @@ from ..errors import suggest
 from ..networks.unwrap import unwrap
 from .hooks import borrow, find_layers, map_sizes, named_layers, no_map
 
-# Sides of the maps of `default_layers`: at most a share of the image's side, at least so many cells.
+# The side of a map of `default_layers`: at most this share of the image's, at least these cells.
 MAX_SIDE_SHARE, MIN_SIDE_CELLS = 3 / 4, 3
 
 

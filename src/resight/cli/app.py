@@ -1,7 +1,8 @@
 """The command line: arguments in, results out on standard output, progress on standard error.
 
-No logic lives here. Heavy imports (torch, matplotlib) wait until a command needs them, so that
-`--help`, the lists and a mistyped flag answer at once.
+No logic lives here. A command's module is imported when the command is run or its help is shown,
+and torch and matplotlib when the command needs them, so that `--help`, the lists and a mistyped
+flag answer at once.
 """
 
 import io
@@ -14,44 +15,59 @@ from cyclopts import App, CycloptsError, Parameter
 
 from .. import __version__
 from ..errors import ResightError, UsageError
-from . import doctor as cli_doctor
-from . import explain as cli_explain
-from . import lists as cli_lists
-from . import lr_find as cli_lr
-from . import report as cli_report
-from . import reproduce as cli_reproduce
-from . import runs as cli_runs
+
+HELP = """Train small image classifiers fast, and see why they err.
+
+For a start:
+
+  resight train digits
+
+  resight train swift --data cifar10 --set schedule.epochs=20"""
+
+# Command -> (module, first line of its help): so the list of commands needs none of the modules.
+COMMANDS = {
+    "train": ("train", "Train by a recipe, then read the test set once."),
+    "resume": ("train", "Go on with a run that was stopped, as if it had not been."),
+    "evaluate": ("evaluate", "Evaluate a run on its test set, or on the test set of other data."),
+    "predict": ("evaluate", "Predict the classes of picture files by a run's weights."),
+    "compare": ("compare", "Compare runs: accuracies, recipes, and images that flipped."),
+    "explain": ("explain", "Show a run's mistakes, heat maps and label issues."),
+    "report": ("report", "Write a run's report.html, one page, from the run folder alone."),
+    "recipes": ("recipes", "List, show and compare the named recipes, and estimate their cost."),
+    "models": ("models", "List the networks, or show one layer by layer."),
+    "data": ("data", "List the built-in data sets, or describe one."),
+    "schedule": ("schedule", "Draw the learning rate and momentum of a run before it is trained."),
+    "lr-find": ("lr_find", "Find the learning rate by a range test, and judge the result."),
+    "doctor": (
+        "doctor",
+        "Look for errors that do not stop a training: in a recipe and its data, or in a run.",
+    ),
+    "reproduce": ("reproduce", "Train a published project again, and compare the accuracies."),
+    "demo": ("train", "Train on the bundled digits and explain the mistakes, in under a minute."),
+}
+
+
+def _shown_default(value: object) -> object:
+    """The default in the help of a flag; a switch has none to show."""
+    return None if value is False else value
+
 
 app = App(
     name="resight",
     version=__version__,
-    help="Train small image classifiers fast, and see why they err.",
+    help=HELP,
     help_format="plaintext",
     help_epilogue="--debug, anywhere, shows the traceback of a failure.",
-    default_parameter=Parameter(negative=""),
+    default_parameter=Parameter(negative="", show_default=_shown_default),
 )
-for command in (
-    cli_runs.train,
-    cli_runs.resume,
-    cli_runs.evaluate,
-    cli_runs.predict,
-    cli_runs.compare,
-    cli_explain.explain,
-    cli_report.report,
-    cli_lists.recipes,
-    cli_lists.models,
-    cli_lists.data,
-    cli_lists.schedule,
-    cli_lr.lr_find,
-    cli_doctor.doctor,
-    cli_reproduce.reproduce,
-    cli_runs.demo,
-):
-    app.command(command)
+for name, (module, summary) in COMMANDS.items():
+    function = name.replace("-", "_")
+    app.command(f"resight.cli.{module}:{function}", name=name, help=summary)
+app.register_install_completion_command(help="Install completion for your shell.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 ok, 1 failure, 2 usage, 130 interrupted.
+    """Run one command; return the exit code: 0 ok, 1 failure, 2 usage, 130 interrupted.
 
     `--debug` anywhere shows the traceback of a failure.
     """
@@ -63,11 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
-        return code or 0
+        return code if isinstance(code, int) else 0
     except (ResightError, CycloptsError) as error:
         if debug:
             traceback.print_exc()
-        # cyclopts wraps its messages; a fault is one line
+        # cyclopts wraps its messages; an error is one line
         line = " ".join(str(error).split())
         print(f"resight: {line}", file=sys.stderr)
         return error.exit_code if isinstance(error, ResightError) else UsageError.exit_code

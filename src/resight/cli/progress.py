@@ -1,4 +1,4 @@
-"""What a person sees while a run is under way, on standard error."""
+"""The progress of a run on standard error: a bar on a terminal, and lines."""
 
 import time
 from types import TracebackType
@@ -16,15 +16,15 @@ LINE_SECS = 30.0  # between plain lines within an epoch, where there is no termi
 
 
 class ProgressLines:
-    """Shows events: a live bar within the epoch on a terminal, and a line an epoch everywhere."""
+    """A listener that shows a line an epoch, and on a terminal a bar within the epoch."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.bar: rich_progress.Progress | None = None
         self.task: TaskID | None = None
-        self.shown = 0.0
+        self.last_shown = 0.0
         self.loaded = ""
-        self.began: tuple[float, int] | None = None  # when and at which step this session began
+        self.start: tuple[float, int] | None = None  # when this session started, and its step
         self.epochs = 0
 
     def __enter__(self) -> Self:
@@ -75,35 +75,35 @@ class ProgressLines:
 
     def _step(self, event: StepDone) -> None:
         now = time.perf_counter()
-        if self.began is None:
-            self.began, self.shown = (now, event.step), now
+        if self.start is None:
+            self.start, self.last_shown = (now, event.step), now
         self.epochs = event.total_steps // event.steps_per_epoch
-        if now - self.shown < (REFRESH_SECS if self.bar else LINE_SECS):
+        if now - self.last_shown < (REFRESH_SECS if self.bar else LINE_SECS):
             return
-        self.shown = now
-        since, first = self.began
-        speed = (event.step - first) / (now - since)  # steps a second
-        what = f"epoch {event.epoch}/{self.epochs}"
+        self.last_shown = now
+        start_time, start_step = self.start
+        speed = (event.step - start_step) / (now - start_time)  # steps a second
+        label = f"epoch {event.epoch}/{self.epochs}"
         figures = (
             f"loss {float(event.loss):.3f}  acc {int(event.correct) / event.images:.0%}  "
             f"lr {event.lr:.3g}  {speed * event.images:,.0f} images/s"
         )
         if self.bar:
-            self._show(what, event.step, event.total_steps, figures)
+            self._show(label, event.step, event.total_steps, figures)
         elif speed:
-            left = (event.total_steps - event.step) / speed
+            secs = (event.total_steps - event.step) / speed
             where = f"step {event.step}/{event.total_steps}"
-            self._line(f"  {what}  {where}  {figures}  {left / 60:.0f} min left")
+            self._line(f"  {label}  {where}  {figures}  {secs / 60:.0f} min left")
 
-    def _show(self, what: str, done: int, total: int | None, figures: str) -> None:
+    def _show(self, label: str, done: int, total: int | None, figures: str) -> None:
         assert self.bar is not None
         if self.task is None:
-            self.task = self.bar.add_task(what, total=total, figures=figures)
-        self.bar.update(self.task, description=what, completed=done, total=total, figures=figures)
+            self.task = self.bar.add_task(label, total=total, figures=figures)
+        self.bar.update(self.task, description=label, completed=done, total=total, figures=figures)
 
 
 def epoch_line(row: EpochRow, epochs: int, *, best: bool) -> str:
-    """One epoch in one line; a star marks the best so far."""
+    """Return the figures of an epoch in one line; a star marks the best epoch so far."""
     width = len(str(epochs))
     parts = [
         f"epoch {row.epoch:>{width}}/{epochs}",

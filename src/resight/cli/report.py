@@ -1,24 +1,28 @@
 """The command that writes the page of a run."""
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from .options import OutputOptions
+from .options import OutputOptions, RunFolder, emit
 
 
-def report(run: Path, /, *, show: OutputOptions = OutputOptions()) -> int:
-    """Write a run's report.html, one page that opens anywhere, from the run folder alone.
+@dataclass(frozen=True)
+class ReportFile:
+    """The page that was written."""
 
-    Parameters
-    ----------
-    run
-        The run folder.
-    """
+    path: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"report": str(self.path), "bytes": self.path.stat().st_size}
+
+    def __str__(self) -> str:
+        return f"report     {self.path}"
+
+
+def report(run: RunFolder, /, *, output: OutputOptions = OutputOptions()) -> int:
+    """Write a run's report.html, one page, from the run folder alone."""
     from .. import html_report
 
-    path = html_report.report(run)
-    if show.json:
-        print(json.dumps({"report": str(path), "bytes": path.stat().st_size}))
-    else:
-        print(f"report     {path}")
+    emit(ReportFile(html_report.report(run)), output)
     return 0

@@ -1,86 +1,98 @@
-"""The command that runs a published project again."""
+"""The command that trains a published project again."""
 
-import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from .options import Device, Devices, OutputOptions, SetOption, progress
+from ..recipe.presets.published import PUBLISHED, get_published
+from .options import (
+    DataSource,
+    Device,
+    Devices,
+    Epochs,
+    Offline,
+    OutputOptions,
+    SetOption,
+    emit,
+    progress,
+)
+
+if TYPE_CHECKING:
+    from ..runs.reproduction import Reproduction
+
+
+@dataclass(frozen=True)
+class ReproductionText:
+    """The accuracy of a reproduction beside the published one."""
+
+    result: "Reproduction"
+
+    def to_dict(self) -> dict[str, Any]:
+        result = self.result
+        return {
+            "name": result.name,
+            "folder": str(result.folder),
+            "published": result.published.accuracy,
+            "reached": result.accuracy and asdict(result.accuracy),
+            "interrupted": result.interrupted,
+        }
+
+    def __str__(self) -> str:
+        published, reached = self.result.published.accuracy, self.result.accuracy
+        text = f"{reached.value:.2%} ({reached.low:.2%} to {reached.high:.2%})" if reached else "-"
+        return (
+            f"{self.result.name}: published {published:.2%}, reached {text}\n"
+            f"page {self.result.folder / 'README.md'}"
+        )
 
 
 def reproduce(
     name: str,
     /,
     *,
-    data: str | None = None,
+    data: DataSource = None,
     seeds: int = 1,
     all_train: bool = False,
-    epochs: int | None = None,
+    epochs: Epochs = None,
     set_: SetOption = None,
     out: Path = Path("reproductions"),
     device: Device = "auto",
     devices: Devices = 1,
-    offline: bool = False,
-    show: OutputOptions = OutputOptions(),
+    offline: Offline = False,
+    output: OutputOptions = OutputOptions(),
 ) -> int:
-    """Run a published project's recipe, and put what it reaches beside what was reported.
+    """Train a published project again, and compare the accuracies.
 
-    Called again it goes on: finished seeds are kept, one that was stopped is resumed.
+    The same command goes on where it stopped, and keeps the seeds that are finished.
 
     Parameters
     ----------
     name
         A published project (see `resight recipes`), or all.
-    data
-        A name (see `resight data`) or a path.
     seeds
-        How many runs; from 2 on their mean has an interval.
+        Number of runs; from 2 on their mean has an interval.
     all_train
         Hold nothing out, and keep the weights of the last epoch.
-    epochs
-        Stretch or shrink the whole schedule to this many epochs.
     out
-        Where the folder of each project is made.
-    offline
-        Never download.
+        The folder in which the folder of each project is made.
     """
-    from ..recipe.presets.published import PUBLISHED, get_published
-
     if name != "all":
-        get_published(name)  # a slip is told before torch is imported
+        get_published(name)  # a mistyped name is refused before torch is imported
 
-    from ..reproduction import reproduce as run_again
+    from .. import experiment
 
-    found = []
+    settings: dict[str, Any] = {"data": data, "seeds": seeds, "all_train": all_train}
+    settings |= {"epochs": epochs, "overrides": set_ or [], "out": out}
+    settings |= {"device": device, "devices": devices, "offline": offline}
+    results: list[ReproductionText] = []
     for project in PUBLISHED if name == "all" else [name]:
-        with progress(show) as on_event:
-            done = run_again(
-                project,
-                data=data,
-                seeds=seeds,
-                all_train=all_train,
-                epochs=epochs,
-                overrides=set_ or [],
-                out=out,
-                device=device,
-                devices=devices,
-                offline=offline,
-                on_event=on_event,
-            )
-        a = done.accuracy
-        found.append(
-            {
-                "name": project,
-                "folder": str(done.folder),
-                "published": done.published.accuracy,
-                "reached": a and vars(a),
-                "interrupted": done.interrupted,
-            }
-        )
-        if not show.json:
-            reached = f"{a.value:.2%} ({a.low:.2%} to {a.high:.2%})" if a else "-"
-            print(f"{project}: published {done.published.accuracy:.2%}, reached {reached}")
-            print(f"page {done.folder / 'README.md'}")
-        if done.interrupted:
+        with progress(output) as on_event:
+            result = experiment.reproduce(project, **settings, on_event=on_event)
+        results.append(ReproductionText(result))
+        if not output.json:  # a table at the end would come days after the first result
+            emit(results[-1], output)
+        if result.interrupted:
             break
-    if show.json:
-        print(json.dumps(found))
-    return 130 if found[-1]["interrupted"] else 0
+    if output.json:
+        emit(results, output)
+    return 130 if results[-1].result.interrupted else 0

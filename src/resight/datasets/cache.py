@@ -32,7 +32,7 @@ _SETTLED_NS = (
 
 
 def cache_folder() -> Path:
-    """`$RESIGHT_CACHE`, else `$XDG_CACHE_HOME/resight`, else `~/.cache/resight`."""
+    """Return `$RESIGHT_CACHE`, else `$XDG_CACHE_HOME/resight`, else `~/.cache/resight`."""
     if own := os.environ.get("RESIGHT_CACHE"):
         return Path(own).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
@@ -40,19 +40,19 @@ def cache_folder() -> Path:
 
 
 def entry_key(digest: str, options: ReadOptions) -> str:
-    """The name of the entry for content with this digest, read with these options."""
+    """Return the name of the entry for content with this digest, read with these options."""
     text = f"{_VERSION}|{digest}|{options.image_size}|{options.skip_unreadable}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def digest_of(digests: Mapping[str, str]) -> str:
-    """One digest for the files of a source, each a name and the SHA-256 of its bytes."""
+    """Return one digest for the files of a source, each a name and the SHA-256 of its bytes."""
     lines = "\n".join(f"{name}\0{digest}" for name, digest in digests.items())
     return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def digest_files(files: Mapping[str, Path]) -> str:
-    """`digest_of` the bytes of `files`; remembered for as long as none of them changes.
+    """Return `digest_of` the bytes of `files`, remembered while none of them changes.
 
     Reading 60,000 pictures only to learn that they are the same takes seconds. As in git's
     index, a file counts as unchanged while its size, times and inode are.
@@ -78,7 +78,7 @@ def digest_files(files: Mapping[str, Path]) -> str:
 
 
 def read_entry(key: str, name: str) -> Dataset | None:
-    """The data set stored under `key`, or None if there is none or it is damaged.
+    """Return the data set stored under `key`, or None if it is missing or damaged.
 
     Damage that keeps the file's structure (a flipped bit in a pixel) is not looked for.
     """

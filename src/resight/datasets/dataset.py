@@ -43,13 +43,13 @@ class Split:
         return len(self.ids)
 
     def select(self, rows: Tensor) -> "Split":
-        """The images at `rows`, (M,) int64, in that order."""
+        """Return the images at `rows`, (M,) int64, in that order."""
         rows = rows.to(self.images.device)
         ids = tuple(self.ids[row] for row in rows.tolist())
         return Split(self.images[rows], self.labels[rows], ids)
 
     def to(self, device: torch.device) -> "Split":
-        """The same split with its tensors on `device`."""
+        """Return the same split with its tensors on `device`."""
         return Split(self.images.to(device), self.labels.to(device), self.ids)
 
 
@@ -102,7 +102,7 @@ def batch_size_for(images: Tensor, num_32_px: int) -> int:
 
 
 def statistics(split: Split) -> Statistics:
-    """Mean and standard deviation over every pixel of `split`, channel by channel.
+    """Return mean and standard deviation over every pixel of `split`, channel by channel.
 
     Sums are kept as integers, so the result is the same on every device. A channel that never
     varies gets std 1, which leaves it at 0 after normalizing.

@@ -7,9 +7,9 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
 
 from .. import __version__
 from ..errors import ResightError, UsageError
@@ -17,11 +17,6 @@ from ..files import move
 from ..recipe.sources import Archive
 from .dataset import OnProgress
 from .readers.contents import no_progress
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 _TRIES = 3  # in a row without a byte of progress, for each mirror
 _TIMEOUT_SECS = 30.0  # without an answer
@@ -37,11 +32,11 @@ _NETWORK_ERRORS = (
 
 
 class _MirrorFailed(Exception):
-    """This mirror will not do, however often it is asked."""
+    """The mirror cannot give the file; another try would fail too."""
 
 
 def is_offline() -> bool:
-    """Whether `RESIGHT_OFFLINE` or `HF_HUB_OFFLINE` forbids the network."""
+    """Return whether `RESIGHT_OFFLINE` or `HF_HUB_OFFLINE` forbids the network."""
     return any(
         os.environ.get(name, "").strip().lower() in ("1", "true", "yes", "on")
         for name in ("RESIGHT_OFFLINE", "HF_HUB_OFFLINE")
@@ -56,7 +51,7 @@ def fetch(
     on_progress: OnProgress = no_progress,
     wait_secs: float = 1.0,
 ) -> Path:
-    """The path of `archive` in `folder`, downloaded if it is not there whole.
+    """Return the path of `archive` in `folder`, and download it if it is not there whole.
 
     Bytes go to a `.part` file, from which a later call goes on; it gets its name only when size
     and digests are right. `RESIGHT_MIRROR` names a base URL to be tried before the others.
@@ -77,7 +72,7 @@ def fetch(
     failures = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
+        with FileLock(folder / ".lock"):
             if _is_whole(target, archive):  # another process may have been quicker
                 return target
             for url in _urls(archive):
@@ -105,20 +100,6 @@ def _urls(archive: Archive) -> list[str]:
         )
     bases = [own, *archive.mirrors] if own else archive.mirrors
     return [f"{base.rstrip('/')}/{archive.file}" for base in bases]
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process downloads into `folder` (where the system has locks)."""
-    if fcntl is None:
-        yield
-        return
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
 
 
 def _fetch_from(

@@ -1,4 +1,4 @@
-"""A name or a path to a data set in memory."""
+"""Load a data set by name or path."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,20 +29,20 @@ def data(
     Parquet as on the Hugging Face hub; CIFAR batches, binary files or their archive; a folder a
     class; `.npz`. What it is, the content decides. Pictures keep their size if all are the same
     square, and become 32 px otherwise, unless `image_size` (8..512 px) says more. They are
-    decoded once and cached; see `Dataset.notes` for everything that was changed or left out.
+    decoded once and cached; see `Dataset.notes` for everything that was changed or skipped.
 
     Raises:
-        UsageError: the source does not exist, is none of these, or is not sound.
+        UsageError: the source does not exist, has none of these layouts, or is damaged.
         ResightError: a download failed.
     """
     if image_size is not None and not MIN_PX <= image_size <= MAX_PX:
         raise UsageError(f"image_size = {image_size} must be {MIN_PX} to {MAX_PX} px")
     options = ReadOptions(image_size, skip_unreadable, on_progress or no_progress)
-    where = find_source(source)
-    if where == "digits":
-        return _finish(where, digits.read(options))
-    if isinstance(where, str):
-        name, archive = where, ARCHIVES[where]
+    location = find_source(source)
+    if location == "digits":
+        return _finish(location, digits.read(options))
+    if isinstance(location, str):
+        name, archive = location, ARCHIVES[location]
         digest = cache.digest_of({"": archive.sha256})
 
         def read() -> LoadedData:
@@ -50,12 +50,12 @@ def data(
             path = fetch(archive, downloads, offline=offline, on_progress=options.on_progress)
             return cifar.read_archive(path, options)
     else:
-        found = _recognize(where)
-        name = where.resolve().name if where.is_dir() else where.name.partition(".")[0]
-        digest = cache.digest_files(found.files)
+        layout = _recognize(location)
+        name = location.resolve().name if location.is_dir() else location.name.partition(".")[0]
+        digest = cache.digest_files(layout.files)
 
         def read() -> LoadedData:
-            return found.read(options)
+            return layout.read(options)
 
     key = cache.entry_key(digest, options)
     return cache.read_entry(key, name) or cache.write_entry(key, _finish(name, read()))
@@ -70,8 +70,8 @@ def _recognize(path: Path) -> DataLayout:
     )
     try:
         for find in finders:
-            if found := find(path):
-                return found
+            if layout := find(path):
+                return layout
     except OSError as error:
         raise UsageError(f"data {str(path)!r} cannot be read: {error.strerror or error}") from error
     raise UsageError(
@@ -81,7 +81,7 @@ def _recognize(path: Path) -> DataLayout:
 
 
 def _finish(name: str, contents: LoadedData) -> Dataset:
-    """Divide what came in one piece, and check what every data set must have."""
+    """Hold out a test split where there is none, and check what every data set must have."""
     classes, train, test, notes = contents.classes, contents.train, contents.test, contents.notes
     if len(classes) < 2:
         raise UsageError(f"data {name!r} has {len(classes)} class; at least 2 are needed")

@@ -1,4 +1,4 @@
-"""What the model is given: its order, its pixels, and what validation is made of."""
+"""Check what the model is given: the order of images, their pixels, and the validation data."""
 
 import math
 from collections import Counter
@@ -20,24 +20,36 @@ from torch.utils.data import (
 )
 from torch.utils.data.distributed import DistributedSampler
 
+from .dataset_checks import is_blank, slashed
 from .issues import Issue, Skipped, error, warning
-from .probe import BATCHES, IMAGES, Probe, pair
+from .probe import MAX_BATCHES, MAX_IMAGES, Probe, has_class_numbers, image_label_pair
 
-_OF_ALL = (SequentialSampler, RandomSampler, WeightedRandomSampler, DistributedSampler)
-MIN_IMAGES = 8  # images; of fewer, a coincidence may look like a fault
+_DRAWS_ALL = (SequentialSampler, RandomSampler, WeightedRandomSampler, DistributedSampler)
+MIN_IMAGES = 8  # with fewer images, an issue may be a coincidence
 
 
-def order(of: Probe) -> Iterator[Issue]:
-    """Training images of several classes come in random order."""
-    unshuffled = isinstance(_sampler(of.source), SequentialSampler)
-    classes = [label for _, labels in of.batches if _hard(labels) for label in labels.tolist()]
+def data_order(probe: Probe) -> Iterator[Issue]:
+    """Check that training images of several classes come in random order.
+
+    Why is this bad:
+        If data is sorted by class, every batch is of one class or two, and each step undoes the
+        last. If the order never changes, every epoch has the same batches.
+    Example:
+        rows = labels.argsort()
+        batches = DataLoader(TensorDataset(images[rows], labels[rows]), batch_size=20)
+    Fix:
+        Pass `shuffle=True` to the `DataLoader`.
+    """
+    unshuffled = isinstance(_sampler(probe.source), SequentialSampler)
+    hard = [labels for _, labels in probe.batches if has_class_numbers(labels)]
+    classes = [label for labels in hard for label in labels.tolist()]
     counts = Counter(classes).values()
     # ln of the number of orders that these labels could be in
     orders = math.lgamma(len(classes) + 1) - sum(math.lgamma(count + 1) for count in counts)
     if classes and classes == sorted(classes) and orders > math.log(10_000):
         yield error(
-            f"the first {len(classes):,} images come sorted by class",
-            "shuffle, as by shuffle=True of a DataLoader: else every batch is of one class or two",
+            f"the first {len(classes):,} images are sorted by class",
+            "shuffle, for example by shuffle=True of a DataLoader",
         )
     elif len(classes) >= 32 and len(counts) == 1:
         yield (error if unshuffled else warning)(
@@ -51,120 +63,159 @@ def order(of: Probe) -> Iterator[Issue]:
         )
 
 
-def pixels(of: Probe) -> Iterator[Issue]:
-    """Images are normalized: mean 0 and deviation 1 in each channel, and nothing far outside."""
-    shape = of.batches[0][0].shape[1:]
-    parts = [b[: IMAGES // 4].float() for b, _ in of.batches if b.shape[1:] == shape]
-    images = torch.cat(parts)
-    if images.ndim != 4:
-        raise Skipped("needs images of shape (N, C, H, W)")
+def pixel_values(probe: Probe) -> Iterator[Issue]:
+    """Check that images are normalized: mean 0 and deviation 1 in each channel, nothing far outside.
+
+    Why is this bad:
+        Rates and initial weights are made for inputs of about this size. Stored pixels from 0 to
+        255 or a fill value of 127 after normalizing are a hundred times as large.
+    Example:
+        batches = [((images * 60 + 128).clamp(0, 255).round(), labels)]  # pixels as stored
+    Fix:
+        Subtract the mean and divide by the standard deviation of the training images, channel by
+        channel, as the last transform. Ignore the warning if the model normalizes its input, or
+        if it was pretrained with other statistics.
+    """
+    images = _checked_images(probe)
     if bad := int((~images.isfinite()).sum()):
         yield error(
             f"{bad:,} values are NaN or infinite",
-            "look at the pictures; a channel that never varies is not to be divided by its "
-            "deviation, 0",
+            "look at the pictures; do not divide a channel that never varies by its deviation, 0",
         )
         return
     if len(images) < 4 * MIN_IMAGES:
-        raise Skipped(f"needs {4 * MIN_IMAGES} images in the first {BATCHES} batches")
+        raise Skipped(f"needs {4 * MIN_IMAGES} images in the first {MAX_BATCHES} batches")
     mean, std = images.mean(dim=(0, 2, 3)), images.std(dim=(0, 2, 3))  # (C,)
-    mixed = of.batches[0][1].is_floating_point()  # pictures laid over each other have less contrast
-    fits = (mean.abs() < 0.3) & (std < 1.15) & ((std > 0.8) | mixed)
-    if bool(fits.all()):
-        return
-    low, high = float(images.min()), float(images.max())
-    far = float((images.abs() > 10).any(dim=1).float().mean())  # share of the pixels
-    fix = "measure mean and deviation of the training images, channel by channel"
-    if low >= 0 and high > 10 and bool((images == images.round()).all()):
-        what = f"pixels are as they are stored, from {low:.0f} to {high:.0f}"
-    elif far:
-        what = (
-            f"{far:.2%} of the pixels lie more than 10 deviations out, from {low:.0f} to "
-            f"{high:.0f}: filled in after normalizing, in units of stored pixels, or not scaled"
+    mixed = probe.batches[0][1].is_floating_point()  # mixup lowers the contrast
+    normal = (mean.abs() < 0.3) & (std < 1.15) & ((std > 0.8) | mixed)
+    if not bool(normal.all()):
+        message, fix = _pixel_problem(images, mean, std)
+        yield warning(
+            message,
+            f"{fix}; ignore it if the model normalizes, or was pretrained with these statistics",
         )
-        fix = "pad, rotate and cut out first and normalize last, or fill with 0"
-    elif bool((std == 0).any()):
-        what, fix = f"channel {int(std.argmin())} never varies", "look at the pictures"
-    else:
-        what = (
-            f"channels have means {_each(mean)} and deviations {_each(std)}, not 0 and 1: not "
-            "normalized, or by the statistics of other images"
-        )
-    yield warning(
-        what,
-        f"{fix}; well where the model normalizes, or was pretrained with these statistics",
-    )
 
 
-def copies(of: Probe) -> Iterator[Issue]:
-    """The images of a batch are not each other's copies, and none is blank."""
-    images = of.images
-    if len(images) < MIN_IMAGES or getattr(_sampler(of.source), "replacement", False):
+def repeated_images(probe: Probe) -> Iterator[Issue]:
+    """Check that the images of a batch are not copies of each other, and that none is blank.
+
+    Why is this bad:
+        A data set that gives the same image for several rows, or blank ones, trains on fewer
+        images than you think.
+    Example:
+        batches = [(images[:4].repeat(16, 1, 1, 1), labels[:64])]
+    Fix:
+        Look at how the data set uses its index, and at what its transforms leave.
+    """
+    images = probe.images
+    if len(images) < MIN_IMAGES or getattr(_sampler(probe.source), "replacement", False):
         raise Skipped(f"needs {MIN_IMAGES} images in a batch, drawn without replacement")
     stored = images.cpu().contiguous().view(torch.uint8).numpy()
-    spare = len(images) - len({image.tobytes() for image in stored})
-    if spare >= len(images) / 4:
+    num_copies = len(images) - len({image.tobytes() for image in stored})
+    if num_copies >= len(images) / 4:
         yield error(
-            f"{spare} of the {len(images)} images of a batch are copies of others in it",
+            f"{num_copies} of the {len(images)} images of a batch are copies of another in it",
             "look at how the data set uses its index",
         )
-        return
-    if images.ndim < 3:
-        return
-    flat = images.flatten(2)  # (B, C, pixels)
-    if blank := int((flat.amax(dim=2) == flat.amin(dim=2)).all(dim=1).sum()):
+    elif images.ndim >= 3 and (num_blank := int(is_blank(images).sum())):
         yield warning(
-            f"{blank} of the {len(images)} images of a batch are of one color throughout",
+            f"{num_blank} of the {len(images)} images of a batch have one color throughout",
             "look at them; a transform may leave nothing",
         )
 
 
-def validation(of: Probe) -> Iterator[Issue]:
-    """All of it, unchanged, and other images than in training."""
-    loader, source = of.val_batches, of.source
+def validation_data(probe: Probe) -> Iterator[Issue]:
+    """Check that validation reads all of its images, unchanged, and none that is trained on.
+
+    Why is this bad:
+        Images that are trained on make validation look better than the model is. Images that are
+        dropped or augmented make it another number than the one you mean.
+    Example:
+        data = TensorDataset(images, labels)
+        batches = DataLoader(data, batch_size=64, shuffle=True)
+        val_batches = DataLoader(data, batch_size=64)
+    Fix:
+        Hold images out, for example by `torch.utils.data.random_split`, with `drop_last=False` and
+        without augmentation.
+    """
+    loader, source = probe.val_batches, probe.source
     if loader is None:
         raise Skipped("needs val_batches=")
-    batches = _batches(loader)
+    batches = _batch_sampler(loader)
     if batches is None:
         raise Skipped("needs a DataLoader of data with a length, with torch's own BatchSampler")
     sampler = _sampler(loader)
     n = len(sampler)
-    (of_one, held_out), (of_other, trained_on) = _rows(loader), _rows(source)
-    if of_one is of_other and (both := len(held_out & trained_on)):
+    (val_data, val_rows), (train_data, train_rows) = _rows(loader), _rows(source)
+    if val_data is train_data and (num_shared := len(val_rows & train_rows)):
         yield error(
-            f"{both:,} of its {n:,} images are trained on",
+            f"{num_shared:,} of its {n:,} images are trained on",
             "hold images out, for instance by torch.utils.data.random_split",
         )
-    left_over = n % batches.batch_size
-    if batches.drop_last and left_over:
-        yield error(
-            f"drop_last leaves out {left_over} of its {n:,} images",
-            "pass drop_last=False",
-        )
+    remainder = n % batches.batch_size
+    if batches.drop_last and remainder:
+        yield error(f"drop_last drops {remainder} of its {n:,} images", "pass drop_last=False")
     if isinstance(sampler, SequentialSampler):
         one, two = (next(iter(islice(loader, 1)), None) for _ in range(2))
-        if one is not None and not torch.equal(*(pair(b)[0].nan_to_num() for b in (one, two))):
+        if one is not None and not torch.equal(
+            *(image_label_pair(batch)[0].nan_to_num() for batch in (one, two))
+        ):
             yield warning(
                 "its images differ from pass to pass: they are augmented",
-                "give the validation set transforms of its own, without chance",
+                "give the validation set transforms of its own, without random draws",
             )
 
 
-def _batches(source: Any) -> BatchSampler | None:
-    """How a DataLoader puts rows together, if it is torch's way; of a stream, None."""
+def _checked_images(probe: Probe) -> Tensor:
+    """Return the first images (N, C, H, W) of every batch of the first one's shape."""
+    shape = probe.batches[0][0].shape[1:]
+    parts = [
+        images[: MAX_IMAGES // 4].float()
+        for images, _ in probe.batches
+        if images.shape[1:] == shape
+    ]
+    images = torch.cat(parts)
+    if images.ndim != 4:
+        raise Skipped("needs images of shape (N, C, H, W)")
+    return images
+
+
+def _pixel_problem(images: Tensor, mean: Tensor, std: Tensor) -> tuple[str, str]:
+    """Return what is wrong with pixels that are not normalized, and what to do."""
+    low, high = float(images.min()), float(images.max())
+    far = float((images.abs() > 10).any(dim=1).float().mean())  # share of the pixels
+    measure = "measure mean and standard deviation of the training images, channel by channel"
+    if low >= 0 and high > 10 and bool((images == images.round()).all()):
+        return f"pixels are as they are stored, from {low:.0f} to {high:.0f}", measure
+    if far:
+        return (
+            f"{far:.2%} of the pixels lie more than 10 deviations out, from {low:.0f} to "
+            f"{high:.0f}: filled in after normalizing, in units of stored pixels, or not scaled"
+        ), "pad, rotate and cut out first and normalize last, or fill with 0"
+    if bool((std == 0).any()):
+        return f"channel {int(std.argmin())} never varies", "look at the pictures"
+    return (
+        f"channels have means {slashed(mean.tolist())} and standard deviations "
+        f"{slashed(std.tolist())}, not 0 and 1: not normalized, or by the statistics of other "
+        "images"
+    ), measure
+
+
+def _batch_sampler(source: Any) -> BatchSampler | None:
+    """Return torch's own batch sampler of a DataLoader; None for a stream or another sampler."""
     if not isinstance(source, DataLoader) or isinstance(source.dataset, IterableDataset):
         return None
     return source.batch_sampler if type(source.batch_sampler) is BatchSampler else None
 
 
 def _sampler(source: Any) -> Any:
-    """What rows are drawn by; None where that is not known."""
-    batches = _batches(source)
+    """Return what draws the rows; None if that is not known."""
+    batches = _batch_sampler(source)
     return None if batches is None else batches.sampler
 
 
 def _rows(source: Any) -> tuple[object, set[int]]:
-    """The data set below all subsets, and the rows of it that are drawn, as far as is known."""
+    """Return the data set below all subsets, and its rows that are drawn, as far as is known."""
     sampler = _sampler(source)
     rows: set[int] = set()
     if sampler is None:
@@ -172,17 +223,9 @@ def _rows(source: Any) -> tuple[object, set[int]]:
     dataset = source.dataset
     if isinstance(sampler, SubsetRandomSampler):
         rows = set(map(int, sampler.indices))
-    elif isinstance(sampler, _OF_ALL):
+    elif isinstance(sampler, _DRAWS_ALL):
         rows = set(range(len(dataset)))
     while isinstance(dataset, Subset):
         rows = {int(dataset.indices[row]) for row in rows}
         dataset = dataset.dataset
     return dataset, rows
-
-
-def _hard(labels: Tensor) -> bool:
-    return labels.ndim == 1 and not labels.is_floating_point()
-
-
-def _each(values: Tensor) -> str:
-    return "/".join(f"{value:.2f}" for value in values.tolist())

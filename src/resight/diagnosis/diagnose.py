@@ -1,10 +1,10 @@
-"""A check-up of anyone's PyTorch objects: faults that train without complaint.
+"""Diagnose your own PyTorch objects: errors that do not stop a training.
 
-Each check is a function of a `Probe`. What they look for is what has gone wrong, unseen, in
-published work; `docs/doctor.md` lists it.
+Each check is a function of a `Probe`, and looks for what has gone wrong, unseen, in published
+work. `docs/doctor.md` lists the checks.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,32 +14,31 @@ from torch.optim import Optimizer
 
 from ..lr_finder.range_test import LossFunction
 from ..training.restore import preserve_positions, preserve_state
-from . import batch_checks as seen
-from . import model_checks as network
-from . import optimizer_checks as wiring
-from .augment_checks import Transform, named_transforms, transform
-from .issues import Diagnosis, Issue, apply_checks
-from .probe import Probe, run_probe
+from . import batch_checks, model_checks, optimizer_checks
+from .augment_checks import Transform, named_transforms
+from .augment_checks import augment as check_augment
+from .issues import Diagnosis, apply_checks, by_name
+from .probe import run_probe
 
-OBJECT_CHECKS: dict[str, Callable[[Probe], Iterator[Issue]]] = {
-    "parameters": wiring.parameters,
-    "scheduler": wiring.scheduler,
-    "schedule length": wiring.schedule_length,
-    "rate": wiring.rate,
-    "fresh": wiring.fresh,
-    "decay": wiring.decay,
-    "order": seen.order,
-    "pixels": seen.pixels,
-    "copies": seen.copies,
-    "validation": seen.validation,
-    "outputs": network.outputs,
-    "logits": network.logits,
-    "mean loss": network.mean_loss,
-    "start": network.start,
-    "gradients": network.gradients,
-    "dropout": network.dropout,
-    "evaluation": network.evaluation,
-}
+OBJECT_CHECKS = by_name(
+    optimizer_checks.optimizer_parameters,
+    optimizer_checks.scheduler_optimizer,
+    optimizer_checks.schedule_length,
+    optimizer_checks.zero_lr,
+    optimizer_checks.untrained,
+    optimizer_checks.weight_decay,
+    batch_checks.data_order,
+    batch_checks.pixel_values,
+    batch_checks.repeated_images,
+    batch_checks.validation_data,
+    model_checks.outputs,
+    model_checks.logits,
+    model_checks.mean_loss,
+    model_checks.first_loss,
+    model_checks.gradients,
+    model_checks.dropout,
+    model_checks.evaluation_mode,
+)
 
 
 def diagnose(
@@ -53,27 +52,27 @@ def diagnose(
     val_batches: Iterable[Any] | None = None,
     augment: Transform | Mapping[str, Transform] | None = None,
 ) -> Diagnosis:
-    """Look for faults that train without complaint, just before the first step.
+    """Look for errors that do not stop a training, just before the first step.
 
     One batch goes forward and backward in training mode and forward in evaluation mode; nothing
-    is stepped. Everything is given back: weights, buffers, gradients, random numbers. What cannot
-    be is the place in an iterator that is already under way, and a generator of augment's own.
+    is stepped. Weights, buffers, gradients and random numbers are restored. Two things cannot be:
+    the position of an iterator that has already started, and a generator of `augment`'s own.
 
     Args:
         model, optimizer, loss_fn: as for `lr_range_test`.
-        batches: gives (images, labels) as the model is to see them; four are looked at.
-        scheduler: what sets the rate.
+        batches: gives (images, labels) as the model is to see them; the first four are checked.
+        scheduler: what sets the learning rate.
         steps: how often scheduler.step() will be called.
         val_batches: what validation reads.
         augment: images (N, C, H, W) -> the same, augmented, where the batches lie; or several by
-            name, each looked at by itself.
+            name, each of which is checked alone.
 
     Raises:
-        UsageError: batches, outputs or a loss that are not as above.
+        UsageError: batches, outputs or a loss that are not of this form.
     """
     modules = [m for m in (model, loss_fn) if isinstance(m, nn.Module)]
     with preserve_state(optimizer, *modules), preserve_positions(batches, val_batches):
-        patient = run_probe(
+        probe = run_probe(
             model,
             optimizer,
             loss_fn,
@@ -82,13 +81,13 @@ def diagnose(
             steps=steps,
             val_batches=val_batches,
         )
-        found = apply_checks(patient, OBJECT_CHECKS, of_others=True)
+        diagnosis = apply_checks(probe, OBJECT_CHECKS, foreign_code=True)
         if augment is None:
-            return found + Diagnosis((), (), {"augment": "needs augment="})
+            return diagnosis + Diagnosis((), (), {"augment": "needs augment="})
         changes = named_transforms(augment).items()
         with torch.no_grad():
-            return found + apply_checks(
-                patient.batches[0][0][:64].nan_to_num(),
-                {name: partial(transform, change) for name, change in changes},
-                of_others=True,
+            return diagnosis + apply_checks(
+                probe.batches[0][0][:64].nan_to_num(),
+                {name: partial(check_augment, change) for name, change in changes},
+                foreign_code=True,
             )

@@ -1,4 +1,4 @@
-"""What the network makes of a batch, and what the loss makes of that."""
+"""Check what the network makes of a batch, and what the loss makes of the outputs."""
 
 import math
 from collections.abc import Iterator
@@ -8,73 +8,105 @@ import torch.nn.functional as F
 
 from ..networks.eval_mode import eval_mode
 from .issues import Issue, Skipped, error, warning
-from .optimizer_checks import named
-from .probe import Probe, ignored
+from .optimizer_checks import first_names
+from .probe import Probe, ignored_label
 
 
-def outputs(of: Probe) -> Iterator[Issue]:
-    """Finite numbers, which depend on the image."""
-    found = of.outputs
-    if found.ndim != 2 or found.shape[1] < 2:
-        raise Skipped(f"needs outputs (N, K), a logit a class; these are {tuple(found.shape)}")
-    if not bool(found.isfinite().all()):
+def outputs(probe: Probe) -> Iterator[Issue]:
+    """Check that outputs are finite and differ from image to image.
+
+    Why is this bad:
+        Outputs that are NaN stay NaN. Outputs that do not depend on the image carry no
+        information, and often no gradient.
+    Example:
+        with torch.no_grad():
+            model.conv.weight.fill_(float("nan"))
+    Fix:
+        Look at the pixels, and look for a division by 0, a log of 0, or a layer that gives 0
+        throughout.
+    """
+    logits = probe.outputs
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise Skipped(
+            f"needs outputs (N, K), a logit a class; their shape is {tuple(logits.shape)}"
+        )
+    if not bool(logits.isfinite().all()):
         yield error(
             "outputs are NaN or infinite before the first step",
             "look at the pixels, and for a division by 0 or a log of 0",
         )
-    elif len(found) > 1 and float(found.float().std(dim=0).max()) <= 1e-6 * _size(found):
+    elif len(logits) > 1 and float(logits.float().std(dim=0).max()) <= 1e-6 * _size(logits):
         yield warning(
             "outputs are the same for every image",
-            "look for a layer that gives 0 throughout, unless the last one begins so on purpose",
+            "look for a layer that gives 0 throughout, unless the last one starts at 0 on purpose",
         )
 
 
-def logits(of: Probe) -> Iterator[Issue]:
-    """The loss takes what the model gives: logits, log-probabilities or probabilities.
+def logits(probe: Probe) -> Iterator[Issue]:
+    """Check that the loss takes what the model gives: logits, log-probabilities or probabilities.
 
-    Cross entropy of logits does not change when a number is added to all of them, as its softmax
-    takes it out; the negative log likelihood falls in proportion to that number.
+    Cross entropy does not change when a number is added to all logits, because its softmax removes
+    the number. The negative log likelihood falls in proportion to the number.
+
+    Why is this bad:
+        After a softmax in the model, cross entropy takes a second softmax. The loss falls, but
+        slowly, and never near 0. A negative log likelihood of logits falls without bound.
+    Example:
+        model = nn.Sequential(model, nn.Softmax(dim=1))
+        loss_fn = nn.CrossEntropyLoss()
+    Fix:
+        Let the model give logits and use cross entropy.
     """
-    labels, found = of.labels, of.outputs.float()
-    zero, three, six = (of.loss_of(found + added, labels) for added in (0, 3, 6))
+    labels, values = probe.labels, probe.outputs.float()
+    zero, three, six = (probe.loss_of(values + added, labels) for added in (0, 3, 6))
     unmoved = abs(six - zero) <= 1e-3 * max(1.0, abs(zero))
     falls = zero - three > 0.5 and abs((zero - six) - 2 * (zero - three)) < 0.01 * (zero - six)
-    if of.kind == "probabilities" and unmoved:
+    if probe.kind == "probabilities" and unmoved:
         yield error(
             "the model gives probabilities, and the loss takes a softmax of them: the loss can "
-            f"then not fall below {_floor(found.shape[1]):.2f}",
-            "leave out the softmax at the end of the model",
+            f"then not fall below {_lowest_loss(values.shape[1]):.2f}",
+            "remove the softmax at the end of the model",
         )
-    elif of.kind == "log-probabilities" and unmoved:
+    elif probe.kind == "log-probabilities" and unmoved:
         yield warning(
             "the model ends in a log-softmax, and the loss takes another, which changes nothing",
-            "leave one of the two out",
+            "remove one of the two",
         )
-    elif falls and of.kind != "log-probabilities":
+    elif falls and probe.kind != "log-probabilities":
         yield error(
-            f"the loss expects log-probabilities, and the model gives {of.kind}: it falls without "
-            "bound",
+            f"the loss expects log-probabilities, and the model gives {probe.kind}: the loss falls "
+            "without bound",
             "use cross entropy, or end the model in a log-softmax",
         )
 
 
-def mean_loss(of: Probe) -> Iterator[Issue]:
-    """The loss is a mean over images, and depends on the labels.
+def mean_loss(probe: Probe) -> Iterator[Issue]:
+    """Check that the loss is a mean over images and depends on the labels.
 
-    Asked of made-up outputs of the same kind, as those of a fresh network may all be equal.
+    The check gives the loss random outputs, because those of an untrained network may all be equal.
+
+    Why is this bad:
+        A mean that is divided by the number of images again makes every step that much too short.
+        A sum ties the best learning rate to the batch size. A loss without labels teaches nothing.
+    Example:
+        def loss_fn(outputs, labels):
+            return F.cross_entropy(outputs, labels) / len(labels)
+    Fix:
+        Divide once: torch's losses are means already.
     """
-    labels = of.labels[of.labels != ignored(of.loss_fn)]
+    labels = probe.labels[probe.labels != ignored_label(probe.loss_fn)]
     if len(labels) < 2:
         raise Skipped("needs two images in a batch")
-    made_up = torch.randn(len(labels), of.outputs.shape[1]).to(labels.device)
-    if of.kind != "logits":
-        made_up = made_up.log_softmax(dim=1)
-        made_up = made_up.exp() if of.kind == "probabilities" else made_up
-    once = of.loss_of(made_up, labels)
-    twice = of.loss_of(made_up.repeat(2, 1), labels.repeat(2))
+    random_outputs = torch.randn(len(labels), probe.outputs.shape[1]).to(labels.device)
+    if probe.kind != "logits":
+        random_outputs = random_outputs.log_softmax(dim=1)
+    if probe.kind == "probabilities":
+        random_outputs = random_outputs.exp()
+    once = probe.loss_of(random_outputs, labels)
+    twice = probe.loss_of(random_outputs.repeat(2, 1), labels.repeat(2))
     if once and abs(twice / once - 0.5) < 0.05:
         yield error(
-            "the same images twice over have half the loss: a mean is divided by the number of "
+            "the loss halves when every image is given twice: a mean is divided by the number of "
             "images again, and steps are that much too short",
             "divide once",
         )
@@ -83,97 +115,142 @@ def mean_loss(of: Probe) -> Iterator[Issue]:
             "the loss is a sum over images, so the best rate depends on the size of a batch",
             "take the mean",
         )
-    if once == of.loss_of(made_up, (labels + 1) % made_up.shape[1]):
+    if once == probe.loss_of(random_outputs, (labels + 1) % random_outputs.shape[1]):
         yield error(
             "the loss is the same with every label changed",
             "look at what loss_fn does with its second argument",
         )
 
 
-def start(of: Probe) -> Iterator[Issue]:
-    """Before the first step, the loss is that of guessing: log K.
+def first_loss(probe: Probe) -> Iterator[Issue]:
+    """Check that the loss before the first step is that of guessing.
 
-    Who knows how frequent each class is guesses better, at the entropy of the labels.
+    Guessing has log K with K classes. If some classes are more frequent, it can be as low as the
+    entropy of the labels.
+
+    Why is this bad:
+        A much lower loss means that the model was trained before, or that images tell their
+        labels. A much higher loss means that the network is wrong and sure, and the first steps
+        are spent on unlearning.
+    Example:
+        with torch.no_grad():
+            model.head.weight *= 200
+    Fix:
+        Start from a newly built model, and initialize the last layer with small weights.
     """
-    rows = of.labels != ignored(of.loss_fn)
-    labels, classes = of.labels[rows].long(), of.outputs.shape[1]
-    found = float(F.cross_entropy(of.outputs[rows].float(), labels))
+    rows = probe.labels != ignored_label(probe.loss_fn)
+    labels, classes = probe.labels[rows].long(), probe.outputs.shape[1]
+    loss = float(F.cross_entropy(probe.outputs[rows].float(), labels))
     share = torch.bincount(labels, minlength=classes) / len(labels)
     entropy, chance = float(torch.special.entr(share).sum()), math.log(classes)
-    if found < 0.5 * entropy:
+    if loss < 0.5 * entropy:
         yield warning(
-            f"cross entropy is {found:.2f}, where guessing has {entropy:.2f}: already trained, or "
+            f"cross entropy is {loss:.2f}, where guessing has {entropy:.2f}: already trained, or "
             "images tell their labels",
-            "start from a freshly built model",
+            "start from a newly built model",
         )
-    elif found > 2 * chance:
+    elif loss > 2 * chance:
         yield warning(
-            f"cross entropy is {found:.2f}, where guessing has {chance:.2f}: the network is wrong "
-            f"and sure, with outputs up to {float(of.outputs.abs().max()):.0f}",
-            "begin the last layer smaller, or warm the rate up for longer",
+            f"cross entropy is {loss:.2f}, where guessing has {chance:.2f}: the network is wrong "
+            f"and sure, with outputs up to {float(probe.outputs.abs().max()):.0f}",
+            "start with smaller weights in the last layer, or warm the rate up for longer",
         )
 
 
-def gradients(of: Probe) -> Iterator[Issue]:
-    """The loss reaches every parameter."""
-    if not of.gradients:
+def gradients(probe: Probe) -> Iterator[Issue]:
+    """Check that the loss reaches every parameter with a finite gradient.
+
+    Why is this bad:
+        A parameter without a gradient never learns: its layer is not called, or something cuts
+        the graph between it and the loss.
+    Example:
+        def loss_fn(outputs, labels):
+            return F.cross_entropy(outputs.detach(), labels)
+    Fix:
+        Call the layer in forward, and look for `detach()`, `no_grad()` or `.item()` on the way.
+    """
+    if not probe.gradients:
         raise Skipped("every parameter is frozen")
-    idle = [name for name, gradient in of.gradients.items() if gradient is None]
-    if len(idle) == len(of.gradients):
+    idle = [name for name, gradient in probe.gradients.items() if gradient is None]
+    if len(idle) == len(probe.gradients):
         yield error(
             "the loss has no gradient in any parameter",
             "look for detach(), no_grad() or .item() between model and loss",
         )
     elif idle:
         yield warning(
-            f"{len(idle)} tensors have no gradient in the loss of this batch: {named(idle)}",
+            f"{len(idle)} tensors have no gradient in the loss of this batch: {first_names(idle)}",
             "look for layers that forward does not call, and for detach() or no_grad() behind "
-            "them; blocks that are skipped by chance are well",
+            "them; ignore it if blocks are skipped at random",
         )
-    bad = [n for n, g in of.gradients.items() if g is not None and not bool(g.isfinite().all())]
+    bad = [n for n, g in probe.gradients.items() if g is not None and not bool(g.isfinite().all())]
     if bad:
         yield error(
-            f"gradients are NaN or infinite in {named(bad)}",
+            f"gradients are NaN or infinite in {first_names(bad)}",
             "look at the pixels and the loss of the first batch",
         )
 
 
-def dropout(of: Probe) -> Iterator[Issue]:
-    """Dropout layers act in training."""
-    if of.idle_dropout:
+def dropout(probe: Probe) -> Iterator[Issue]:
+    """Check that forward goes through every dropout layer.
+
+    Why is this bad:
+        A dropout layer that is built and never called regularizes nothing, whatever its
+        probability is.
+    Example:
+        model.extra = nn.Dropout(0.5)  # forward does not call it
+    Fix:
+        Call the layer in forward, or remove it.
+    """
+    if probe.idle_dropout:
         yield warning(
-            f"{named(of.idle_dropout)}: forward did not go through it",
-            "call it, or take it out; well where only its p is used, or blocks are skipped",
+            f"forward did not go through {first_names(probe.idle_dropout)}",
+            "call it, or remove it; ignore it if only its p is used, or blocks are skipped",
         )
 
 
-def evaluation(of: Probe) -> Iterator[Issue]:
-    """In evaluation mode an image has one answer, whatever is beside it in the batch."""
-    with eval_mode(of.model):
-        one, two, alone = (of.model(x) for x in (of.images, of.images, of.images[:1]))
-    close = 0.02 * _size(one)
-    if not bool(one.isfinite().all()):
+def evaluation_mode(probe: Probe) -> Iterator[Issue]:
+    """Check that an image has one output in evaluation mode, whatever else is in the batch.
+
+    Why is this bad:
+        If the output is random, or depends on the other images, then so do the accuracy and every
+        prediction.
+    Example:
+        class Noisy(nn.Sequential):
+            def forward(self, images):
+                return F.dropout(super().forward(images), 0.5)  # in evaluation mode too
+
+        model = Noisy(model)
+    Fix:
+        Use `nn.Dropout`, or pass `training=self.training` to `F.dropout`. Use norms with running
+        statistics.
+    """
+    with eval_mode(probe.model):
+        batches = (probe.images, probe.images, probe.images[:1])
+        first, second, alone = (probe.model(images) for images in batches)
+    close = 0.02 * _size(first)
+    if not bool(first.isfinite().all()):
         yield error(
             "outputs are NaN or infinite in evaluation mode",
             "look at the running statistics of the norms",
         )
-    elif float((one - two).abs().max()) > close:
+    elif float((first - second).abs().max()) > close:
         yield error(
-            "in evaluation mode the same images get other answers each time",
+            "in evaluation mode the same images have other outputs each time",
             "pass training=self.training to F.dropout, or use nn.Dropout",
         )
-    elif float((alone - one[:1]).abs().max()) > close:
+    elif float((alone - first[:1]).abs().max()) > close:
         yield error(
-            "in evaluation mode an image's answer depends on the others in its batch",
+            "in evaluation mode the output for an image depends on the other images in its batch",
             "look for a norm without running statistics, or a view() that mixes images",
         )
 
 
-def _size(found: torch.Tensor) -> float:
-    """The usual size of an output."""
-    return max(float(found.float().abs().mean()), 1e-12)
+def _size(outputs: torch.Tensor) -> float:
+    """Return the mean size of an output."""
+    return max(float(outputs.float().abs().mean()), 1e-12)
 
 
-def _floor(classes: int) -> float:
-    """Cross entropy of a softmax over probabilities, at its lowest: one is 1, the others 0."""
+def _lowest_loss(classes: int) -> float:
+    """Return the lowest cross entropy of probabilities: one of them is 1, the rest are 0."""
     return math.log(math.e + classes - 1) - 1

@@ -1,18 +1,26 @@
-"""What a run's folder says of how it went, and what to do about it."""
+"""Check how a run went, by the files in its folder."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
 from ..recipe import Plateau
 from ..records import EpochRow, Predictions
 from ..runs.run import Run
-from .issues import Issue, Skipped, error, warning
+from .issues import Issue, Skipped, by_name, error, warning
 
 
 def finished(run: Run) -> Iterator[Issue]:
-    """It came to its end, and its files can be read."""
+    """Check that the run came to its end, and that its files can be read.
+
+    Why is this bad:
+        A run that was stopped has no test accuracy. A damaged file is missing from the report.
+    Example:
+        The power fails after epoch 12 of 40, or a disk gives back half of `predictions.npz`.
+    Fix:
+        Resume the run with `resight resume`, or copy the file from a backup.
+    """
     if not _ended(run) and not (run.summary and run.summary.test):
         yield warning(
             f"it stopped after {len(run.history.epochs)} of {run.recipe.schedule.epochs} epochs",
@@ -21,13 +29,24 @@ def finished(run: Run) -> Iterator[Issue]:
     for line in run.missing:
         if " is damaged and was passed over" in line:
             if line.startswith("gallery"):
-                yield warning(line, f"resight explain {run.folder} makes it anew")
+                yield warning(line, f"resight explain {run.folder} makes it again")
             else:
                 yield error(line, "take the file from a copy of the run")
 
 
 def learned(run: Run) -> Iterator[Issue]:
-    """The training loss fell below that of guessing by how frequent each class is."""
+    """Check that the training loss fell below that of guessing by how frequent each class is.
+
+    Why is this bad:
+        The network has learned nothing about the images. If one class has 90 % of them, the
+        accuracy is 90 % all the same.
+    Example:
+        With ten equal classes guessing has a loss of 2.30, and after four epochs the training
+        loss is 2.30.
+    Fix:
+        Look for a lower learning rate or a longer warm-up with `resight lr-find`, and at the data
+        with `resight doctor RECIPE --data PATH`.
+    """
     rows = _rows(run)
     counts = np.bincount(_predictions(run).labels)
     share = counts[counts > 0] / counts.sum()
@@ -43,10 +62,21 @@ def learned(run: Run) -> Iterator[Issue]:
 
 
 def long_enough(run: Run) -> Iterator[Issue]:
-    """The rate has fallen, and validation stands still."""
+    """Check that the rate has fallen, and that validation no longer improves.
+
+    Only schedules that hold their rate are checked; a cycle has a fixed length.
+
+    Why is this bad:
+        A run that stops while it improves, or before the plateau schedule has lowered the rate,
+        has an accuracy below what the recipe can reach.
+    Example:
+        The plateau schedule has a rate of 0.1 in each of four epochs.
+    Fix:
+        Train for longer, or with less patience.
+    """
     rows, schedule = _rows(run), run.recipe.schedule
     if not schedule.holds_rate:
-        raise Skipped("a cycle is as long as it is")
+        raise Skipped("a cycle has a fixed length")
     if not _ended(run):
         raise Skipped("it has not come to its end")
     if isinstance(schedule, Plateau) and rows[-1].lr == rows[0].lr:
@@ -63,7 +93,17 @@ def long_enough(run: Run) -> Iterator[Issue]:
 
 
 def overfitted(run: Run) -> Iterator[Issue]:
-    """Validation keeps up with training."""
+    """Check that validation keeps up with training.
+
+    Why is this bad:
+        The network learns the training images by heart, and gets worse at images that it has not
+        seen.
+    Example:
+        Validation loss is 0.8 after epoch 2 and 1.1 at the end.
+    Fix:
+        Use more augmentation, weight decay or label smoothing. `training.select=val_loss` keeps
+        the weights of the epoch with the lowest validation loss.
+    """
     rows = _rows(run)
     losses = _validation(rows)
     best = int(losses.argmin())
@@ -85,42 +125,68 @@ def overfitted(run: Run) -> Iterator[Issue]:
         )
 
 
-def rate(run: Run) -> Iterator[Issue]:
-    """The range test can be trusted, and the rate is what it says."""
+def recommended_lr(run: Run) -> Iterator[Issue]:
+    """Check that the range test can be trusted, and that the run used about the rate it recommends.
+
+    Why is this bad:
+        A rate that is five times too low or too high costs accuracy or makes training unstable.
+    Example:
+        The range test recommends a peak of 0.4, and the run used 0.02.
+    Fix:
+        Train again with the recommended rate, and compare the two runs.
+    """
     curve = run.lr_curve
     if curve is None:
         raise Skipped("there is no range test; --find-lr makes one")
     holds = run.recipe.schedule.holds_rate
-    said, used = curve.constant if holds else curve.peak, run.recipe.optimizer.lr
+    recommended, used = curve.constant if holds else curve.peak, run.recipe.optimizer.lr
     for reason in curve.verdict.reasons:
-        yield warning(f"the range test is not to be trusted: {reason}", "test again")
-    if curve.verdict.ok and said and not said / 5 <= used <= said * 5:
+        yield warning(f"the range test cannot be trusted: {reason}", "test again")
+    if curve.verdict.ok and recommended and not recommended / 5 <= used <= recommended * 5:
         yield warning(
-            f"its rate is {used:g}, and its range test says {said:.2g}",
-            f"try --lr {said:.2g} beside it, and compare",
+            f"its rate is {used:g}, and its range test recommends {recommended:.2g}",
+            f"train again with --lr {recommended:.2g}, and compare",
         )
 
 
-def every_class(run: Run) -> Iterator[Issue]:
-    """No class is passed over."""
+def predicted_classes(run: Run) -> Iterator[Issue]:
+    """Check that every class of the test set is predicted at least once.
+
+    Why is this bad:
+        All images of that class are mistakes, which a high total accuracy hides.
+    Example:
+        Of three classes in a test set of 30 images, the network never predicts the third.
+    Fix:
+        See that the class has training images, and train for longer.
+    """
     predictions = _predictions(run)
     k = len(predictions.classes)
-    there, said = (np.bincount(of, minlength=k) for of in (predictions.labels, predictions.preds))
-    if len(never := np.flatnonzero((said == 0) & (there > 0))):
-        names = ", ".join(f"{predictions.classes[c]} ({there[c]} images)" for c in never[:5])
-        yield (error if there[never].max() >= 10 else warning)(
+    num_images = np.bincount(predictions.labels, minlength=k)
+    num_predicted = np.bincount(predictions.preds, minlength=k)
+    if len(never := np.flatnonzero((num_predicted == 0) & (num_images > 0))):
+        names = ", ".join(f"{predictions.classes[c]} ({num_images[c]} images)" for c in never[:5])
+        yield (error if num_images[never].max() >= 10 else warning)(
             f"{len(never)} of {k} classes are never predicted: {names}",
             "see that they have training images, and train for longer",
         )
 
 
-def held_out_alike(run: Run) -> Iterator[Issue]:
-    """Validation and test agree, as far as chance lets them."""
+def validation_and_test(run: Run) -> Iterator[Issue]:
+    """Check that validation and test accuracy differ by no more than chance explains.
+
+    Why is this bad:
+        Either validation images have copies in training, or test images are of another kind. One
+        of the two accuracies does not say how well the network does on new images.
+    Example:
+        Validation accuracy is 90 % and test accuracy 80 %, with 1,000 images each.
+    Fix:
+        Check the data with `resight doctor RECIPE --data PATH`.
+    """
     summary = run.summary
     if summary is None or summary.test is None or summary.validation is None:
         raise Skipped("needs a validation and a test accuracy")
     val, test = summary.validation.accuracy, summary.test.accuracy
-    right = (val.value * val.n + test.value * test.n) / (val.n + test.n)  # if both are alike
+    right = (val.value * val.n + test.value * test.n) / (val.n + test.n)  # if both are the same
     deviation = math.sqrt(right * (1 - right) * (1 / val.n + 1 / test.n))
     if abs(val.value - test.value) > 4 * deviation + 0.005:
         yield warning(
@@ -154,12 +220,12 @@ def _ended(run: Run) -> bool:
     return len(run.history.epochs) >= run.recipe.schedule.epochs
 
 
-RUN_CHECKS: dict[str, Callable[[Run], Iterator[Issue]]] = {
-    "finished": finished,
-    "learned": learned,
-    "long enough": long_enough,
-    "overfitted": overfitted,
-    "rate": rate,
-    "every class": every_class,
-    "held-out alike": held_out_alike,
-}
+RUN_CHECKS = by_name(
+    finished,
+    learned,
+    long_enough,
+    overfitted,
+    recommended_lr,
+    predicted_classes,
+    validation_and_test,
+)

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..figures.heat import COARSE_CELLS
 from ..metrics.classification import confusion
-from ..records import Predictions
+from ..records import COARSE_CELLS, Predictions
 from ..runs.gallery import shared_start
 from ..runs.run import Run
 from .charts import palette

@@ -6,7 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..cam import Heatmaps, faithfulness, heatmaps
+from ..cam.faithfulness import faithfulness
+from ..cam.heatmaps import heatmaps
+from ..cam.maps import Heatmaps
 from ..datasets import Split, Statistics, batch_size_for
 from ..datasets.augment import normalize
 from ..networks.unwrap import device_of

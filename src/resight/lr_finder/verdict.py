@@ -100,7 +100,7 @@ def _stopped_at_once(r: _Reading) -> str | None:
     return f"diverged at once: {r.stopped}; start the range at {r.lower_start}"
 
 
-def _only_climbs(r: _Reading) -> str | None:
+def _only_rises(r: _Reading) -> str | None:
     if r.low > 2 or r.losses[-1] <= 1.2 * r.best:
         return None
     return (
@@ -190,7 +190,7 @@ _Check = Callable[[_Reading], str | None]
 _NO_RATE: tuple[_Check, ...] = (
     _no_points,
     _stopped_at_once,
-    _only_climbs,
+    _only_rises,
     _too_few_points,
     _already_trained,
     _above_guessing,

@@ -37,27 +37,27 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 
 # Below these a pooling layer would run out of map, or a stage would see nothing but padding.
-SMALLEST_PX = {"resnet18": 8, "resnet34": 8, "resnet9": 8, "swift": 9}
+MIN_PX = {"resnet18": 8, "resnet34": 8, "resnet9": 8, "swift": 9}
 
 
 def build_model(
     spec: recipe.Model, *, in_channels: int, num_classes: int, image_size: int, seed: int
 ) -> nn.Module:
-    """The network of `spec`, on the CPU in float32, its weights drawn from `seed` alone.
+    """Build the network of `spec`, on the CPU in float32, its weights drawn from `seed` alone.
 
     The global random state is left as it was. UsageError: the images are too small for the
-    network, or `spec` names a module that only its owner can make.
+    network, or `spec` is a custom module.
     """
     if isinstance(spec, recipe.Custom):
         raise UsageError(
             f'model.name = "custom" ({spec.target or "no class named"}) cannot be built from a '
             "recipe; pass the module in from Python: resight.train(recipe, model=...)"
         )
-    smallest = SMALLEST_PX[spec.name]
-    if image_size < smallest:
+    min_px = MIN_PX[spec.name]
+    if image_size < min_px:
         raise UsageError(
             f"images of {image_size} px are too small for {spec.name}, which needs at least "
-            f"{smallest} px; set data.image_size={smallest} or larger"
+            f"{min_px} px; set data.image_size={min_px} or larger"
         )
     settings = spec.model_dump(exclude={"name"})
     # torch.manual_seed would also reseed every GPU; only the CPU's generator is borrowed here.
@@ -67,12 +67,12 @@ def build_model(
 
 
 def models() -> dict[str, Callable[..., nn.Module]]:
-    """The constructor of every network, by name."""
+    """Return the constructor of every network, by name."""
     return dict(MODELS)
 
 
 def prepare_model(model: nn.Module, images: Tensor) -> None:
-    """Initialise what depends on data: the whitening layer of a Swift. Nothing for other networks.
+    """Initialize what depends on data: the whitening layer of a Swift; nothing in other networks.
 
     `images`: (N, C, H, W) float32, normalized, from the training split without augmentation. At
     most 5,000 are used, evenly spaced, so a sample of that many is enough.

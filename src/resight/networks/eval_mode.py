@@ -1,4 +1,4 @@
-"""Borrowing a module for evaluation."""
+"""Put a module into evaluation mode for a while."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from torch import nn
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; every module's `training` flag is given back."""
+    """Set evaluation mode without gradients; every `training` flag is restored at the end."""
     flags = [(module, module.training) for module in model.modules()]
     try:
         model.eval()

@@ -1,4 +1,4 @@
-"""Normalization layers: made by the recipe's word for them, and recognized again."""
+"""Normalization layers: made from the recipe's name for them, and recognized again."""
 
 import math
 
@@ -10,7 +10,7 @@ from ..recipe import Norm
 
 
 def make_norm(norm: Norm, channels: int) -> nn.Module:
-    """Normalize (N, C, H, W) over N,H,W (`batch`), C,H,W (`layer`) or groups of channels (`group`).
+    """Return a layer that normalizes over N,H,W (`batch`), C,H,W (`layer`) or groups (`group`).
 
     `layer` is GroupNorm(1, C), so it has one scale and shift a channel, as batch norm does, and the
     parameter count does not change. `group` has 32 groups (Wu & He 2018), or the largest power of
@@ -26,7 +26,7 @@ def make_norm(norm: Norm, channels: int) -> nn.Module:
 
 
 def norm_kind(module: nn.Module) -> str | None:
-    """`batch`, `layer`, `group`, `instance` or `rms`; None where `module` is no normalization."""
+    """Return `batch`, `layer`, `group`, `instance` or `rms`; None for any other module."""
     match module:
         case _InstanceNorm():
             return "instance"
@@ -42,5 +42,5 @@ def norm_kind(module: nn.Module) -> str | None:
 
 
 def norm_kinds(model: nn.Module) -> set[str]:
-    """Every kind of normalization in `model`: {"layer"} proves that no batch norm remains."""
+    """Return the kinds of normalization in `model`: {"layer"} means that no batch norm is left."""
     return {kind for module in model.modules() if (kind := norm_kind(module)) is not None}

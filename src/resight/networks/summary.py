@@ -1,4 +1,4 @@
-"""What a network is made of: a row a layer, measured by running one blank image through it."""
+"""The layers of a network as a table, measured by running one blank image through it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -25,22 +25,22 @@ class LayerRow:
     kind: str  # class name
     output_shape: tuple[int, ...]  # without the batch dimension
     map_size: tuple[int, int] | None  # (H, W) px; None where the output is no map
-    receptive_field: int | None  # px, (longer) side of what one output looks at in the image
+    receptive_field: int | None  # px, longer side of the image region that one output sees
     parameters: int
     flop: int  # forward
 
     @property
     def depth(self) -> int:
-        """0 is the whole network, 1 its stages."""
+        """The depth of the layer: 0 is the whole network, 1 its stages."""
         return self.path.count(".") + 1 if self.path else 0
 
 
 def layer_table(model: nn.Module, input_shape: tuple[int, int, int]) -> list[LayerRow]:
-    """Rows of the whole network, its stages, and each layer that has weights or changes the shape.
+    """Return a row for the network, its stages, and layers with weights or another output shape.
 
-    In the order in which they start, so a stage comes before its layers. A row counts everything
-    inside it: add up rows of one depth only, or read the totals in row 0. A layer called twice has
-    two rows; its parameters count in the first.
+    Rows are in the order in which the layers start, so a stage comes before its layers. A row
+    counts everything inside it: add up rows of one depth only, or read the totals in row 0. A layer
+    called twice has two rows; its parameters count in the first.
 
     FLOP are those of convolutions and matrix products, two for a multiply-add, in the forward pass
     of one image. The receptive field is that of the longest path: each convolution or pooling with
@@ -49,43 +49,21 @@ def layer_table(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Lay
     norm look at the whole map; an operation whose geometry is not known is taken to look at the
     whole map, as global pooling does.
 
-    `input_shape`: (C, H, W). Any module that maps (N, C, H, W) to one tensor will do. It is run in
-    evaluation mode, without gradients, and given back as it was, also when its forward pass raises.
-    UsageError: it returns something else than a tensor.
+    `input_shape`: (C, H, W). Any module that maps (N, C, H, W) to one tensor will do. It runs in
+    evaluation mode, without gradients, and is given back as it was, also when its forward pass
+    raises. UsageError: it does not return a tensor.
     """
     like = next(model.parameters(), torch.empty(0))
     image = torch.zeros(1, *input_shape, device=like.device, dtype=like.dtype)
-    fields, flops = _ReceptiveFields(image), FlopCounterMode(display=False)
-    rows: list[LayerRow | None] = []  # None: still running, or not worth a row
-    running: list[tuple[int, int]] = []  # (index of its row, FLOP before it) of each open module
-    counted: set[nn.Module] = set()  # modules whose parameters are in a row
-
-    def start(module: nn.Module, args: Any) -> None:
-        running.append((len(rows), flops.get_total_flops()))
-        rows.append(None)
-
-    def end(path: str, module: nn.Module, args: Any, output: Any) -> None:
-        index, flop_before = running.pop()
-        if not isinstance(output, Tensor) or not _worth_a_row(path, module, args, output):
-            return
-        rows[index] = LayerRow(
-            path=path,
-            kind=type(module).__name__,
-            output_shape=tuple(output.shape[1:]),
-            map_size=_map_size(output),
-            receptive_field=fields.size_of(output),
-            parameters=0 if module in counted else sum(p.numel() for p in module.parameters()),
-            flop=flops.get_total_flops() - flop_before,
-        )
-        counted.add(module)
-
+    recorder = _RowRecorder(image)
     with ExitStack() as borrowed:
         borrowed.enter_context(eval_mode(model))
         for path, module in model.named_modules():
             if "." not in path or not any(module.children()):
-                borrowed.callback(module.register_forward_pre_hook(start).remove)
-                borrowed.callback(module.register_forward_hook(partial(end, path)).remove)
-        for context in (flops, fields):
+                end = partial(recorder.end, path)
+                borrowed.callback(module.register_forward_pre_hook(recorder.start).remove)
+                borrowed.callback(module.register_forward_hook(end).remove)
+        for context in (recorder.flops, recorder.fields):
             borrowed.enter_context(context)
         output = model(image)
     if not isinstance(output, Tensor):
@@ -93,7 +71,37 @@ def layer_table(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Lay
             f"{type(model).__name__} returns {type(output).__name__}; "
             "a network here must return one tensor of logits (N, classes)"
         )
-    return [row for row in rows if row is not None]
+    return [row for row in recorder.rows if row is not None]
+
+
+class _RowRecorder:
+    """Makes a row of each call of a module, from a hook at its start and one at its end."""
+
+    def __init__(self, image: Tensor) -> None:
+        self.fields, self.flops = _ReceptiveFields(image), FlopCounterMode(display=False)
+        self.rows: list[LayerRow | None] = []  # None: still running, or not worth a row
+        self._running: list[tuple[int, int]] = []  # (row, FLOP before it) of each open module
+        self._counted: set[nn.Module] = set()  # modules whose parameters are in a row
+
+    def start(self, module: nn.Module, args: Any) -> None:
+        self._running.append((len(self.rows), self.flops.get_total_flops()))
+        self.rows.append(None)
+
+    def end(self, path: str, module: nn.Module, args: Any, output: Any) -> None:
+        index, flop_before = self._running.pop()
+        if not isinstance(output, Tensor) or not _worth_a_row(path, module, args, output):
+            return
+        parameters = sum(p.numel() for p in module.parameters())
+        self.rows[index] = LayerRow(
+            path=path,
+            kind=type(module).__name__,
+            output_shape=tuple(output.shape[1:]),
+            map_size=_map_size(output),
+            receptive_field=self.fields.size_of(output),
+            parameters=0 if module in self._counted else parameters,
+            flop=self.flops.get_total_flops() - flop_before,
+        )
+        self._counted.add(module)
 
 
 def _worth_a_row(path: str, module: nn.Module, args: Any, output: Tensor) -> bool:
@@ -175,20 +183,20 @@ def _through(
         case aten.convolution if not args[6]:  # not transposed
             return _slide(field, args[1].shape[2:], args[3], args[5])
         case aten.max_pool2d_with_indices:
-            return _slide(field, args[1], _given(args, 2) or args[1], _given(args, 4) or [1])
+            return _slide(field, args[1], _argument(args, 2) or args[1], _argument(args, 4) or [1])
         case aten.avg_pool2d:
-            return _slide(field, args[1], _given(args, 2) or args[1], [1])
+            return _slide(field, args[1], _argument(args, 2) or args[1], [1])
         case aten.slice if args[1] % 4 >= 2:  # rows or columns
             steps = [1, 1]
-            steps[args[1] % 4 - 2] = _given(args, 4) or 1
+            steps[args[1] % 4 - 2] = _argument(args, 4) or 1
             return _slide(field, [1], steps, [1])
         case aten.constant_pad_nd | aten.reflection_pad2d | aten.replication_pad2d:
             return field
     return field if before == _map_size(result) else _slide(field, before, [1], [1])
 
 
-def _given(args: tuple[Any, ...], index: int) -> Any:
-    """The argument at `index`, or None: those at the end that have their default are left out."""
+def _argument(args: tuple[Any, ...], index: int) -> Any:
+    """The argument at `index`, or None: torch omits those at the end that have their default."""
     return args[index] if len(args) > index else None
 
 

@@ -26,7 +26,7 @@ Activation = Literal["relu", "gelu", "silu"]
 
 
 def make_activation(activation: Activation) -> nn.Module:
-    """The layer by its name; only ReLU can work in place without keeping a copy of its input."""
+    """Return the layer by its name; only ReLU can work in place without a copy of its input."""
     match activation:
         case "relu":
             return nn.ReLU(inplace=True)
@@ -37,7 +37,7 @@ def make_activation(activation: Activation) -> nn.Module:
 
 
 def bias_only_norm(channels: int) -> nn.BatchNorm2d:
-    """Batch norm with its scale fixed at 1; running statistics follow quickly (momentum 0.4).
+    """Return batch norm with its scale fixed at 1 and quick running statistics (momentum 0.4).
 
     eps stays at 1e-5, where airbench has 1e-12: variances here are of order 1, so training does
     not notice, but a channel that was constant in training is not blown up by 1e6 in evaluation.
@@ -48,7 +48,7 @@ def bias_only_norm(channels: int) -> nn.BatchNorm2d:
 
 
 def identity_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
-    """3x3 convolution that at first passes every input channel on; the other filters are random."""
+    """Return a 3x3 convolution that begins as the identity; filters beyond it are random."""
     conv = conv3x3(in_channels, out_channels)
     with torch.no_grad():
         nn.init.dirac_(conv.weight[:in_channels])
@@ -56,7 +56,7 @@ def identity_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 
 def block(in_channels: int, out_channels: int, activation: Activation) -> nn.Sequential:
-    """(N, in_channels, H, W) -> (N, out_channels, H // 2, W // 2)."""
+    """Return a block that maps (N, in_channels, H, W) to (N, out_channels, H // 2, W // 2)."""
     return nn.Sequential(
         OrderedDict(
             conv1=identity_conv(in_channels, out_channels),
@@ -133,7 +133,7 @@ class Swift(nn.Module):
 
 
 def whitening_filters(images: Tensor) -> Tensor:
-    """Eigenvectors of the 2x2 patches of `images`, each over sqrt(eigenvalue + 5e-4).
+    """Return the eigenvectors of the 2x2 patches of `images`, each over sqrt(eigenvalue + 5e-4).
 
     (N, C, H, W) float, normalized -> (4 C, C, 2, 2) float64 on the CPU, by falling eigenvalue.
     Sums are in float64, so that devices agree but for last bits. The second moment stands in for
@@ -143,11 +143,11 @@ def whitening_filters(images: Tensor) -> Tensor:
     channels = images.shape[1]
     dim = channels * WHITEN_PX**2
     # MPS has no float64.
-    where = torch.device("cpu") if images.device.type == "mps" else images.device
-    moment = torch.zeros(dim, dim, dtype=torch.float64, device=where)
+    device = torch.device("cpu") if images.device.type == "mps" else images.device
+    moment = torch.zeros(dim, dim, dtype=torch.float64, device=device)
     count, (h, w) = 0, (side - WHITEN_PX + 1 for side in images.shape[2:])  # of the map
     for chunk in torch.split(images, WHITEN_CHUNK):
-        x = chunk.to(where).double().transpose(0, 1)  # (C, n, H, W)
+        x = chunk.to(device).double().transpose(0, 1)  # (C, n, H, W)
         shifts = list(product(range(WHITEN_PX), repeat=2))
         patches = torch.stack([x[:, :, i : i + h, j : j + w] for i, j in shifts], dim=1)
         patches = patches.reshape(dim, -1)  # (dim, all patches)

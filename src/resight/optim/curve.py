@@ -4,7 +4,7 @@
     one_cycle: 0.004 at the start, 0.1 at epoch 5 (step 1760 of 7040), 4e-07 at the end; ...
 
 Needs neither data nor torch: the number of steps is all a schedule asks of the data, and
-`plateau`, which asks for validation as well, is shown a curve that the text names.
+`plateau`, which needs validation metrics as well, is given a curve that the text names.
 """
 
 import math
@@ -27,7 +27,7 @@ MAX_STEPS = 2_000_000  # a slip in a number should not fill the memory
 
 @dataclass(frozen=True)
 class Curve:
-    """A schedule step by step, and the validation curve that a plateau was shown, in words."""
+    """The rates of every step of a schedule, and in words the metrics that a plateau was given."""
 
     schedule: Schedule
     lrs: FloatArray  # (steps,)

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 
 
-class Muon(Optimizer):
+class MuonOptimizer(Optimizer):
     """Muon for groups with "orthogonal": True, and SGD with Nesterov momentum for other groups.
 
     Each group has an "lr", and a group of SGD may have a "weight_decay", added to the gradient. A

@@ -9,7 +9,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from .. import recipe
 from ..networks.norms import norm_kind
-from .muon import Muon
+from .muon import MuonOptimizer
 
 
 def build_optimizer(spec: recipe.Optimizer, model: nn.Module) -> Optimizer:
@@ -27,7 +27,7 @@ def build_optimizer(spec: recipe.Optimizer, model: nn.Module) -> Optimizer:
     laid out in memory like its weight (torch 2.13).
     """
     if isinstance(spec, recipe.Muon):
-        return Muon(_muon_groups(spec, model), momentum=spec.momentum)
+        return MuonOptimizer(_muon_groups(spec, model), momentum=spec.momentum)
     scale = spec.norm_bias_lr_scale if isinstance(spec, recipe.SGD) else 1.0
     groups = _groups(spec, model, lr=spec.lr, norm_bias_lr_scale=scale)
     match spec:

@@ -18,6 +18,7 @@ Method = Literal[
     "ablation-cam",
     "finer-cam",
 ]
+Precision = Literal["float32", "bf16", "fp16", "auto"]
 
 
 class Loss(Section):
@@ -44,7 +45,7 @@ class Training(Section):
     gpu_micro_batch: Annotated[int, Field(ge=1)] | None = None
     progressive: Progressive | None = None
     # "auto": bf16 where the processor or GPU has instructions for it, else float32.
-    precision: Literal["float32", "bf16", "fp16", "auto"] = "float32"
+    precision: Precision = "float32"
     channels_last: bool = True
     compile: bool = False
     deterministic: bool = False  # refuse operations whose result varies between runs on a GPU

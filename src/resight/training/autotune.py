@@ -39,7 +39,7 @@ def resolve_auto(recipe: Recipe, state: TrainState, data: TrainData) -> tuple[Re
         lines.append(f"training.precision = {precision}")
     elif precision == "bf16" and _emulates_bf16(device):  # a run may be resumed elsewhere
         lines.append(
-            "training.precision = bf16, for which this machine has no instructions: a step may take "
+            "training.precision = bf16, but this machine has no bf16 instructions: a step may take "
             "several times as long as in float32, which auto would choose"
         )
     if recipe.training.micro_batch == "auto":

@@ -19,7 +19,7 @@ def check_devices(name: str, count: int, *, batch_size: int) -> str:
     """Return the first device, if `count` devices of that name can train together.
 
     Raises:
-        UsageError: this machine has not so many, or other processes cannot be started.
+        UsageError: this machine has fewer devices, or worker processes cannot be started.
     """
     device = pick_device(name)
     distributed = torch.distributed.is_available()
@@ -60,7 +60,7 @@ def check_devices(name: str, count: int, *, batch_size: int) -> str:
         )
     if torch.distributed.is_initialized():
         raise UsageError(
-            f"devices = {count} starts worker processes, but this process already belongs to a group "
+            f"devices = {count} starts worker processes, but this one already belongs to a group "
             "(torch.distributed); leave the group, or give devices = 1"
         )
     return "cuda:0" if device.type == "cuda" else name

@@ -14,7 +14,7 @@ from ..datasets import Dataset, hold_out, load, statistics
 from ..datasets.augment import check_augment, normalize
 from ..errors import UsageError
 from ..events import Message, OnEvent, Progress
-from ..networks import SMALLEST_PX, build_model, prepare_model
+from ..networks import MIN_PX, build_model, prepare_model
 from ..optim.schedules import describe
 from ..recipe import Custom, Recipe, Swift
 from ..recipe.sources import find_source
@@ -140,7 +140,7 @@ def init_model(recipe: Recipe, splits: TrainData) -> nn.Module:
 
 def _check_progressive(recipe: Recipe, size: int) -> None:
     early, name = recipe.training.progressive, recipe.model.name
-    smallest = SMALLEST_PX.get(name, 1)
+    smallest = MIN_PX.get(name, 1)
     if early and not smallest <= early.px < size:
         raise UsageError(
             f"training.progressive.px = {early.px} is not below the images' {size} px and at least "

@@ -14,8 +14,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ...errors import UsageError
+from ...records import IntArray
 from ..dataset import Split
-from .contents import DataLayout, ImageArray, LabelArray, LoadedData, ReadOptions, make_split
+from .contents import DataLayout, LoadedData, PixelArray, ReadOptions, make_split
 from .images import fit_arrays
 from .unpickle import load_arrays
 
@@ -50,7 +51,7 @@ _LAYOUTS = (
 
 
 def find(path: Path) -> DataLayout | None:
-    """Recognise a folder with one of the forms, its parent, or an archive of one."""
+    """Recognize a folder with one of the forms, its parent, or an archive of one."""
     if path.is_file():
         if not _is_tar(path):
             return None
@@ -169,7 +170,7 @@ def _read_split(
     return make_split(images, labels, ids), notes
 
 
-def _read_batch(content: bytes, name: str, layout: _Layout) -> tuple[ImageArray, LabelArray]:
+def _read_batch(content: bytes, name: str, layout: _Layout) -> tuple[PixelArray, IntArray]:
     """Pixels (N, 3072) and labels (N,) of a Python batch."""
     batch = load_arrays(content, name)
     pixels, labels = batch.get("data"), batch.get(layout.label_key)
@@ -188,7 +189,7 @@ def _read_batch(content: bytes, name: str, layout: _Layout) -> tuple[ImageArray,
     return pixels, np.array(labels, dtype=np.int64)
 
 
-def _read_binary(content: bytes, name: str, layout: _Layout) -> tuple[ImageArray, LabelArray]:
+def _read_binary(content: bytes, name: str, layout: _Layout) -> tuple[PixelArray, IntArray]:
     """Pixels (N, 3072) and labels (N,) of a binary file: one record an image, labels first."""
     record = layout.label_bytes + _PIXELS
     if len(content) % record:

@@ -1,4 +1,4 @@
-"""What is asked of a reader of images, and what it gives back."""
+"""The options of a reader of images, and its result."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,21 +8,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ...records import IntArray
 from ..dataset import OnProgress, Split
 
-ImageArray = NDArray[np.uint8]  # (N, C, H, W)
-LabelArray = NDArray[np.int64]  # (N,)
+PixelArray = NDArray[np.uint8]  # (N, C, H, W)
 
 MIN_PX, MAX_PX, DEFAULT_PX = 8, 512, 32
 
 
 def no_progress(what: str, done: int, total: int | None) -> None:
-    """Nobody is watching."""
+    """Do nothing: the `on_progress` of callers who do not listen."""
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How to read: the size wanted (None keeps their own), and what to do with broken files."""
+    """How to read pictures: their size (None keeps it), and whether to skip unreadable files."""
 
     image_size: int | None = None
     skip_unreadable: bool = False
@@ -31,7 +31,7 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class LoadedData:
-    """What a reader found. `test` is None where the source has one split only."""
+    """The images that a reader loaded. `test` is None where the source has one split only."""
 
     classes: tuple[str, ...]
     train: Split
@@ -50,12 +50,12 @@ class DataLayout:
     read: Callable[[ReadOptions], LoadedData]
 
 
-def make_split(images: ImageArray, labels: LabelArray, ids: list[str]) -> Split:
-    """A `Split` of arrays, which it takes over without a copy."""
+def make_split(images: PixelArray, labels: IntArray, ids: list[str]) -> Split:
+    """Return a `Split` of the arrays, without a copy where they are contiguous."""
     images = np.ascontiguousarray(images)
     return Split(torch.from_numpy(images), torch.from_numpy(labels), tuple(ids))
 
 
 def own_px(width: int, height: int) -> int:
-    """The size that pictures are kept at when none is asked for: their own, if it is usable."""
+    """Return the size of pictures when no `image_size` is given: their own, if it is usable."""
     return width if width == height and MIN_PX <= width <= MAX_PX else DEFAULT_PX

@@ -30,7 +30,7 @@ class _Tree:
 
 
 def find(path: Path) -> DataLayout | None:
-    """Recognise `train/cat/1.png` and `test/cat/2.png`, or `cat/1.png` alone.
+    """Recognize `train/cat/1.png` and `test/cat/2.png`, or `cat/1.png` alone.
 
     Raises:
         UsageError: the folder is empty, has no class folders, one class only, or an empty class.
@@ -50,7 +50,7 @@ def find(path: Path) -> DataLayout | None:
         if test not in {folders.get(name) for name in _TEST}:
             notes.append(f"there is no test folder: {test} stands in for it")
         if val != test:
-            notes.append(f"{val} was left out: validation images are held out of {train}")
+            notes.append(f"{val} was skipped: validation images are held out of {train}")
     else:
         parts = {"train": _tree(root, root / train if train else root)}
     for tree in parts.values():
@@ -59,7 +59,7 @@ def find(path: Path) -> DataLayout | None:
         _check_same(parts["train"], parts["test"], f"{train} and {test}")
     others = sum(tree.others for tree in parts.values())
     if others:
-        notes.append(f"{others:,} files that are not pictures of a class were left out")
+        notes.append(f"{others:,} files that are not pictures of a class were skipped")
     files = {
         name: root / name
         for tree in parts.values()

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ...errors import UsageError
 from ..dataset import Split
-from .contents import DEFAULT_PX, MIN_PX, ImageArray, ReadOptions, make_split, own_px
+from .contents import DEFAULT_PX, MIN_PX, PixelArray, ReadOptions, make_split, own_px
 
 Source = Path | bytes
 
@@ -53,7 +53,7 @@ class Pictures:
 class Decoded:
     """The pictures that could be read. `kept`, (M,), are their rows among those given."""
 
-    images: ImageArray  # (M, C, S, S)
+    images: PixelArray  # (M, C, S, S)
     kept: NDArray[np.int64]
     notes: tuple[str, ...]
 
@@ -107,7 +107,7 @@ def read_pictures(paths: Sequence[Path], *, image_size: int, channels: int) -> S
     return make_split(images, labels, [str(path) for path in paths])
 
 
-def fit_arrays(images: ImageArray, image_size: int | None) -> tuple[ImageArray, tuple[str, ...]]:
+def fit_arrays(images: PixelArray, image_size: int | None) -> tuple[PixelArray, tuple[str, ...]]:
     """Resize decoded images (N, C, H, W) by the rules of `decode`; also what to note.
 
     Raises:
@@ -155,7 +155,7 @@ def _decode(
                 # Pictures named one by one, for a model whose channels are known, are not skipped.
                 skip = ", or skip such files with --skip-unreadable (skip_unreadable=True)"
                 raise UsageError(
-                    f"{result.name} cannot be read as a picture ({result.reason}); mend or remove "
+                    f"{result.name} cannot be read as a picture ({result.reason}); repair or remove "
                     f"it{skip if channels is None else ''}"
                 )
             skipped.append(result.name)

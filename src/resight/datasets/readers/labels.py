@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from ...errors import UsageError
-from .contents import LabelArray
+from ...records import IntArray
 
 Label = int | str | None
 
@@ -13,7 +13,7 @@ _MAX_CLASSES = 100_000
 
 
 def name_classes(labels: Iterable[Label]) -> tuple[str, ...]:
-    """Names for labels that come without: the words themselves, or the numbers from 0."""
+    """Return class names for labels without names: the words themselves, or numbers from 0."""
     values = set(labels)
     if values and all(type(value) is int for value in values):
         highest = max(value for value in values if isinstance(value, int))
@@ -23,8 +23,8 @@ def name_classes(labels: Iterable[Label]) -> tuple[str, ...]:
     return tuple(sorted(value for value in values if isinstance(value, str)))
 
 
-def number_labels(labels: Sequence[Label], classes: Sequence[str], where: str) -> LabelArray:
-    """(N,) the place of each label in `classes`.
+def number_labels(labels: Sequence[Label], classes: Sequence[str], where: str) -> IntArray:
+    """Return (N,), the place of each label in `classes`.
 
     Raises:
         UsageError: a label is none of the classes; `where` says in what file or column.

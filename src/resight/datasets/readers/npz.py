@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UsageError
-from .contents import DataLayout, ImageArray, LoadedData, ReadOptions, make_split
+from .contents import DataLayout, LoadedData, PixelArray, ReadOptions, make_split
 from .images import fit_arrays
 from .labels import Label, name_classes, number_labels
 
@@ -28,7 +28,7 @@ _CLASSES_KEY = "classes"  # optional: names, in the order of the labels
 
 
 def find(path: Path) -> DataLayout | None:
-    """Recognise a zip file that holds `.npy` arrays."""
+    """Recognize a zip file that holds `.npy` arrays."""
     if not path.is_file() or not zipfile.is_zipfile(path):
         return None
     try:
@@ -50,7 +50,7 @@ def _read(path: Path, options: ReadOptions) -> LoadedData:
         raise
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UsageError(f"{path} cannot be read as arrays: {error}") from error
-    notes = [f"{key} was left out: validation images are held out of train" for key in skipped]
+    notes = [f"{key} was skipped: validation images are held out of train" for key in skipped]
     keys = next(keys for keys in _KEYS if keys[0][0] in arrays)
     labels = {key: _labels(arrays[key], key) for _, key in keys}
     names = arrays.get(_CLASSES_KEY)
@@ -83,7 +83,7 @@ def _wanted(path: Path, present: list[str]) -> list[str]:
     raise UsageError(f"{path} holds {', '.join(present)}; expected {valid}")
 
 
-def _images(array: Array, key: str) -> tuple[ImageArray, tuple[str, ...]]:
+def _images(array: Array, key: str) -> tuple[PixelArray, tuple[str, ...]]:
     """To uint8 (N, C, H, W) from NHW, NHWC or NCHW."""
     if array.ndim == 3:
         array = array[:, None]  # (N, 1, H, W)

@@ -40,7 +40,7 @@ class _Columns:
 
 
 def find(path: Path) -> DataLayout | None:
-    """Recognise one Parquet file, or a folder of them with a file or more for each split."""
+    """Recognize one Parquet file, or a folder of them with a file or more for each split."""
     if path.is_file():
         with path.open("rb") as file:
             if file.read(4) != b"PAR1":
@@ -61,7 +61,7 @@ def find(path: Path) -> DataLayout | None:
     test = "test" if "test" in splits else "validation"
     used = {split: splits[split] for split in ("train", test) if split in splits}
     unused = tuple(
-        f"the {split} split was left out: validation images are held out of train"
+        f"the {split} split was skipped: validation images are held out of train"
         for split in splits
         if split not in used
     )

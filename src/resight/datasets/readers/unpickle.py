@@ -98,7 +98,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def load_arrays(content: bytes, name: str) -> dict[str, Any]:
-    """The dictionary pickled in `content`, with uint8 arrays and plain values.
+    """Return the dictionary pickled in `content`, with uint8 arrays and plain values.
 
     Written by Python 2 or 3; keys come back as str, other Python 2 strings as bytes.
 

@@ -1,0 +1,230 @@
+"""The command that shows the learning rate and momentum of a run before it is trained."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from ..errors import UsageError
+from ..optim.curve import IMAGES, Curve, length_text, trace
+from ..optim.curve import schedule as schedule_of
+from ..optim.schedules import describe
+from ..recipe import SGD, Constant, MultiStep, Plateau, Recipe, RMSprop
+from ..recipe.presets import load_recipe
+from ..recipe.toml import with_changes, with_epochs, with_overrides
+from ..text import plot_axis, plot_bars, plot_marks
+from .options import Epochs, OutputOptions, RecipeName, SetOption, emit
+
+MARKS = {  # of each kind in a plot that compares
+    "one_cycle": "o",
+    "triangular": "t",
+    "triangular2": "2",
+    "exp_range": "e",
+    "plateau": "p",
+    "cosine": "c",
+    "multistep": "m",
+    "constant": "k",
+}
+
+
+def schedule(
+    recipe: RecipeName,
+    /,
+    *,
+    epochs: Epochs = None,
+    images: int | None = None,
+    steps_per_epoch: int | None = None,
+    set_: SetOption = None,
+    compare: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    metrics: str | None = None,
+    out: Path | None = None,
+    output: OutputOptions = OutputOptions(),
+) -> int:
+    """Draw the learning rate and momentum of a run before it is trained.
+
+    Parameters
+    ----------
+    images
+        Training images, without those held out; by default 45,000.
+    steps_per_epoch
+        Steps in an epoch, where you know them, in place of --images.
+    compare
+        Kinds of schedule to draw over each other, with the same epochs and highest rate.
+    metrics
+        The metric that plateau reads: a value an epoch with commas between, or a run's folder.
+    out
+        Draw a figure: a .png or .svg file.
+    """
+    chosen = load_recipe(recipe)
+    if epochs is not None:
+        chosen = with_epochs(chosen, epochs)
+    chosen = with_overrides(chosen, set_ or [])
+    recipes = [
+        with_changes(chosen, {"schedule": {"name": kind}}, origin="--compare")
+        for kind in dict.fromkeys(compare or [])
+    ] or [chosen]
+    values = plateau_metrics(recipes, metrics) if metrics is not None else None
+    curves = [
+        trace(schedule_of(each, steps_per_epoch=steps_per_epoch, images=images), values)
+        for each in recipes
+    ]
+    if out is not None:
+        from ..figures.curves import draw_schedule  # matplotlib: only where a file is drawn
+
+        draw_schedule(chosen.name, curves, out)
+    counted = steps_per_epoch is None
+    emit(ScheduleText(chosen, curves, images=images, counted=counted, figure=out), output)
+    return 0
+
+
+@dataclass(frozen=True)
+class ScheduleText:
+    """The schedule of a recipe, or several kinds of it, as a plot with its numbers."""
+
+    recipe: Recipe
+    curves: Sequence[Curve]
+    images: int | None = None  # that the steps are counted from
+    counted: bool = True  # the steps are counted from the images
+    figure: Path | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "recipe": self.recipe.name,
+            "figure": str(self.figure) if self.figure else None,
+            "curves": [_curve_dict(curve) for curve in self.curves],
+        }
+
+    def __str__(self) -> str:
+        optimizer, batch_size = self.recipe.optimizer, self.recipe.training.batch_size
+        counted = ""
+        if self.counted:
+            n = f"{self.images:,}" if self.images else f"supposing {IMAGES:,}"
+            counted = f" ({n} training images in batches of {batch_size})"
+        beta1 = "" if isinstance(optimizer, SGD | RMSprop) else " (its momentum is beta1)"
+        length = length_text(self.curves[0])
+        lines = [f"{self.recipe.name}: {length}{counted}, {optimizer.name}{beta1}"]
+        for curve in self.curves:
+            lines += [describe(curve.schedule), *_wiring(curve)]
+        lines += ["", *_plot(self.curves)]
+        if self.figure is not None:
+            lines += ["", f"figure   {self.figure}"]
+        return "\n".join(lines)
+
+
+def plateau_metrics(recipes: Sequence[Recipe], given: str) -> list[float]:
+    """Return the metric of each epoch for the first plateau among the recipes' schedules.
+
+    Raises:
+        UsageError: no schedule is a plateau, or as in `read_metrics`.
+    """
+    for recipe in recipes:
+        if isinstance(recipe.schedule, Plateau):
+            return read_metrics(given, recipe.schedule.metric)
+    raise UsageError(
+        f"--metrics is for plateau; {recipes[0].schedule.name} does not look at validation "
+        "(--set schedule.name=plateau)"
+    )
+
+
+def read_metrics(given: str, metric: str) -> list[float]:
+    """Return a value an epoch: numbers with commas between, or `metric` of a run's metrics.jsonl.
+
+    Raises:
+        UsageError: neither, or a value is not a finite number.
+    """
+    try:
+        values = [float(part) for part in given.split(",")]
+    except ValueError:
+        values = _metrics_of_run(Path(given), metric)
+    invalid = [value for value in values if not math.isfinite(value)]
+    if invalid:
+        raise UsageError(f"--metrics: {metric} = {invalid[0]} is not a finite number")
+    return values
+
+
+def _metrics_of_run(path: Path, metric: str) -> list[float]:
+    values: list[float] = []
+    try:
+        file = path / "metrics.jsonl" if path.is_dir() else path
+        values.extend(
+            float(json.loads(line)[metric])
+            for line in file.read_text(encoding="utf-8").splitlines()
+        )
+    except OSError as error:
+        raise UsageError(
+            f"--metrics {path}: {error.strerror}; give values with commas between, such as "
+            "0.9,0.7,0.7, a run folder or its metrics.jsonl"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"--metrics {path}: no number {metric} in line {len(values) + 1}; "
+            "it must be the metrics.jsonl of a run with validation"
+        ) from error
+    return values
+
+
+def _curve_dict(curve: Curve) -> dict[str, Any]:
+    """The corners of a curve; steps are counted from 1."""
+
+    def corner(step: int) -> dict[str, Any]:
+        momentum = float(curve.momenta[step])
+        return {
+            "step": step + 1,
+            "epoch": (step + 1) / curve.schedule.steps_per_epoch,
+            "lr": float(curve.lrs[step]),
+            "momentum": None if math.isnan(momentum) else momentum,
+        }
+
+    return {
+        "schedule": curve.schedule.spec.name,
+        "text": describe(curve.schedule),
+        "epochs": curve.schedule.spec.epochs,
+        "steps_per_epoch": curve.schedule.steps_per_epoch,
+        "total_steps": curve.schedule.total_steps,
+        "start": corner(0),
+        "peak": corner(int(curve.lrs.argmax())),
+        "end": corner(len(curve.lrs) - 1),
+        "watched": curve.watched,
+        "drops": [{"after_epoch": epoch, "lr": lr} for epoch, lr in curve.drops],
+    }
+
+
+def _wiring(curve: Curve) -> list[str]:
+    """When the rate is set, and by what."""
+    match curve.schedule.spec:
+        case Plateau(metric=metric):
+            drops = [f"after epoch {epoch} to {lr:.4g}" for epoch, lr in curve.drops]
+            if len(drops) > 8:
+                drops = [*drops[:8], f"... {len(drops)} in all"]
+            return [
+                f"  wired  per epoch: looks at {metric} once an epoch, after validation",
+                f"  shown  {curve.watched}",
+                f"  drops  {', '.join(drops) or 'none'}",
+            ]
+        case Constant():
+            return ["  wired  once: never changes"]
+        case MultiStep():
+            return ["  wired  per step: drops at the steps named, by the step alone"]
+        case _:
+            return ["  wired  per step: changes before every step, by the step alone"]
+
+
+def _plot(curves: Sequence[Curve]) -> list[str]:
+    """Learning rate from 0 to its peak; below it the momentum, where one curve changes it."""
+    spec, steps = curves[0].schedule.spec, curves[0].schedule.total_steps
+    axis = plot_axis("epoch 0", f"{spec.epochs:,} (step {steps:,})")
+    high = max(float(curve.lrs.max()) for curve in curves)
+    if len(curves) > 1:
+        by_mark = {MARKS[curve.schedule.spec.name]: curve.lrs for curve in curves}
+        legend = "   ".join(f"{mark} {name}" for name, mark in MARKS.items() if mark in by_mark)
+        return [f"learning rate     {legend}", *plot_marks(by_mark, high=high), axis]
+    lrs, momenta = curves[0].lrs, curves[0].momenta
+    lines = ["learning rate", *plot_bars(lrs, low=0.0, high=high, rows=10)]
+    if momenta.min() < momenta.max():
+        low, high = float(momenta.min()), float(momenta.max())
+        lines += ["momentum", *plot_bars(momenta, low=low, high=high, rows=3)]
+    return [*lines, axis]
