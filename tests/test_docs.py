@@ -152,14 +152,15 @@ def test_the_python_examples_run(
 
 def test_the_doctor_says_what_the_docs_say(capsys: pytest.CaptureFixture[str]) -> None:
     (code,) = blocks(ROOT / "docs" / "doctor.md", "python")
-    (said,) = blocks(ROOT / "docs" / "doctor.md", "text")
+    (output,) = blocks(ROOT / "docs" / "doctor.md", "text")
     exec(compile(code, "doctor.md", "exec"), {})
-    assert capsys.readouterr().out == said
+    assert capsys.readouterr().out == output
 
 
 def test_every_check_of_the_doctor_is_documented() -> None:
     text = (ROOT / "docs" / "doctor.md").read_text()
-    assert re.findall(r"^\| (\w[\w ]*) \|", text, re.MULTILINE)[1:] == [*OBJECT_CHECKS, "augment"]
+    names = re.findall(r"^\| \[([\w-]+)\]\(doctor/\1\.md\) \|", text, re.MULTILINE)
+    assert names[: len(OBJECT_CHECKS) + 1] == [*OBJECT_CHECKS, "augment"]
 
 
 @pytest.mark.usefixtures("folder")

@@ -65,7 +65,7 @@ def test_val_beside_test_is_left_out_and_noted(tmp_path: Path) -> None:
     parts = [f"{split}/{name}" for split in ("train", "val", "test") for name in ("a", "b")]
     dataset = resight.data(str(photos(tmp_path, *parts)))
     assert dataset.test.ids[0] == "test/a/0.png"
-    assert dataset.notes == ("val was left out: validation images are held out of train",)
+    assert dataset.notes == ("val was skipped: validation images are held out of train",)
 
 
 @pytest.mark.parametrize("above", ["", "train/"])
@@ -89,7 +89,7 @@ def test_nested_hidden_and_other_files(tmp_path: Path) -> None:
     assert "cat/2024/may/0.png" in ids
     assert len(ids) == 9
     assert dataset.classes == ("cat", "dog")
-    assert dataset.notes[0] == "2 files that are not pictures of a class were left out"
+    assert dataset.notes[0] == "2 files that are not pictures of a class were skipped"
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
@@ -324,5 +324,5 @@ def test_floating_point_pictures_are_refused(tmp_path: Path) -> None:
 def test_no_pictures_or_a_missing_one_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no pictures given"):
         read_pictures([], image_size=32, channels=3)
-    with pytest.raises(UsageError, match=r"gone\.png cannot .*No such file.*; mend or remove it$"):
+    with pytest.raises(UsageError, match=r"gone\.png cannot .*No such file.*; fix or remove it$"):
         read_pictures([tmp_path / "gone.png"], image_size=32, channels=3)

@@ -63,7 +63,7 @@ def test_medmnist_with_its_validation_images_and_column_labels(tmp_path: Path) -
     }
     dataset = resight.data(write(tmp_path / "a.npz", **arrays))
     assert np.array_equal(dataset.train.images.numpy(), gray[:, None])
-    assert dataset.notes == ("val_images was left out: validation images are held out of train",)
+    assert dataset.notes == ("val_images was skipped: validation images are held out of train",)
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_validation_beside_test_is_left_out_and_noted(tmp_path: Path) -> None:
     dataset = resight.data(str(tmp_path / "set"))
     assert dataset.test.ids[0].startswith("test.parquet")
     assert dataset.notes == (
-        "the validation split was left out: validation images are held out of train",
+        "the validation split was skipped: validation images are held out of train",
     )
 
 

@@ -44,8 +44,8 @@ class Net(nn.Module):
         return F.relu(self.norm(self.conv(images))).mean(dim=(2, 3))
 
     def logits(self, features: Tensor) -> Tensor:
-        found: Tensor = self.head(features)
-        return found
+        outputs: Tensor = self.head(features)
+        return outputs
 
 
 def pictures(n: int = 256, seed: int = 0) -> TensorDataset:
@@ -99,20 +99,20 @@ def one_cycle(optimizer: Any, steps: int = 100) -> torch.optim.lr_scheduler.OneC
 
 
 def test_what_is_well_has_no_findings() -> None:
-    found = Case().diagnose()
-    assert found.findings == ()
-    assert found.well == (*OBJECT_CHECKS, "augment")
-    assert not found.skipped
+    diagnosis = Case().diagnose()
+    assert diagnosis.issues == ()
+    assert diagnosis.passed == (*OBJECT_CHECKS, "augment")
+    assert not diagnosis.skipped
 
 
 def test_what_was_not_given_is_left_out_and_said() -> None:
     model = Net()
-    found = resight.diagnose(model, sgd(model), F.cross_entropy, [pictures(64).tensors])
-    assert found.findings == ()
-    assert found.skipped == {
-        "scheduler": "needs scheduler=",
-        "schedule length": "needs scheduler= and steps=, how often scheduler.step() will be called",
-        "validation": "needs val_batches=",
+    diagnosis = resight.diagnose(model, sgd(model), F.cross_entropy, [pictures(64).tensors])
+    assert diagnosis.issues == ()
+    assert diagnosis.skipped == {
+        "scheduler-optimizer": "needs scheduler=",
+        "schedule-length": "needs scheduler= and steps=, how often scheduler.step() will be called",
+        "validation-data": "needs val_batches=",
         "augment": "needs augment=",
     }
 
@@ -416,70 +416,70 @@ def in_place() -> Case:
     return Case(augment=cutout)
 
 
-FAULTS: list[tuple[Callable[[], Case], str, str]] = [
-    (of_another_model, "parameters", "fault"),
-    (head_left_out, "parameters", "doubt"),
-    (scheduler_of_a_replaced_optimizer, "scheduler", "fault"),
-    (one_cycle_counted_in_epochs, "schedule length", "fault"),
-    (cosine_far_too_long, "schedule length", "fault"),
-    (after_a_step, "fresh", "doubt"),
-    (scheduler_under_way, "fresh", "doubt"),
-    (decay_of_norms, "decay", "doubt"),
-    (coupled_decay, "decay", "doubt"),
-    (sorted_by_class, "order", "fault"),
-    (one_class_first, "order", "fault"),
-    (never_shuffled, "order", "doubt"),
-    (as_stored, "pixels", "doubt"),
-    (by_others_statistics, "pixels", "doubt"),
-    (never_normalized, "pixels", "doubt"),
-    (cutout_in_pixels, "pixels", "doubt"),
-    (an_empty_channel, "pixels", "doubt"),
-    (one_image_again, "copies", "fault"),
-    (a_blank_image, "copies", "doubt"),
-    (validation_is_training, "validation", "fault"),
-    (validation_shares_rows, "validation", "fault"),
-    (validation_is_a_subset, "validation", "fault"),
-    (validation_smaller_than_a_batch, "validation", "fault"),
-    (validation_without_its_end, "validation", "fault"),
-    (validation_augmented, "validation", "doubt"),
-    (blind, "outputs", "doubt"),
-    (softmax_before_cross_entropy, "logits", "fault"),
-    (two_log_softmaxes, "logits", "doubt"),
-    (likelihood_of_logits, "logits", "fault"),
-    (twice_the_likelihood_of_logits, "logits", "fault"),
-    (averaged_twice, "mean loss", "fault"),
-    (summed, "mean loss", "doubt"),
-    (without_labels, "mean loss", "fault"),
-    (wrong_and_sure, "start", "doubt"),
-    (trained_before, "start", "doubt"),
-    (forgotten_layer, "gradients", "doubt"),
-    (detached, "gradients", "fault"),
-    (idle_dropout, "dropout", "doubt"),
-    (dropout_in_evaluation, "evaluation", "fault"),
-    (broken_in_evaluation, "evaluation", "fault"),
-    (norm_over_the_batch, "evaluation", "fault"),
-    (no_augmentation, "augment", "fault"),
-    (result_thrown_away, "augment", "fault"),
-    (one_coin_for_all, "augment", "fault"),
-    (the_same_each_time, "augment", "doubt"),
-    (in_place, "augment", "fault"),
-    (mirrored_in_place, "augment", "fault"),
+PLANTED: list[tuple[Callable[[], Case], str, str]] = [
+    (of_another_model, "optimizer-parameters", "error"),
+    (head_left_out, "optimizer-parameters", "warning"),
+    (scheduler_of_a_replaced_optimizer, "scheduler-optimizer", "error"),
+    (one_cycle_counted_in_epochs, "schedule-length", "error"),
+    (cosine_far_too_long, "schedule-length", "error"),
+    (after_a_step, "untrained", "warning"),
+    (scheduler_under_way, "untrained", "warning"),
+    (decay_of_norms, "weight-decay", "warning"),
+    (coupled_decay, "weight-decay", "warning"),
+    (sorted_by_class, "data-order", "error"),
+    (one_class_first, "data-order", "error"),
+    (never_shuffled, "data-order", "warning"),
+    (as_stored, "pixel-values", "warning"),
+    (by_others_statistics, "pixel-values", "warning"),
+    (never_normalized, "pixel-values", "warning"),
+    (cutout_in_pixels, "pixel-values", "warning"),
+    (an_empty_channel, "pixel-values", "warning"),
+    (one_image_again, "repeated-images", "error"),
+    (a_blank_image, "repeated-images", "warning"),
+    (validation_is_training, "validation-data", "error"),
+    (validation_shares_rows, "validation-data", "error"),
+    (validation_is_a_subset, "validation-data", "error"),
+    (validation_smaller_than_a_batch, "validation-data", "error"),
+    (validation_without_its_end, "validation-data", "error"),
+    (validation_augmented, "validation-data", "warning"),
+    (blind, "outputs", "warning"),
+    (softmax_before_cross_entropy, "logits", "error"),
+    (two_log_softmaxes, "logits", "warning"),
+    (likelihood_of_logits, "logits", "error"),
+    (twice_the_likelihood_of_logits, "logits", "error"),
+    (averaged_twice, "mean-loss", "error"),
+    (summed, "mean-loss", "warning"),
+    (without_labels, "mean-loss", "error"),
+    (wrong_and_sure, "first-loss", "warning"),
+    (trained_before, "first-loss", "warning"),
+    (forgotten_layer, "gradients", "warning"),
+    (detached, "gradients", "error"),
+    (idle_dropout, "dropout", "warning"),
+    (dropout_in_evaluation, "evaluation-mode", "error"),
+    (broken_in_evaluation, "evaluation-mode", "error"),
+    (norm_over_the_batch, "evaluation-mode", "error"),
+    (no_augmentation, "augment", "error"),
+    (result_thrown_away, "augment", "error"),
+    (one_coin_for_all, "augment", "error"),
+    (the_same_each_time, "augment", "warning"),
+    (in_place, "augment", "error"),
+    (mirrored_in_place, "augment", "error"),
 ]
 # What shows the same fault from another side.
-ALSO = {blind: {"evaluation"}, after_a_step: {"start"}}
+ALSO = {blind: {"evaluation-mode"}, after_a_step: {"first-loss"}}
 
 
 @pytest.mark.parametrize(
-    ("plant", "check", "grade"), [pytest.param(*row, id=row[0].__name__) for row in FAULTS]
+    ("plant", "check", "severity"), [pytest.param(*row, id=row[0].__name__) for row in PLANTED]
 )
 def test_a_planted_fault_is_found_and_nothing_else(
-    plant: Callable[[], Case], check: str, grade: str
+    plant: Callable[[], Case], check: str, severity: str
 ) -> None:
     torch.manual_seed(0)
-    found = plant().diagnose()
-    assert check in {of.check for of in found.findings}
-    assert {of.check for of in found.findings} <= {check} | ALSO.get(plant, set())
-    assert {of.grade for of in found.findings if of.check == check} == {grade}
+    diagnosis = plant().diagnose()
+    assert check in {issue.check for issue in diagnosis.issues}
+    assert {issue.check for issue in diagnosis.issues} <= {check} | ALSO.get(plant, set())
+    assert {issue.severity for issue in diagnosis.issues if issue.check == check} == {severity}
 
 
 # --- usual, and well ------------------------------------------------------------------------
@@ -612,56 +612,56 @@ def mixed_up() -> Case:
 )
 def test_what_is_usual_is_no_fault(usual: Callable[[], Case]) -> None:
     torch.manual_seed(0)
-    found = usual().diagnose()
-    allowed = {head_begins_at_zero: {"outputs"}, resumed: {"fresh"}}.get(usual, set())
-    assert {of.check for of in found.findings} <= allowed
-    assert not found.faults
+    diagnosis = usual().diagnose()
+    allowed = {head_begins_at_zero: {"outputs"}, resumed: {"untrained"}}.get(usual, set())
+    assert {issue.check for issue in diagnosis.issues} <= allowed
+    assert not diagnosis.errors
 
 
 def test_a_check_that_raises_is_left_out() -> None:
     def breaks(images: Tensor) -> Tensor:
         raise RuntimeError("made for\nother images")
 
-    found = Case(augment=breaks).diagnose()
-    assert found.findings == ()
-    assert found.skipped == {"augment": "RuntimeError: made for other images"}
+    diagnosis = Case(augment=breaks).diagnose()
+    assert diagnosis.issues == ()
+    assert diagnosis.skipped == {"augment": "RuntimeError: made for other images"}
 
 
 def test_a_rate_of_nothing() -> None:
     model = Net()
-    found = resight.diagnose(
+    diagnosis = resight.diagnose(
         model, sgd(model, lr=0.0), F.cross_entropy, DataLoader(pictures(), 64, shuffle=True)
     )
-    assert [of.check for of in found.faults] == ["rate"]
+    assert [issue.check for issue in diagnosis.errors] == ["zero-lr"]
 
 
 def test_a_pixel_that_is_no_number_is_named_before_what_it_does_to_the_network() -> None:
     images = torch.randn(64, 3, 8, 8)
     images[0, 0, 0, 0] = torch.nan
-    found = _of(images).diagnose()
-    assert found.faults[0].check == "pixels"
-    assert "augment" in found.well
-    assert "1 values are NaN or infinite" in found.faults[0].what
+    diagnosis = _of(images).diagnose()
+    assert diagnosis.errors[0].check == "pixel-values"
+    assert "augment" in diagnosis.passed
+    assert "1 values are NaN or infinite" in diagnosis.errors[0].message
 
 
 def test_several_augmentations_are_looked_at_one_by_one() -> None:
-    found = Case(augment={"flip": flip, "cutout": lambda images: images}).diagnose()
-    assert [of.check for of in found.findings] == ["augment cutout"]
-    assert "augment flip" in found.well
+    diagnosis = Case(augment={"flip": flip, "cutout": lambda images: images}).diagnose()
+    assert [issue.check for issue in diagnosis.issues] == ["augment cutout"]
+    assert "augment flip" in diagnosis.passed
 
 
 def test_other_losses_and_smoothing_are_no_fault() -> None:
     squares = lambda outputs, labels: F.mse_loss(outputs, F.one_hot(labels, CLASSES).float())  # noqa: E731
     for loss_fn in (nn.CrossEntropyLoss(label_smoothing=0.1), squares):
-        assert Case(loss_fn=loss_fn).diagnose().findings == ()
-    assert Case(WithLogSoftmax(), loss_fn=nn.NLLLoss()).diagnose().findings == ()
+        assert Case(loss_fn=loss_fn).diagnose().issues == ()
+    assert Case(WithLogSoftmax(), loss_fn=nn.NLLLoss()).diagnose().issues == ()
 
 
 def test_labels_that_are_no_classes_leave_checks_out() -> None:
     loader = [(torch.randn(64, 3, 8, 8), torch.rand(64, CLASSES))]
-    found = Case(batches=loader).diagnose()
-    assert found.findings == ()
-    assert {"logits", "mean loss", "start"} <= set(found.skipped)
+    diagnosis = Case(batches=loader).diagnose()
+    assert diagnosis.issues == ()
+    assert {"logits", "mean-loss", "first-loss"} <= set(diagnosis.skipped)
 
 
 def test_everything_is_given_back() -> None:
@@ -694,12 +694,12 @@ def test_what_it_says_is_not_left_to_chance() -> None:
 
     model = Net()
     loader = DataLoader(pictures(), 64, shuffle=True, generator=torch.Generator().manual_seed(1))
-    said = set()
+    texts = set()
     for seed in range(8):
         torch.manual_seed(seed)
-        found = resight.diagnose(model, sgd(model), F.cross_entropy, loader, augment=rarely)
-        said.add(repr(found))
-    assert len(said) == 1
+        diagnosis = resight.diagnose(model, sgd(model), F.cross_entropy, loader, augment=rarely)
+        texts.add(repr(diagnosis))
+    assert len(texts) == 1
     assert loader.generator is not None
     before = torch.Generator().manual_seed(1).get_state()
     assert torch.equal(loader.generator.get_state(), before)
@@ -709,7 +709,7 @@ TWO = torch.zeros(2, 3, 8, 8)
 
 
 @pytest.mark.parametrize(
-    ("batches", "said"),
+    ("batches", "message"),
     [
         ([], "batches is empty"),
         ([TWO], "a batch is a Tensor, not two tensors"),
@@ -720,14 +720,14 @@ TWO = torch.zeros(2, 3, 8, 8)
         ),
     ],
 )
-def test_what_cannot_be_looked_at_is_one_line(batches: Any, said: str) -> None:
+def test_what_cannot_be_looked_at_is_one_line(batches: Any, message: str) -> None:
     model = Net()
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         resight.diagnose(model, sgd(model), F.cross_entropy, batches)
 
 
 def test_printed_it_is_faults_doubts_and_what_is_well() -> None:
     lines = repr(Case(augment=lambda images: images, batches=never_shuffled().batches).diagnose())
     kinds = [line.split()[0] for line in lines.splitlines() if not line.startswith(" ")]
-    assert kinds == ["fault", "doubt", "well"]
+    assert kinds == ["error", "warning", "passed"]
     assert "it changes none of 64 images in 8 draws" in lines

@@ -396,7 +396,7 @@ def test_a_custom_module_is_not_built():
         build(recipe.Custom(target="MyNet"))
 
 
-def test_every_model_section_has_a_constructor_with_its_knobs():
+def test_every_model_section_has_a_constructor_with_its_settings():
     sections = [s for s in get_args(get_args(recipe.Model)[0]) if s is not recipe.Custom]
     names = {name for s in sections for name in get_args(s.model_fields["name"].annotation)}
     assert set(MODELS) == names

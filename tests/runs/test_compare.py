@@ -193,7 +193,7 @@ def test_the_pictures_of_flipped_images(tmp_path: Path) -> None:
     for image in images:  # each its own picture, as small galleries keep them without loss
         row = int(image.id[-1])
         np.testing.assert_array_equal(image.picture, pixels[row])
-        assert image.said == tuple(
+        assert image.predictions == tuple(
             (CLASSES[one.preds[row]], pytest.approx(one.confidence[row]), one.correct[row])
             for one in comparison.predictions
         )

@@ -52,8 +52,8 @@ def augment(change: Transform, images: Tensor) -> Iterator[Issue]:
         )
     elif all(_same(out, after[0]) for out in after):
         yield warning(
-            f"{NUM_DRAWS} calls change the images in the same way: it is seeded, or leaves nothing to "
-            "chance",
+            f"{NUM_DRAWS} calls change the images in the same way: it is seeded, or leaves nothing "
+            "to chance",
             "draw again at every call",
         )
 

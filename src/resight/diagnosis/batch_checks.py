@@ -64,7 +64,7 @@ def data_order(probe: Probe) -> Iterator[Issue]:
 
 
 def pixel_values(probe: Probe) -> Iterator[Issue]:
-    """Check that images are normalized: mean 0 and deviation 1 in each channel, nothing far outside.
+    """Check that images are normalized: mean 0 and deviation 1 a channel, nothing far outside.
 
     Why is this bad:
         Rates and initial weights are made for inputs of about this size. Stored pixels from 0 to

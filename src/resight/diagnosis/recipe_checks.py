@@ -114,7 +114,7 @@ def plateau_patience(setup: TrainSetup) -> Iterator[Issue]:
         The schedule waits `patience` epochs without progress. If the run has no more epochs than
         that, the rate never falls, and much of the accuracy is missed.
     Example:
-        resight doctor digits --set schedule.name=plateau --set schedule.patience=10 --set schedule.epochs=8
+        resight doctor digits --set schedule.name=plateau --set schedule.epochs=4
     Fix:
         Set a smaller `schedule.patience`, or train for longer.
     """

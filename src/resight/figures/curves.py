@@ -199,11 +199,11 @@ def _corners(values: FloatArray) -> list[int]:
     change = np.diff(values)
     change[np.abs(change) <= 1e-12 * np.nanmax(np.abs(values))] = 0
     turns = np.flatnonzero(np.diff(np.sign(change))) + 1
-    found = [0]
+    corners = [0]
     for i in [*turns.tolist(), len(values) - 1]:
-        if not math.isclose(values[i], values[found[-1]], rel_tol=1e-6):
-            found.append(i)
-    return found
+        if not math.isclose(values[i], values[corners[-1]], rel_tol=1e-6):
+            corners.append(i)
+    return corners
 
 
 def _finished(history: History) -> Sequence[Any]:

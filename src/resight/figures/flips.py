@@ -21,7 +21,7 @@ class FlippedImage:
     picture: ImageArray  # (H, W, 1 or 3)
     id: str
     true: str
-    said: tuple[tuple[str, float, bool], ...]  # of each run: class, confidence, whether it is right
+    predictions: tuple[tuple[str, float, bool], ...]  # of each run: class, confidence, right
 
 
 @house_style()
@@ -45,15 +45,15 @@ def flip_sheet(
         canvas.words(GAP, HEAD + i * _LINE, f"{1 + i}: ", name, width - 2 * GAP, fontsize=7.5)
     if not images:
         canvas.words(GAP, top + 0.5, "", "no images", 4.0, color=GRAY)
-    for i, seen in enumerate(images):
+    for i, image in enumerate(images):
         x, y = GAP + i % columns * pitch, top + i // columns * row
-        canvas.words(x, y + 0.13, "true: ", seen.true, _SIDE)
-        canvas.picture(x, y + 0.19, _SIDE, seen.picture)
+        canvas.words(x, y + 0.13, "true: ", image.true, _SIDE)
+        canvas.picture(x, y + 0.19, _SIDE, image.picture)
         y += 0.19 + _SIDE
-        for label, (name, confidence, right) in zip(labels, seen.said, strict=True):
+        for label, (name, confidence, right) in zip(labels, image.predictions, strict=True):
             y += _LINE
             sign, color = ("✓", BLUE) if right else ("✗", VERMILION)
             lead = f"{sign} {label}: {100 * confidence:.0f} % "
             canvas.words(x, y, lead, name, _SIDE, fontsize=7.5, color=color)
-        canvas.words(x, y + _LINE, "", seen.id, _SIDE, fontsize=6.5, color=GRAY)
+        canvas.words(x, y + _LINE, "", image.id, _SIDE, fontsize=6.5, color=GRAY)
     return canvas.figure

@@ -17,7 +17,7 @@ _SIDE = 0.95  # inches
 
 @dataclass(frozen=True)
 class NeighborImages:
-    """The k training images most alike to an image, among those of one class."""
+    """The k training images most similar to an image, among those of one class."""
 
     pictures: ImageArray  # (k, H, W, 1 or 3)
     ids: tuple[str, ...]
@@ -28,7 +28,7 @@ class NeighborImages:
 def pair_sheet(
     pictures: ImageArray,
     predictions: Predictions,
-    found: Sequence[Mistake],
+    mistakes: Sequence[Mistake],
     title: str,
     *,
     pairs: int = 8,
@@ -36,11 +36,11 @@ def pair_sheet(
 ) -> Figure:
     """The most frequent confusions: a row a pair, its worst images, confidence and id under each.
 
-    `pictures` (N, H, W, 1 or 3) are those of all predictions; `found` are ranked mistakes.
+    `pictures` (N, H, W, 1 or 3) are those of all predictions; `mistakes` are ranked.
     """
     if len(pictures) != len(predictions):
         raise UsageError(f"{len(pictures)} pictures but {len(predictions)} predictions")
-    groups = list(group_by_pair(found).items())
+    groups = list(group_by_pair(mistakes).items())
     chosen = groups[:pairs]
     row = _SIDE + 0.62
     columns = min(columns, max((len(group) for _, group in chosen), default=1))
@@ -50,9 +50,9 @@ def pair_sheet(
     labeled = dict(zip(*np.unique(predictions.labels, return_counts=True), strict=True))
     for i, ((true, pred), group) in enumerate(chosen):
         y = HEAD + i * row
-        of = labeled[predictions.labels[group[0].row]]
+        total = labeled[predictions.labels[group[0].row]]
         look = {"fontsize": 9, "fontweight": "bold"}
-        lead = f"{len(group):,} of {of:,}: "
+        lead = f"{len(group):,} of {total:,}: "
         canvas.words(GAP, y + 0.16, lead, f"{true} taken for {pred}", width - 2 * GAP, **look)
         for j, mistake in enumerate(group[:columns]):
             x = GAP + j * pitch
@@ -61,19 +61,19 @@ def pair_sheet(
             canvas.words(x, y + 0.24 + _SIDE + 0.13, "", sure, _SIDE, fontsize=7.5)
             look = {"fontsize": 6.5, "color": GRAY}
             canvas.words(x, y + 0.24 + _SIDE + 0.25, "", mistake.id, _SIDE, **look)
-    shown = sum(len(group) for _, group in chosen)
-    rest = f"{len(found):,} mistakes of {len(predictions):,} images in {len(groups):,} pairs"
-    if shown < len(found):
-        rest += f"; the {len(chosen)} most frequent pairs hold {shown:,}"
+    in_pairs = sum(len(group) for _, group in chosen)
+    rest = f"{len(mistakes):,} mistakes of {len(predictions):,} images in {len(groups):,} pairs"
+    if in_pairs < len(mistakes):
+        rest += f"; the {len(chosen)} most frequent pairs hold {in_pairs:,}"
     y = HEAD + max(len(chosen), 1) * row + 0.1
-    canvas.words(GAP, y, "", rest if found else "no mistakes", width, fontsize=7.5, color=GRAY)
+    canvas.words(GAP, y, "", rest if mistakes else "no mistakes", width, fontsize=7.5, color=GRAY)
     return canvas.figure
 
 
 @house_style()
 def label_issue_sheet(
     pictures: ImageArray,
-    found: Sequence[LabelIssue],
+    issues: Sequence[LabelIssue],
     neighbors: Sequence[tuple[NeighborImages, NeighborImages]],
     title: str,
     *,
@@ -81,20 +81,20 @@ def label_issue_sheet(
 ) -> Figure:
     """Is it the label? Each image beside training images of its given and its suggested class.
 
-    `pictures` (R, H, W, 1 or 3) are those of the R labels in `found`; `neighbors` are a pair for
+    `pictures` (R, H, W, 1 or 3) are those of the R labels in `issues`; `neighbors` are a pair for
     each, of the given and of the suggested class, or none at all.
     """
-    if len(pictures) != len(found) or len(neighbors) not in (0, len(found)):
+    if len(pictures) != len(issues) or len(neighbors) not in (0, len(issues)):
         raise UsageError(
-            f"{len(found)} labels have {len(pictures)} pictures and {len(neighbors)} pairs of "
+            f"{len(issues)} labels have {len(pictures)} pictures and {len(neighbors)} pairs of "
             "neighbors; give one of each a label"
         )
     words, pitch, row = 1.6, _SIDE + 0.08, _SIDE + 0.42
     k = max((len(side.pictures) for pair in neighbors for side in pair), default=0)
     starts = [GAP + _SIDE + 0.15 + words + i * (k * pitch + 0.25) for i in range(2)]
     width = max(starts[1] + k * pitch + GAP, 6.0)
-    canvas = Canvas(width, HEAD + max(len(found), 1) * row + (0.25 if note else 0.05), title)
-    for i, label in enumerate(found):
+    canvas = Canvas(width, HEAD + max(len(issues), 1) * row + (0.25 if note else 0.05), title)
+    for i, label in enumerate(issues):
         y = HEAD + i * row + 0.2
         canvas.picture(GAP, y, _SIDE, pictures[i])
         x = GAP + _SIDE + 0.15
@@ -109,19 +109,24 @@ def label_issue_sheet(
             text = f"the model says {100 * share:.2g} %"
             canvas.words(x, at + 0.13, "", text, words - 0.1, fontsize=7)
         canvas.words(x, y + 0.85, "", label.id, words - 0.1, fontsize=6.5, color=GRAY)
-        for x, side, (_, name, _, color) in zip(
-            starts, neighbors[i] if neighbors else (), kinds, strict=False
-        ):
-            room = k * pitch
-            canvas.words(x, y - 0.05, "most alike, labeled ", name, room, fontsize=7.5, color=color)
-            for j, (picture, id, cosine) in enumerate(
-                zip(side.pictures, side.ids, side.cosines, strict=True)
-            ):
-                canvas.picture(x + j * pitch, y, _SIDE, picture)
-                at = y + _SIDE + 0.1
-                alike = f"{cosine:.2f}  "
-                canvas.words(x + j * pitch, at, alike, id, _SIDE, fontsize=6, color=GRAY)
+        pairs = zip(starts, neighbors[i] if neighbors else (), kinds, strict=False)
+        for x, side, (_, name, _, color) in pairs:
+            words_at = (x, y - 0.05, "most similar, labeled ", name, k * pitch)
+            canvas.words(*words_at, fontsize=7.5, color=color)
+            _draw_neighbors(canvas, side, (x, y), pitch)
     if note:
-        y = HEAD + max(len(found), 1) * row + 0.12
+        y = HEAD + max(len(issues), 1) * row + 0.12
         canvas.words(GAP, y, "", note, width - 2 * GAP, fontsize=7.5, color=GRAY)
     return canvas.figure
+
+
+def _draw_neighbors(
+    canvas: Canvas, side: NeighborImages, place: tuple[float, float], pitch: float
+) -> None:
+    """Draw the neighbors of one class in a row, each over its cosine and id."""
+    x, y = place
+    neighbors = zip(side.pictures, side.ids, side.cosines, strict=True)
+    for j, (picture, id, cosine) in enumerate(neighbors):
+        canvas.picture(x + j * pitch, y, _SIDE, picture)
+        place_of_text = (x + j * pitch, y + _SIDE + 0.1)
+        canvas.words(*place_of_text, f"{cosine:.2f}  ", id, _SIDE, fontsize=6, color=GRAY)

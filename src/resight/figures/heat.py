@@ -97,17 +97,17 @@ def blend_heatmap(picture: ImageArray, heat: Maps) -> ImageArray:
 
 
 @house_style()
-def heat_sheet(shown: SheetImages, heats: Sequence[LayerHeatmap], title: str) -> Figure:
+def heat_sheet(images: SheetImages, heats: Sequence[LayerHeatmap], title: str) -> Figure:
     """A row a picture; for each layer the overlay of both classes and the predicted one raw.
 
     Without rows the figure says that there are none.
     """
-    check(shown, heats)
-    r, side, words = len(shown.rows), 0.78, 1.75
+    check(images, heats)
+    r, side, words = len(images.rows), 0.78, 1.75
     pitch = side + 0.06
     starts = [GAP + words + side + 0.2 + i * (3 * pitch + 0.16) for i in range(len(heats))]
-    notes = _notes(heats, shown.pictures)
-    other = " or ".join(sorted({shown.kind(i) for i in range(r)}))
+    notes = _notes(heats, images.pictures)
+    other = " or ".join(sorted({images.kind(i) for i in range(r)}))
     top, row = HEAD + 0.42, pitch + _area_room(heats)
     end = starts[-1] + 3 * pitch if starts else GAP + words + side
     canvas = Canvas(max(end + GAP, 4.5), top + max(r, 1) * row + 0.3 + 0.16 * len(notes), title)
@@ -119,12 +119,12 @@ def heat_sheet(shown: SheetImages, heats: Sequence[LayerHeatmap], title: str) ->
             canvas.words(x + i * pitch, HEAD + 0.34, "", name, pitch, fontsize=7, color=GRAY)
     for i in range(r):
         y = top + i * row
-        _caption(canvas, shown, i, (GAP, y + 0.2), words - 0.1)
-        canvas.picture(GAP + words, y, side, shown.pictures[i])
+        _caption(canvas, images, i, (GAP, y + 0.2), words - 0.1)
+        canvas.picture(GAP + words, y, side, images.pictures[i])
         for x, heat in zip(starts, heats, strict=True):
             scaled = positive_map(heat.maps[i])  # (2, h, w)
             for j in range(2):
-                _over(canvas, (x + j * pitch, y), side, shown.pictures[i], scaled[j])
+                _over(canvas, (x + j * pitch, y), side, images.pictures[i], scaled[j])
             canvas.picture(x + 2 * pitch, y, side, _colored(scaled[0]))
             _areas_text(canvas, heat, i, (x, y + side + 0.1), 3 * pitch)
     _legend(canvas, top + max(r, 1) * row + 0.1, notes)
@@ -132,21 +132,21 @@ def heat_sheet(shown: SheetImages, heats: Sequence[LayerHeatmap], title: str) ->
 
 
 @house_style()
-def heat_strip(shown: SheetImages, heats: Sequence[LayerHeatmap], title: str) -> Figure:
+def heat_strip(images: SheetImages, heats: Sequence[LayerHeatmap], title: str) -> Figure:
     """One picture, large: a row for each of the two classes, overlay and raw map of each layer."""
-    check(shown, heats)
-    if len(shown.rows) != 1:
-        raise UsageError(f"a strip shows one picture, not {len(shown.rows)}; use heat_sheet")
+    check(images, heats)
+    if len(images.rows) != 1:
+        raise UsageError(f"a strip shows one picture, not {len(images.rows)}; use heat_sheet")
     side = 1.25
     pitch, row = side + 0.06, side + 0.3
     starts = [GAP + side + 0.3 + i * (2 * pitch + 0.2) for i in range(len(heats))]
-    notes, top = _notes(heats, shown.pictures), HEAD + 0.24 + _area_room(heats)
+    notes, top = _notes(heats, images.pictures), HEAD + 0.24 + _area_room(heats)
     width = max((starts[-1] + 2 * pitch if starts else 0) + GAP, 4.5)
     canvas = Canvas(width, top + 2 * row + 0.3 + 0.16 * len(notes), title)
-    canvas.picture(GAP, top + 0.22, side, shown.pictures[0])
-    _caption(canvas, shown, 0, (GAP, top + row + 0.14), side)
-    predictions, at = shown.predictions, shown.rows[0]
-    kinds = (("predicted", predictions.preds[at]), (shown.kind(0), shown.others[0]))
+    canvas.picture(GAP, top + 0.22, side, images.pictures[0])
+    _caption(canvas, images, 0, (GAP, top + row + 0.14), side)
+    predictions, at = images.predictions, images.rows[0]
+    kinds = (("predicted", predictions.preds[at]), (images.kind(0), images.others[0]))
     for x, heat in zip(starts, heats, strict=True):
         canvas.words(x, HEAD + 0.14, "", heat.name, 2 * pitch, fontsize=9, fontweight="bold")
         _areas_text(canvas, heat, 0, (x, HEAD + 0.28), 2 * pitch)
@@ -155,18 +155,19 @@ def heat_strip(shown: SheetImages, heats: Sequence[LayerHeatmap], title: str) ->
             y = top + j * row + 0.22
             name = predictions.classes[k]
             canvas.words(x, y - 0.05, "for ", f"{name} ({kind})", 2 * pitch, fontsize=7.5)
-            _over(canvas, (x, y), side, shown.pictures[0], scaled[j])
+            _over(canvas, (x, y), side, images.pictures[0], scaled[j])
             canvas.picture(x + pitch, y, side, _colored(scaled[j]))
     _legend(canvas, top + 2 * row + 0.1, notes)
     return canvas.figure
 
 
-def check(shown: SheetImages, heats: Sequence[LayerHeatmap]) -> None:
+def check(images: SheetImages, heats: Sequence[LayerHeatmap]) -> None:
     """UsageError unless every row has a picture, another class and two maps at every layer."""
-    r = len(shown.rows)
-    if len(shown.pictures) != r or len(shown.others) != r:
+    r = len(images.rows)
+    if len(images.pictures) != r or len(images.others) != r:
         raise UsageError(
-            f"{r} rows have {len(shown.pictures)} pictures and {len(shown.others)} other classes; "
+            f"{r} rows have {len(images.pictures)} pictures and {len(images.others)} other "
+            "classes; "
             "give one of each a row"
         )
     for heat in heats:
@@ -205,17 +206,17 @@ def _over(
 
 
 def _caption(
-    canvas: Canvas, shown: SheetImages, i: int, place: tuple[float, float], room: float
+    canvas: Canvas, images: SheetImages, i: int, place: tuple[float, float], room: float
 ) -> None:
     """Sign, confidence and predicted class; the other class and its probability; the id."""
-    predictions, row, (x, y) = shown.predictions, shown.rows[i], place
+    predictions, row, (x, y) = images.predictions, images.rows[i], place
     known = predictions.labels[row] >= 0
     sign, color = "", "black"
     if known:
         sign, color = ("✓ ", BLUE) if predictions.correct[row] else ("✗ ", VERMILION)
     for lift, k, lead, look in (
         (0.0, predictions.preds[row], sign, {"color": color, "fontweight": "bold"}),
-        (0.16, shown.others[i], f"{shown.kind(i)} ", {}),
+        (0.16, images.others[i], f"{images.kind(i)} ", {}),
     ):
         share = f"{100 * predictions.probs[row, k]:.0f} %  "
         canvas.words(x, y + lift, lead + share, predictions.classes[k], room, **look)
@@ -255,7 +256,8 @@ def _notes(heats: Sequence[LayerHeatmap], pictures: ImageArray) -> list[str]:
         if heat.coarse:
             px = max(pictures.shape[1] / heat.maps.shape[2], pictures.shape[2] / heat.maps.shape[3])
             notes.append(
-                f"{heat.name}: a cell covers {px:.3g} px; with under {COARSE_CELLS}x{COARSE_CELLS} cells a "
+                f"{heat.name}: a cell covers {px:.3g} px; "
+                f"with under {COARSE_CELLS}x{COARSE_CELLS} cells a "
                 "map is too coarse to say where"
             )
     blank = any((heat.maps.max(axis=(2, 3), initial=0) <= 0).any() for heat in heats)

@@ -17,29 +17,29 @@ _SIDE, _PITCH, _ROW = 1.0, 1.08, 1.22  # inches: a picture, with the gap, with t
 @house_style()
 def heat_grid(
     pictures: ImageArray | None,
-    said: Sequence[str],
+    captions: Sequence[str],
     heats: Sequence[LayerHeatmap],
     names: Sequence[Sequence[str]],
 ) -> Figure:
-    """Each picture, what was `said` of it, and the map of every layer and class over its gray.
+    """Each picture, what was `captions` of it, and the map of every layer and class over its gray.
 
     Maps are (R, M, h, w), raw and signed; `names` are those of the M classes of each of R images.
     Without `pictures` (R, H, W, 1 or 3) the maps are shown on black.
     """
     shapes = {heat.maps.shape[:2] for heat in heats}
-    if shapes != {(len(said), len(names[0]) if names else 0)} or len(names) != len(said):
+    if shapes != {(len(captions), len(names[0]) if names else 0)} or len(names) != len(captions):
         raise UsageError(
-            f"{len(said)} images have {len(names)} rows of names and maps of (images, classes) "
+            f"{len(captions)} images have {len(names)} rows of names and maps of (images, classes) "
             f"{sorted(shapes)}; give a row of names an image and a map a name"
         )
     lead, m = _PITCH + 0.1, len(names[0])
     width = max(2 * GAP + lead + len(heats) * (m * _PITCH + 0.1), 4.5)
     title = "Yellow: the strongest evidence at that layer in that image"
-    canvas = Canvas(width, HEAD + 0.2 + len(said) * _ROW, title)
+    canvas = Canvas(width, HEAD + 0.2 + len(captions) * _ROW, title)
     for j, heat in enumerate(heats):
         x = GAP + lead + j * (m * _PITCH + 0.1)
         canvas.words(x, HEAD + 0.1, "", heat.name, m * _PITCH, fontsize=9, fontweight="bold")
-    for i, text in enumerate(said):
+    for i, text in enumerate(captions):
         y = HEAD + 0.34 + i * _ROW
         canvas.words(GAP, y - 0.05, "", text, _SIDE, fontweight="bold")
         if pictures is not None:

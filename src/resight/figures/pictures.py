@@ -1,4 +1,4 @@
-"""The images themselves, with what was said of them."""
+"""The images themselves, with what was predicted for them."""
 
 import math
 from collections.abc import Sequence
@@ -47,9 +47,9 @@ def prediction_grid(
     for axes, row in zip(cells, rows, strict=True):
         sign, color = ("✓", BLUE) if predictions.correct[row] else ("✗", VERMILION)
         verdict = f"{sign} {100 * predictions.confidence[row]:.0f} %  "
-        said = predictions.classes[predictions.preds[row]]
+        predicted = predictions.classes[predictions.preds[row]]
         true = predictions.classes[predictions.labels[row]]
-        _write(axes, verdict, said, (0, 1), 14, color=color, fontweight="bold")
+        _write(axes, verdict, predicted, (0, 1), 14, color=color, fontweight="bold")
         _write(axes, "true: ", true, (0, 1), 4)
         _write(axes, "", predictions.ids[row], (0, 0), -9, fontsize=6.5, color=GRAY)
     return figure

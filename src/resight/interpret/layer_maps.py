@@ -54,7 +54,7 @@ def layer_maps(
 
 
 def shrink_maps(maps: Float32Array, side: int) -> Float32Array:
-    """Return maps (..., h, w), those with more than `side` cells as means of their positive part."""
+    """Return maps (..., h, w); those of more than `side` cells as means of their positive part."""
     return maps if max(maps.shape[-2:]) <= side else area_resize(np.maximum(maps, 0), side)
 
 

@@ -90,7 +90,7 @@ def flipped_pictures(comparison: Comparison, limit: int = MAX_SHOWN) -> list[fig
             picture=pictures[row],
             id=first.ids[row],
             true=first.classes[first.labels[row]],
-            said=tuple(
+            predictions=tuple(
                 (
                     predictions.classes[predictions.preds[row]],
                     float(predictions.confidence[row]),

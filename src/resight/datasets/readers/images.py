@@ -155,7 +155,7 @@ def _decode(
                 # Pictures named one by one, for a model whose channels are known, are not skipped.
                 skip = ", or skip such files with --skip-unreadable (skip_unreadable=True)"
                 raise UsageError(
-                    f"{result.name} cannot be read as a picture ({result.reason}); repair or remove "
+                    f"{result.name} cannot be read as a picture ({result.reason}); fix or remove "
                     f"it{skip if channels is None else ''}"
                 )
             skipped.append(result.name)

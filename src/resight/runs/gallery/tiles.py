@@ -9,17 +9,17 @@ from PIL import Image
 
 from ...errors import ResightError
 from ...records import ImageArray
-from . import Gallery
+from .gallery import Gallery
 
 
 def read_tiles(folder: Path, gallery: Gallery, rows: Iterable[int]) -> dict[int, ImageArray]:
-    """Row -> its picture (h, w, 3), as the gallery of a run folder keeps it; others are left out.
+    """Return row -> picture (h, w, 3), as the gallery keeps it; rows without one are left out.
 
     Raises:
         ResightError: a file of the gallery cannot be read.
     """
     wanted = set(rows)
-    found: dict[int, ImageArray] = {}
+    tiles: dict[int, ImageArray] = {}
     for sheet, kept in gallery.pictures:
         places = {row: i for i, row in enumerate(kept) if row in wanted}
         if not places:
@@ -37,5 +37,5 @@ def read_tiles(folder: Path, gallery: Gallery, rows: Iterable[int]) -> dict[int,
             raise ResightError(f"{file} is damaged: it is too small for {len(kept)} pictures")
         for row, i in places.items():
             y, x = divmod(i, sheet.columns)
-            found[row] = atlas[y * high : (y + 1) * high, x * wide : (x + 1) * wide]
-    return found
+            tiles[row] = atlas[y * high : (y + 1) * high, x * wide : (x + 1) * wide]
+    return tiles

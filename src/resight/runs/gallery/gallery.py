@@ -1,0 +1,107 @@
+"""The gallery of a run folder as a value: which file has which picture and heat map."""
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import ResightError
+
+FORMAT = 3
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Tiles of one size in one file, row by row."""
+
+    file: str
+    columns: int
+    size: tuple[int, int]  # px of a tile: height, width
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What `gallery.json` says. Rows are those of the test set, ascending.
+
+    The tiles of a layer are the maps for the predicted class of every row in `map_rows`, then
+    those for the true class of `true_rows`, the wrong ones: for the right ones they are the same.
+    """
+
+    images: int  # in the test set
+    method: str
+    pictures: tuple[tuple[Sheet, tuple[int, ...]], ...]  # with the rows whose pictures they are
+    map_rows: tuple[int, ...]
+    true_rows: tuple[int, ...]  # of `map_rows`
+    maps: tuple[tuple[Sheet, str, tuple[int, int]], ...]  # with the layer and its maps' own size
+    notes: tuple[str, ...]  # what was left out, one line each
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of all atlases."""
+        sheets = [*(sheet for sheet, _ in self.pictures), *(sheet for sheet, *_ in self.maps)]
+        return tuple(sheet.file for sheet in sheets)
+
+
+def read_gallery(folder: Path) -> Gallery | None:
+    """Return the gallery of a run folder, or None if it has none.
+
+    Raises:
+        ResightError: it is damaged, or of another version of resight.
+    """
+    file = folder / "gallery" / "gallery.json"
+    if not file.exists():
+        return None
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise ResightError(f"{file} is of another version of resight")
+        gallery = Gallery(
+            images=int(content["images"]),
+            method=str(content["method"]),
+            pictures=tuple((_sheet(sheet), tuple(rows)) for sheet, rows in content["pictures"]),
+            map_rows=tuple(content["map_rows"]),
+            true_rows=tuple(content["true_rows"]),
+            maps=tuple(
+                (_sheet(sheet), str(layer), (int(high), int(wide)))
+                for sheet, layer, (high, wide) in content["maps"]
+            ),
+            notes=tuple(content["notes"]),
+        )
+        _check_rows(gallery)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResightError(f"{file} is damaged: {error}") from error
+    missing = [name for name in gallery.files if not _inside(file, name)]
+    if missing:
+        raise ResightError(f"{file.parent} has no {missing[0]}")
+    return gallery
+
+
+def shared_start(ids: Sequence[str]) -> str:
+    """Return what all ids begin with; the page has it once."""
+    first, last = min(ids, default=""), max(ids, default="")
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return "".join(a for a, _ in same)
+
+
+def _check_rows(gallery: Gallery) -> None:
+    """Tiles are found by counting rows, so these must be ascending and belong together."""
+    pictured = [row for _, rows in gallery.pictures for row in rows]
+    lists = (*(rows for _, rows in gallery.pictures), gallery.map_rows, gallery.true_rows)
+    if not {*pictured, *gallery.map_rows} <= set(range(gallery.images)):
+        raise ValueError(f"it names rows beyond its {gallery.images} images")
+    if len(set(pictured)) < len(pictured) or any(list(x) != sorted(set(x)) for x in lists):
+        raise ValueError("its rows are not in the order of the images")
+    if not set(gallery.true_rows) <= set(gallery.map_rows):
+        raise ValueError("it has maps for the true class alone")
+
+
+def _sheet(content: dict[str, Any]) -> Sheet:
+    high, wide = content["size"]
+    return Sheet(str(content["file"]), int(content["columns"]), (int(high), int(wide)))
+
+
+def _inside(file: Path, name: str) -> bool:
+    """Whether `name` is a file beside `file`, and nowhere else."""
+    return Path(name).name == name and (file.parent / name).is_file()

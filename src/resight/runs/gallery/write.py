@@ -1,0 +1,197 @@
+"""Pictures and heat maps of the test set, packed small enough for one page.
+
+    gallery/gallery.json         what is where; names the other files and is written last
+    gallery/pictures-*.webp      the test images as tiles of one picture
+    gallery/maps-*.png           per layer, heat maps as tiles of 16 gray levels
+
+Pictures are kept with at most 64 px a side, heat maps with at most 32 cells. Mistakes and images
+with heat maps come in better quality than the rest. What does not fit is made coarser first; then
+images are left out, correct ones before mistakes, and `notes` says so.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import ResightError, UsageError
+from ...files import atomic_write, write_text
+from ...records import ImageArray, IntArray, Predictions
+from .area_resize import area_resize
+from .atlas import MAP_SIDES, map_atlas, max_tiles, picture_atlases, shrunk
+from .gallery import FORMAT, Gallery, Sheet, shared_start
+
+PAGE_BYTES = 2_950_000  # of the page that all of this is put into, as base64
+_TEXT_BYTES = 230_000  # of that page without pictures, images' numbers and classes
+_ROW_BYTES = 18  # the numbers of an image
+_CLASS_BYTES = 1_150  # a class in a figure
+_PAIR_BYTES = 13  # a cell of the confusion matrix that is not 0
+_MAP_SHARE = 0.35  # of the room, at most
+
+
+@dataclass(frozen=True)
+class GalleryMaps:
+    """Heat maps of M images at one layer, raw and signed."""
+
+    layer: str
+    pred: NDArray[np.float32]  # (M, h, w) evidence for the predicted class
+    true: NDArray[np.float32]  # (M, h, w) evidence for the true class
+    whole: tuple[int, int] | None = None  # h, w of the layer's own maps, where these are means
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of a map."""
+        return self.pred.shape[1], self.pred.shape[2]
+
+
+def write_gallery(
+    folder: Path,
+    pictures: ImageArray,
+    predictions: Predictions,
+    *,
+    rows: IntArray,
+    maps: Sequence[GalleryMaps],
+    method: str,
+) -> None:
+    """Pack pictures and heat maps into `folder/gallery/`, in place of what is there.
+
+    `pictures` (N, H, W, 1 or 3) are the whole test set as it was read; `rows` (M,) those with
+    heat maps, the most wanted first. The same input gives the same bytes. A process killed in
+    between leaves the old gallery.
+
+    Raises:
+        UsageError: shapes that do not belong together, or a heat map that is not finite.
+    """
+    rows = np.asarray(rows if maps else [], dtype=np.int64)
+    _check(pictures, predictions, rows, maps)
+    wrong = np.flatnonzero(~predictions.correct)
+    room = _room(predictions)
+    mapped, layers = _pack_maps(rows, maps, predictions.correct, int(_MAP_SHARE * room))
+    first = np.union1d(wrong, mapped)
+    rest = np.setdiff1d(np.arange(len(predictions)), first)
+    small = shrunk(pictures)
+    room -= sum(len(content) for *_, content in layers)
+    atlases = picture_atlases(small, first, rest, room)
+
+    path = _make_folder(folder / "gallery")
+    side = (small.shape[1], small.shape[2])
+    kept_pictures = sum(len(kept) for kept, *_ in atlases)
+    gallery = Gallery(
+        images=len(predictions),
+        method=method,
+        pictures=tuple(
+            (Sheet(_put(path, "pictures", "webp", content), columns, side), tuple(kept.tolist()))
+            for kept, columns, content in atlases
+        ),
+        map_rows=tuple(mapped.tolist()),
+        true_rows=tuple(mapped[~predictions.correct[mapped]].tolist()),
+        maps=tuple(
+            (Sheet(_put(path, "maps", "png", content), columns, kept), m.layer, m.whole or m.size)
+            for m, kept, columns, content in layers
+        ),
+        notes=(
+            *_note("heat maps", len(mapped), len(rows)),
+            *_note("pictures", kept_pictures, len(predictions)),
+        ),
+    )
+    write_text(path / "gallery.json", json.dumps({"format": FORMAT, **asdict(gallery)}) + "\n")
+    _remove_old(path, set(gallery.files))
+
+
+def _make_folder(path: Path) -> Path:
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ResightError(f"cannot make {path}: {error.strerror}") from error
+    return path
+
+
+def _note(name: str, kept: int, total: int) -> tuple[str, ...]:
+    """A line that says how many are kept, where some are left out."""
+    line = f"{name} of {kept:,} of {total:,} images are kept, for size"
+    return (line,) if kept < total else ()
+
+
+def _put(folder: Path, stem: str, kind: str, content: bytes) -> str:
+    """Write a file that is named after its content; returns the name."""
+    name = f"{stem}-{sha256(content).hexdigest()[:12]}.{kind}"
+    with atomic_write(folder / name) as temporary:
+        temporary.write_bytes(content)
+    return name
+
+
+def _check(
+    pictures: ImageArray, predictions: Predictions, rows: IntArray, maps: Sequence[GalleryMaps]
+) -> None:
+    n = len(predictions)
+    if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[3] not in (1, 3):
+        raise UsageError(
+            f"pictures are {pictures.dtype} {pictures.shape}; a gallery takes uint8 "
+            "(N, H, W, 1 or 3)"
+        )
+    if len(pictures) != n or n == 0:
+        raise UsageError(f"{len(pictures)} pictures but {n} predictions; give one for each")
+    if rows.ndim != 1 or ((rows < 0) | (rows >= n)).any() or len(np.unique(rows)) < len(rows):
+        raise UsageError(f"the rows with heat maps must be different ones of 0 to {n - 1}")
+    for m in maps:
+        if m.pred.shape != m.true.shape or m.pred.ndim != 3 or len(m.pred) != len(rows):
+            raise UsageError(
+                f"the heat maps at {m.layer} are {m.pred.shape} for the predicted and "
+                f"{m.true.shape} for the true class; both must be ({len(rows)}, h, w)"
+            )
+        if not (np.isfinite(m.pred).all() and np.isfinite(m.true).all()):
+            raise UsageError(f"a heat map at {m.layer} is not finite")
+
+
+def _room(predictions: Predictions) -> int:
+    """Bytes for pictures and maps: base64 makes 4 of 3. No fewer than 300,000, full or not."""
+    ids, k = predictions.ids, len(predictions.classes)
+    shared = len(shared_start(ids))
+    pairs = min(k * k, k + int((~predictions.correct).sum()))  # at most
+    text = _TEXT_BYTES + len(json.dumps([id[shared:] for id in ids])) + _ROW_BYTES * len(ids)
+    text += _CLASS_BYTES * k + _PAIR_BYTES * pairs
+    return max(3 * (PAGE_BYTES - text) // 4, 300_000)
+
+
+def _pack_maps(
+    rows: IntArray, maps: Sequence[GalleryMaps], correct: NDArray[np.bool_], room: int
+) -> tuple[IntArray, list[tuple[GalleryMaps, tuple[int, int], int, bytes]]]:
+    """As many of `rows`, the first of them, as fit into `room` bytes, and what they need.
+
+    That is, for each layer: the size of a map as it is kept, columns and PNG. The rows returned,
+    and the maps, are in the order of the test set. Maps are made coarser before any is left out.
+    """
+    side, *coarser = MAP_SIDES
+    small = [_kept(m, side) for m in maps]
+    count = min(len(rows), *(max_tiles(m.size) // 2 for m in small)) if maps else 0
+    while count:
+        kept = np.argsort(rows[:count])
+        right = correct[rows[kept]]
+        atlases = [map_atlas(m.pred[kept], m.true[kept], right) for m in small]
+        size = sum(len(content) for _, content in atlases)
+        if size <= room:
+            layers = zip(maps, small, atlases, strict=True)
+            return rows[kept], [(m, s.size, *atlas) for m, s, atlas in layers]
+        if coarser:
+            small = [_kept(m, coarser[0]) for m in maps]
+            coarser = coarser[1:]
+        else:
+            count = min(count - 1, int(count * room / size))
+    return np.zeros(0, dtype=np.int64), []
+
+
+def _kept(maps: GalleryMaps, side: int) -> GalleryMaps:
+    """Positive evidence alone, as sheets have it too, and at most `side` cells a side."""
+    pred, true = (area_resize(np.maximum(m, 0), side) for m in (maps.pred, maps.true))
+    return GalleryMaps(maps.layer, pred, true)
+
+
+def _remove_old(folder: Path, named: set[str]) -> None:
+    """Remove the atlases that `gallery.json` no longer names."""
+    for file in [*folder.glob("pictures-*.webp"), *folder.glob("maps-*.png")]:
+        if file.name not in named:
+            file.unlink(missing_ok=True)
