@@ -17,6 +17,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from torch import nn
 
 import resight
+from report_runs import make_run
 from resight import figures
 from resight.datasets import Dataset
 from resight.interpret.explain_run import Explanation
@@ -57,24 +58,19 @@ def history(epochs: int) -> History:
 
 
 def explanation(folder: Path, *, name: str) -> Explanation:
-    found = tuple(mistakes(predictions("cat", name)))
+    wrong = tuple(mistakes(predictions("cat", name)))
     figure = figures.confusion_matrix(np.eye(2, dtype=np.int64), ("a", "b"))
     for file in ("misclassified_layercam.png", "correct_layercam.png"):
         figures.save(figure, folder / file)
     files = ("mistakes.csv", "misclassified_layercam.png", "correct_layercam.png", "gone.png")
-    return Explanation(folder, files, "layercam", (f"{name} 8x8",), found, (), (f"note {name}",))
+    return Explanation(folder, files, "layercam", (f"{name} 8x8",), wrong, (), (f"note {name}",))
 
 
 def run(folder: Path, *, finished: bool) -> resight.Run:
-    figures.save(figures.training_curves(history(2), 1), folder / "curves.png")
-    return resight.Run(
-        folder=folder,
-        recipe=resight.load_recipe("digits"),
-        history=history(2),
-        predictions=predictions("cat", "dog") if finished else None,
-        summary={"epochs": 2},
-        interrupted=not finished,
-    )
+    made = predictions("cat", "dog") if finished else None
+    path = make_run(folder / "run", resight.load_recipe("digits"), made, gallery=False)
+    figures.save(figures.training_curves(history(2), 1), path / "curves.png")
+    return resight.Run(path, interrupted=not finished)
 
 
 def maps(images: torch.Tensor) -> resight.Heatmaps:
@@ -136,10 +132,12 @@ def test_an_explanation_shows_what_was_wrong_and_what_is_still_there(tmp_path: P
 
 
 def test_a_run_says_how_good_it_is_or_that_it_was_stopped(tmp_path: Path) -> None:
-    done = resight.show(run(tmp_path, finished=True))
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    done = resight.show(run(tmp_path / "a", finished=True))
     assert done.text.startswith("digits: 66.7 % of 6 images right (95 % interval 30.0 to 90.3 %)")
-    stopped = resight.show(run(tmp_path, finished=False))
-    assert stopped.text.startswith("digits: stopped after 2 epochs")
+    stopped = resight.show(run(tmp_path / "b", finished=False))
+    assert stopped.text.startswith("digits: stopped after 3 epochs")
     assert len(stopped.pictures) == 1
 
 
@@ -162,12 +160,12 @@ def test_a_plateau_says_which_validation_it_was_shown() -> None:
 
 def test_heat_maps_over_images_of_any_range(tiny: Dataset) -> None:
     raw = tiny.test.images[:2]
-    found, bright = maps(raw / 255), raw > 128
-    of_bytes = resight.show(found, 255 * bright.byte(), classes=tiny.classes).pictures
-    of_floats = resight.show(found, 6 * bright.float() - 3, classes=tiny.classes).pictures
+    heat, bright = maps(raw / 255), raw > 128
+    of_bytes = resight.show(heat, 255 * bright.byte(), classes=tiny.classes).pictures
+    of_floats = resight.show(heat, 6 * bright.float() - 3, classes=tiny.classes).pictures
     assert of_bytes == of_floats
-    assert resight.show(found, raw, classes=tiny.classes).pictures != of_bytes
-    assert resight.show(found, torch.zeros(2, 3, 16, 16)).pictures != of_bytes
+    assert resight.show(heat, raw, classes=tiny.classes).pictures != of_bytes
+    assert resight.show(heat, torch.zeros(2, 3, 16, 16)).pictures != of_bytes
 
 
 def test_of_many_classes_the_likeliest_are_shown(tiny: Dataset) -> None:
@@ -175,20 +173,20 @@ def test_of_many_classes_the_likeliest_are_shown(tiny: Dataset) -> None:
     model = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 100)
     )
-    found = resight.heatmaps(model, images, classes="all", method="layercam")
-    assert next(iter(found.maps.values())).shape[1] == 100
-    shown = resight.show(found)
+    heat = resight.heatmaps(model, images, classes="all", method="layercam")
+    assert next(iter(heat.maps.values())).shape[1] == 100
+    shown = resight.show(heat)
     assert shown.notes[0] == "of 100 classes the 10 of largest logit are shown"
-    best = found.logits.topk(10, dim=1).indices
+    best = heat.logits.topk(10, dim=1).indices
     chosen = resight.heatmaps(model, images, classes=list(best.T), method="layercam")
     assert shown.pictures == resight.show(chosen).pictures
 
 
 def test_maps_that_are_no_numbers_are_shown_as_none(tiny: Dataset) -> None:
-    found = maps(tiny.test.images[:2] / 255)
-    broken = {layer: torch.full_like(raw, torch.nan) for layer, raw in found.maps.items()}
-    empty = {layer: torch.zeros_like(raw) for layer, raw in found.maps.items()}
-    shown = [resight.show(replace(found, maps=maps)).pictures for maps in (broken, empty)]
+    heat = maps(tiny.test.images[:2] / 255)
+    broken = {layer: torch.full_like(raw, torch.nan) for layer, raw in heat.maps.items()}
+    empty = {layer: torch.zeros_like(raw) for layer, raw in heat.maps.items()}
+    shown = [resight.show(replace(heat, maps=maps)).pictures for maps in (broken, empty)]
     assert shown[0] == shown[1]
 
 
@@ -200,7 +198,7 @@ def test_a_grid_of_heat_maps_needs_names_for_all() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "classes", "fault"),
+    ("shape", "classes", "problem"),
     [
         ((3, 3, 16, 16), (), "give the 2 of 16x16 px"),
         ((2, 3, 16, 15), (), "give the 2 of 16x16 px"),
@@ -210,9 +208,9 @@ def test_a_grid_of_heat_maps_needs_names_for_all() -> None:
     ],
 )
 def test_images_that_are_not_those_of_the_maps(
-    shape: tuple[int, ...], classes: tuple[str, ...], fault: str, tiny: Dataset
+    shape: tuple[int, ...], classes: tuple[str, ...], problem: str, tiny: Dataset
 ) -> None:
-    with pytest.raises(resight.UsageError, match=fault):
+    with pytest.raises(resight.UsageError, match=problem):
         resight.show(maps(tiny.test.images[:2] / 255), torch.zeros(shape), classes=classes)
 
 
@@ -235,11 +233,13 @@ def test_the_extension_shows_values_and_can_be_unloaded(values: list[Any]) -> No
     assert shell.display_formatter.format(history(1))[0] == before
 
 
+@pytest.mark.slow
 def test_ipython_is_not_needed() -> None:
     code = "import sys, resight\nresight.show\nassert 'IPython' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_the_example_notebook_runs(tmp_path: Path) -> None:
     """In a process and a folder of its own, without anyone's settings."""
     source = json.loads(NOTEBOOK.read_text(encoding="utf-8"))

@@ -14,9 +14,7 @@ import resight
 ROOT = Path(resight.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 TEXTS = sorted(
-    path
-    for path in ROOT.rglob("*")
-    if path.suffix in (".py", ".pyi", ".html", ".js", ".css", ".jinja", ".j2", ".toml", ".md")
+    path for path in ROOT.rglob("*") if path.suffix in (".py", ".pyi", ".html", ".js", ".css")
 )
 
 # Names that several modules may define, and why. Beside them, a command of the command line has the
@@ -24,19 +22,27 @@ TEXTS = sorted(
 SHARED_NAMES = {
     "find": "every reader of a layout recognizes it by a function of this name",
     "read": "every reader of a layout reads it by a function of this name",
+    "ResNet": "the recipe's section of a network has the network's name",
+    "ResNet9": "the recipe's section of a network has the network's name",
+    "Swift": "the recipe's section of a network has the network's name",
 }
 
-PARTICIPLES = set(
-    "Asked Begun Bent Bound Broken Built Chosen Done Drawn Found Given Gone Grown Heard Held Kept "
-    "Known Laid Learnt Left Lost Made Meant Met Said Seen Sent Shown Sought "
-    "Spent Taken Taught Thought Told Understood Written".split()
+PARTICIPLES = frozenset(
+    """
+    Asked Begun Bent Bound Broken Built Chosen Done Drawn Found Given Gone Grown Heard
+    Held Kept Known Laid Learnt Left Lost Made Meant Met Said Seen Sent Shown Sought Spent
+    Taken Taught Thought Told Understood Written
+    """.split()
 )
-EVENTS = {"Diverged": "an error says what happened"}
+EVENTS = {"Diverged": "an error says what happened", "Skipped": "a check raises it"}
 
-OLD_WORDS = set(
-    "alike answer answers asked beginning begun checkup climb climbing climbs doubt doubts evidence "
-    "fault faults finding findings fresh knob knobs ladder learnt looked mend mended patient rung "
-    "rungs replica replicas said settle settled settles suspicious told watch".split()
+OLD_WORDS = frozenset(
+    """
+    alike answer answers asked beginning begun checkup climb climbing climbs doubt doubts
+    evidence fault faults finding findings fresh knob knobs ladder learnt looked mend
+    mended patient rung rungs replica replicas said settle settled settles suspicious told
+    watch
+    """.split()
 )
 OLD_PHRASES = ("give_back", "given_back", "left_out", "ones_own")
 OLD_VARIABLES = {"asked", "found", "of", "said"}

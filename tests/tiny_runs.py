@@ -12,6 +12,7 @@ SETTINGS = [
     "optimizer.lr=0.05",
     "augment.crop=none",
     "explain.report=false",
+    "explain.images=3",
 ]
 # One epoch at a low rate, so that it errs.
 EXPLAINED = [

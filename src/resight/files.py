@@ -60,7 +60,12 @@ def write_text(path: Path, text: str) -> None:
     Bytes of a file name that are not UTF-8, which Unix allows, are written as \udcXX.
     """
     with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+        temporary.write_text(as_written(text), encoding="utf-8", newline="\n")
+
+
+def as_written(text: str) -> str:
+    r"""Return a text as `write_text` writes it: bytes that are no UTF-8 become \udcXX."""
+    return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:

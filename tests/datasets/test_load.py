@@ -237,7 +237,7 @@ def test_another_size_and_other_content_are_decoded_anew(tmp_path: Path) -> None
 def test_remembered_digests_notice_a_change(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache_module, "_SETTLED_NS", -(10**12))  # do not wait for files to settle
+    monkeypatch.setattr(cache_module, "_MIN_AGE_NS", -(10**12))  # do not wait for files to settle
     photos = write_photos(tmp_path / "photos")
     dataset = resight.data(str(photos))
     assert len(list((cache / "digests").iterdir())) == 1

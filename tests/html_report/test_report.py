@@ -172,11 +172,12 @@ def test_a_page_of_damaged_files(tmp_path: Path) -> None:
     assert "No accuracy yet" in text
 
 
-def test_a_gallery_of_other_predictions_is_not_shown(tmp_path: Path) -> None:
+def test_a_gallery_of_another_test_set_is_not_shown(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a", RECIPE, make_predictions())
-    Run(run).write_predictions(make_predictions(start="others/"))
+    content = json.loads((run / "gallery" / "gallery.json").read_text())
+    (run / "gallery" / "gallery.json").write_text(json.dumps({**content, "images": 151}))
     page = build(run).read_text()
-    assert "its pictures are of other predictions" in text_of(page)
+    assert "gallery is damaged and was passed over: it is of 151 images, not 150" in text_of(page)
     assert "data:image/webp" not in page
 
 

@@ -35,22 +35,22 @@ def hooks(model: nn.Module) -> int:
 
 def test_features_are_the_input_of_the_last_linear_layer(tiny: Dataset) -> None:
     model = Small().train()
-    found = features(model, tiny.test, STATS)
+    values = features(model, tiny.test, STATS)
     expected = model.pooled(normalize(tiny.test.images, STATS)).detach()
-    torch.testing.assert_close(found, expected)
-    assert not found.requires_grad
+    torch.testing.assert_close(values, expected)
+    assert not values.requires_grad
     assert model.training
     assert hooks(model) == 0
 
 
 def test_more_images_than_a_batch(tiny: Dataset) -> None:
     many = tiny.train.select(torch.arange(3000) % len(tiny.train))  # 16 px: batches of 2000
-    found = features(Small(), many, STATS)
-    assert found.shape == (3000, 5)
-    torch.testing.assert_close(found[: len(tiny.train)], found[91:182])
+    values = features(Small(), many, STATS)
+    assert values.shape == (3000, 5)
+    torch.testing.assert_close(values[: len(tiny.train)], values[91:182])
 
 
-def test_hooks_are_gone_after_a_fault(tiny: Dataset) -> None:
+def test_hooks_are_gone_after_an_error(tiny: Dataset) -> None:
     model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(UsageError, match="Sequential has no linear layer"):
         features(model, tiny.test, STATS)
@@ -66,10 +66,10 @@ def test_nearest_against_a_loop() -> None:
     generator = torch.Generator().manual_seed(0)
     queries, known = (torch.randn(n, 4, generator=generator) for n in (5, 30))
     rows, cosines = nearest_neighbors(queries, known, 3)
-    for query, found, values in zip(queries, rows, cosines, strict=True):
+    for query, nearest, values in zip(queries, rows, cosines, strict=True):
         all_cosines = torch.stack([torch.cosine_similarity(query, k, dim=0) for k in known])
         expected = sorted(range(30), key=lambda i: -all_cosines[i])[:3]
-        assert found.tolist() == expected
+        assert nearest.tolist() == expected
         torch.testing.assert_close(values, all_cosines[expected])
 
 
@@ -93,7 +93,7 @@ def test_features_that_are_given_by_name(tiny: Dataset) -> None:
     torch.testing.assert_close(features(model, tiny.test, STATS), expected)
 
 
-def test_only_the_classes_asked_for_are_compared(tiny: Dataset) -> None:
+def test_only_the_named_classes_are_compared(tiny: Dataset) -> None:
     rows = candidate_rows(tiny.train, {0, 2})
     assert rows.tolist() == [i for i, k in enumerate(tiny.train.labels.tolist()) if k != 1]
     assert candidate_rows(tiny.train, {7}).tolist() == []
@@ -110,15 +110,15 @@ def test_few_of_large_images_are_compared() -> None:
         assert most == 1 or rows[-1] == 39_999
 
 
-def test_the_most_alike_of_either_class(tiny: Dataset) -> None:
+def test_the_most_similar_of_either_class(tiny: Dataset) -> None:
     model, some = Small(), tiny.test.select(torch.arange(4))
     pairs = [(0, 1), (1, 0), (2, 1), (0, 2)]
-    found, text = find_neighbors(model, some, tiny.train, pairs, STATS, k=2)
+    neighbors, text = find_neighbors(model, some, tiny.train, pairs, STATS, k=2)
     queries, known = (features(model, split, STATS) for split in (some, tiny.train))
-    for query, pair, sides in zip(queries, pairs, found, strict=True):
+    for query, pair, sides in zip(queries, pairs, neighbors, strict=True):
         for label, side in zip(pair, sides, strict=True):
             own = (tiny.train.labels == label).nonzero().flatten()
             rows, cosines = nearest_neighbors(query[None], known[own], 2)
             assert side.images.ids == tuple(tiny.train.ids[i] for i in own[rows[0]].tolist())
             assert side.cosines == pytest.approx(cosines[0].tolist(), abs=1e-6)
-    assert text.startswith("most alike among 91 training images of these classes")
+    assert text.startswith("most similar among 91 training images of these classes")

@@ -68,7 +68,7 @@ def test_a_class_without_images_has_no_accuracy():
 
 
 def test_most_confused_pairs_in_order():
-    pairs = [metrics.Confused("dog", "cat", 2), metrics.Confused("cat", "dog", 1)]
+    pairs = [metrics.ConfusedPair("dog", "cat", 2), metrics.ConfusedPair("cat", "dog", 1)]
     assert metrics.most_confused(SMALL) == pairs
     assert metrics.most_confused(SMALL, limit=1) == pairs[:1]
 

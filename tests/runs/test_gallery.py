@@ -220,7 +220,7 @@ def test_maps_are_made_coarser_before_any_is_left_out(
 def test_no_atlas_is_larger_than_a_webp_can_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(atlas, "_MOST_PX", 179, raising=False)
+    monkeypatch.setattr(atlas, "_MAX_PX", 179, raising=False)
     n = 400
     pictures = make_pictures(n)[:, :, :8]  # 16 x 8: 11 lines of 22
     write_gallery(
@@ -243,7 +243,7 @@ def test_no_atlas_is_larger_than_a_webp_can_be(
 def test_so_many_tiles_fit_and_no_more(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(atlas, "_MOST_PX", 640)
+    monkeypatch.setattr(atlas, "_MAX_PX", 640)
     most = atlas.max_tiles(size)
     for n in (1, most // 2, most):
         columns, image = atlas.side_by_side(np.ones((n, *size), dtype=np.uint8))

@@ -51,8 +51,7 @@ def faithfulness(
         heatmaps: the maps (N, M, h, w) and their classes (N, M).
         layer: the layer of the maps; None takes the last.
         steps: S, into how many parts the pixels are divided.
-        baseline: the value of an absent pixel, broadcast to the images; None is 0, the mean color
-            of normalized images.
+        baseline: the value of an absent pixel; None is 0, the mean color of normalized images.
         batch_size: images in one pass; by default about as many pixels as 256 images of 32 px.
 
     Raises:

@@ -61,12 +61,10 @@ def heatmaps(
         batch_size: images in one pass; by default about as many pixels as 128 images of 32 px.
 
     Raises:
-        UsageError: layers, classes, method or images do not fit the model; the message lists what
-            is valid.
+        UsageError: layers, classes, method or images do not fit; the message lists what is valid.
     """
     _check_images(images, batch_size)
-    _check_method(method, against, len(images))
-    check_classes(classes, len(images))
+    _check_request(method, classes, against, len(images))
     names = _layer_names(layers)
     network = unwrap(model)
     _check_weights(network)
@@ -75,8 +73,7 @@ def heatmaps(
     parts = []
     with borrow(network, like.device):
         images = images.to(like.device, like.dtype)
-        if images.is_inference():  # made in the caller's inference mode
-            images = images.clone()
+        images = images.clone() if images.is_inference() else images  # of the caller's mode
         modules = find_layers(network, names, images[:1])
         for first in range(0, len(images), batch_size):
             rows = slice(first, first + batch_size)
@@ -215,7 +212,7 @@ def _check_images(images: Tensor, batch_size: int | None) -> None:
         raise UsageError(f"batch_size = {batch_size}; it must be at least 1")
 
 
-def _check_method(method: str, against: Tensor | None, n: int) -> None:
+def _check_request(method: str, classes: Classes, against: Tensor | None, n: int) -> None:
     if method not in METHODS:
         raise UsageError(
             f'there is no method "{method}"{suggest(str(method), METHODS)} '
@@ -225,6 +222,7 @@ def _check_method(method: str, against: Tensor | None, n: int) -> None:
         raise UsageError(f'against is for method "finer-cam", not "{method}"; leave it out')
     if against is not None:
         check_classes(against, n, name="against")
+    check_classes(classes, n)
 
 
 def _check_weights(network: nn.Module) -> None:

@@ -26,7 +26,7 @@ from .dataset import Dataset, Split
 from .readers.contents import ReadOptions
 
 _VERSION = f"1, Pillow {PIL.__version__}"  # raise the number when decoding changes
-_SETTLED_NS = (
+_MIN_AGE_NS = (
     2_000_000_000  # a file younger than this may still change within one tick of its clock
 )
 
@@ -68,7 +68,7 @@ def digest_files(files: Mapping[str, Path]) -> str:
         pass
     digest = digest_of({name: _digest(path) for name, path in files.items()})
     newest_ns = max(time_ns for _, _, *times in stats.values() for time_ns in times)
-    if newest_ns < time.time_ns() - _SETTLED_NS:
+    if newest_ns < time.time_ns() - _MIN_AGE_NS:
         try:
             memo.parent.mkdir(parents=True, exist_ok=True)
             write_text(memo, digest)

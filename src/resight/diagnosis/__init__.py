@@ -1,1 +1,1 @@
-"""The doctor: faults that train without complaint."""
+"""The doctor: look for errors that do not stop a training."""

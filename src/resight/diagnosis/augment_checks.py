@@ -24,6 +24,7 @@ def augment(change: Transform, images: Tensor) -> Iterator[Issue]:
             images.clone()[:, :, 8:16, 8:16] = 0
             return images
 
+
         augment = cutout
     Fix:
         Return the changed copy, and draw random numbers for each image.

@@ -220,6 +220,7 @@ def evaluation_mode(probe: Probe) -> Iterator[Issue]:
             def forward(self, images):
                 return F.dropout(super().forward(images), 0.5)  # in evaluation mode too
 
+
         model = Noisy(model)
     Fix:
         Use `nn.Dropout`, or pass `training=self.training` to `F.dropout`. Use norms with running

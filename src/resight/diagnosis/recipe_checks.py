@@ -27,7 +27,7 @@ def augmentation(setup: TrainSetup) -> Iterator[Issue]:
         The recipe says that images are augmented, and they are not: for example a random flip of
         images that are symmetric.
     Example:
-        resight doctor digits --set augment.erase.probability=0.001
+        resight doctor digits --set augment.cutout.prob=0.001
     Fix:
         Remove the augmentation, or set wider limits.
     """
@@ -93,7 +93,7 @@ def step_count(setup: TrainSetup) -> Iterator[Issue]:
         A schedule with a warm-up needs some steps to rise and fall, and a network needs some to
         learn at all.
     Example:
-        resight doctor digits --set schedule.epochs=2 --set training.batch_size=1024
+        resight doctor digits --set training.batch_size=1024
     Fix:
         Train for more epochs, or in smaller batches.
     """

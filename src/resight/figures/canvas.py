@@ -7,17 +7,17 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..records import ImageArray
-from .style import DPI, fit, sheet
+from .style import DPI, fit_text, sheet
 
 GAP, HEAD = 0.12, 0.4  # inches: the space around things, the title
-_MOST = (2**16 - 1) / DPI  # inches: what matplotlib can draw has fewer than 2^16 px a side
+_MAX_INCHES = (2**16 - 1) / DPI  # inches: what matplotlib can draw has fewer than 2^16 px a side
 
 
 class Canvas:
     """Places are in inches from the upper left corner; words are cut to the room they have."""
 
     def __init__(self, width: float, height: float, title: str) -> None:
-        if max(width, height) > _MOST:
+        if max(width, height) > _MAX_INCHES:
             raise UsageError(
                 f"a picture of {width:.0f} x {height:.0f} inches is too large to draw; show fewer "
                 "layers, classes or images"
@@ -44,7 +44,7 @@ class Canvas:
     def words(self, x: float, y: float, lead: str, name: str, room: float, **look: Any) -> None:
         """`lead` and as much of `name` as fits into `room`, standing on the line at `y`."""
         text = self.axes.text(x, y, "", **{"fontsize": 8, "va": "baseline", **look})
-        fit(text, lead, name, room)
+        fit_text(text, lead, name, room)
 
     def line(self, x: float, y: float, length: float, **look: Any) -> None:
         """A rule to the right."""

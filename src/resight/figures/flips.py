@@ -30,7 +30,7 @@ def flip_sheet(
 ) -> Figure:
     """Each picture under its true class, over a line a run and its id; none are said to be none.
 
-    Long names of `runs` are numbers in the lines, and are spelt out under the title.
+    Long names of `runs` are numbers in the lines, and are spelled out under the title.
     """
     named = max(map(len, runs), default=0) <= _SHORT
     labels = runs if named else [str(1 + i) for i in range(len(runs))]

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ..errors import UsageError
 from ..records import ImageArray, IntArray, Predictions
-from .style import BLUE, GRAY, VERMILION, fit, house_style, sheet
+from .style import BLUE, GRAY, VERMILION, fit_text, house_style, sheet
 
 
 @house_style()
@@ -116,7 +116,7 @@ def _grid(
     width, height = max(lefts[-1] + _SIDE + _GAP, 4.5), _HEAD + rows * pitch
     figure = sheet(width, height)
     heading = figure.text(_GAP / width, 1 - 0.25 / height, "", fontsize=11)
-    fit(heading, "", title, width - 2 * _GAP)
+    fit_text(heading, "", title, width - 2 * _GAP)
     if len(images) == 0:
         figure.text(0.5, 0.4, nothing, ha="center", fontsize=11, color=GRAY)
     cells = []
@@ -142,4 +142,4 @@ def _write(
         textcoords="offset points",
         **{"fontsize": 8, "annotation_clip": False, **look},
     )
-    fit(text, lead, name, _SIDE)
+    fit_text(text, lead, name, _SIDE)

@@ -95,7 +95,7 @@ def sheet(width: float, height: float) -> Figure:
     return figure
 
 
-def fit(text: Text, lead: str, name: str, room: float) -> None:
+def fit_text(text: Text, lead: str, name: str, room: float) -> None:
     """Set a text to `lead` and as much of the name as fits into `room` inches."""
     limit = len(name)
     text.set_text(lead + shorten(name, limit))

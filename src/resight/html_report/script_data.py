@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import as_written
 from ..metrics.classification import confusion
 from ..records import COARSE_CELLS, Predictions
 from ..runs.gallery import shared_start
@@ -16,14 +17,17 @@ from .charts import palette
 
 def script_data(run: Run, predictions: Predictions) -> dict[str, Any]:
     """Return everything the script draws from; the numbers of images as typed arrays in base64."""
-    shared = shared_start(predictions.ids)
+    ids, classes = (
+        list(map(as_written, names)) for names in (predictions.ids, predictions.classes)
+    )
+    shared = shared_start(ids)
     k = len(predictions.classes)
     kind = np.uint8 if k <= 256 else np.uint16
     return {
-        "classes": predictions.classes,
-        "count": len(predictions.ids),
+        "classes": classes,
+        "count": len(ids),
         "idPrefix": shared,
-        "ids": [id[len(shared) :] for id in predictions.ids],
+        "ids": [id[len(shared) :] for id in ids],
         "wide": k > 256,
         "labels": _base64(predictions.labels.astype(kind)),
         "preds": _base64(predictions.preds.astype(kind)),

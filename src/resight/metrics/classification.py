@@ -14,7 +14,7 @@ from .intervals import Interval, wilson
 
 
 @dataclass(frozen=True)
-class Confused:
+class ConfusedPair:
     """A pair of classes: `count` images of class `true` were predicted as class `pred`."""
 
     true: str
@@ -51,7 +51,7 @@ class TestResult:
     accuracy: Interval
     loss: float  # cross entropy in nats, mean over the images
     per_class: dict[str, Interval | None]  # in the order of the classes; None: no images
-    most_confused: tuple[Confused, ...]  # at most 10 pairs, the most frequent first
+    most_confused: tuple[ConfusedPair, ...]  # at most 10 pairs, the most frequent first
     calibration: Calibration
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class TestResult:
                 name: None if interval is None else Interval(**interval)
                 for name, interval in content["per_class"].items()
             },
-            most_confused=tuple(Confused(**pair) for pair in content["most_confused"]),
+            most_confused=tuple(ConfusedPair(**pair) for pair in content["most_confused"]),
             calibration=Calibration(
                 float(table["ece"]), tuple(ReliabilityBin(**row) for row in table["bins"])
             ),
@@ -123,7 +123,7 @@ def confusion(predictions: Predictions) -> IntArray:
     return np.bincount(cells, minlength=k * k).reshape(k, k)
 
 
-def most_confused(predictions: Predictions, limit: int | None = None) -> list[Confused]:
+def most_confused(predictions: Predictions, limit: int | None = None) -> list[ConfusedPair]:
     """Return the pairs of classes that were confused, the most frequent first."""
     counts = confusion(predictions)
     np.fill_diagonal(counts, 0)
@@ -131,7 +131,7 @@ def most_confused(predictions: Predictions, limit: int | None = None) -> list[Co
     # A stable sort: equal counts stay in the order of the classes.
     order = np.argsort(-counts, axis=None, kind="stable")[: np.count_nonzero(counts)][:limit]
     return [
-        Confused(classes[true], classes[pred], int(counts[true, pred]))
+        ConfusedPair(classes[true], classes[pred], int(counts[true, pred]))
         for true, pred in zip(*np.unravel_index(order, counts.shape), strict=True)
     ]
 
@@ -179,11 +179,6 @@ def test_result(predictions: Predictions) -> TestResult:
         most_confused=tuple(most_confused(predictions, limit=10)),
         calibration=calibration(predictions),
     )
-
-
-def summarize(predictions: Predictions) -> dict[str, Any]:
-    """Return `test_result` as plain Python, fit for JSON."""
-    return test_result(predictions).to_dict()
 
 
 def prediction_rows(predictions: Predictions) -> list[list[Any]]:

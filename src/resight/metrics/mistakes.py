@@ -105,7 +105,7 @@ def additional_rows(predictions: Predictions, limit: int, sheet: IntArray) -> In
 
 def _evenly(rows: IntArray, count: int) -> IntArray:
     """At most `count` of the rows, evenly spaced."""
-    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+    return np.asarray(rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)])
 
 
 def label_issues(predictions: Predictions) -> list[LabelIssue]:

@@ -38,6 +38,11 @@ if TYPE_CHECKING:
 
 Part = TypeVar("Part")
 
+PARTS = (  # that are read from files, in the order in which `missing` names them
+    *("summary", "environment", "history", "predictions", "gallery"),
+    *("label_issues", "lr_curve"),
+)
+
 
 class Run:
     """One run: its folder, and what the files in it say.
@@ -200,7 +205,7 @@ class Run:
     @cached_property
     def missing(self) -> tuple[str, ...]:
         """A line for everything that is not there, is damaged, or is shown in part only."""
-        for part in ("summary", "environment", "history", "predictions", "gallery"):
+        for part in PARTS:
             getattr(self, part)
         lines = [*self._missing.values()]
         rows = self.history.epochs

@@ -50,7 +50,7 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedImages:
     """The pictures that could be read. `kept`, (M,), are their rows among those given."""
 
     images: PixelArray  # (M, C, S, S)
@@ -74,7 +74,9 @@ class _SizesDiffer(Exception):
     """The pictures are not all of the size of the first."""
 
 
-def decode(pictures: Pictures, options: ReadOptions, *, channels: int | None = None) -> Decoded:
+def decode(
+    pictures: Pictures, options: ReadOptions, *, channels: int | None = None
+) -> DecodedImages:
     """Decode to uint8, every picture `image_size` px square.
 
     Larger or smaller pictures are resized (bicubic, shorter side to fit) and center-cropped.
@@ -142,7 +144,7 @@ def _first_px(pictures: Pictures) -> int:
 
 def _decode(
     pictures: Pictures, options: ReadOptions, side: int, same_size: bool, channels: int | None
-) -> Decoded:
+) -> DecodedImages:
     images = np.empty((pictures.count, 3, side, side), dtype=np.uint8)  # (N, 3, S, S)
     gray = np.zeros(pictures.count, dtype=np.bool_)
     kept: list[int] = []
@@ -174,7 +176,7 @@ def _decode(
     if skipped:
         names = ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")
         notes.append(f"{len(skipped):,} unreadable pictures skipped: {names}")
-    return Decoded(images[:, :channels], rows, tuple(notes))
+    return DecodedImages(images[:, :channels], rows, tuple(notes))
 
 
 def _each_decoded(

@@ -13,7 +13,7 @@ from ...records import Float32Array, ImageArray, IntArray
 SIDE = 64  # px, the longest side of a picture that is kept
 MAP_SIDES = (32, 24, 16, 12)  # cells, the longest side of a map that is kept; the first that fits
 LEVELS = 16  # of a heat map: 0 is none, 15 the strongest in this image at this layer
-_MOST_PX = 16_383  # a side of a WebP, and about what a browser draws
+_MAX_PX = 16_383  # a side of a WebP, and about what a browser draws
 _FIRST_SHARE = 0.3  # of the room, for the pictures that matter most, at least
 _QUALITIES = (100, 90, 82, 75, 68, 60, 50, 40, 30, 24, 20, 16, 12)  # of WebP; 100: lossless
 _SAMPLE = 400  # pictures that a quality is judged by
@@ -22,7 +22,7 @@ Maps = Float32Array
 
 
 def map_atlas(pred: Maps, true: Maps, correct: NDArray[np.bool_]) -> tuple[int, bytes]:
-    """Columns and PNG of heat maps (M, h, w) >= 0, quantised on one scale for both classes.
+    """Columns and PNG of heat maps (M, h, w) >= 0, quantized on one scale for both classes.
 
     The tiles are all of `pred`, then those of `true` that are not `correct` (M,).
     """
@@ -94,15 +94,15 @@ def _quality_for(pictures: ImageArray, room: float) -> int:
 
 def max_tiles(size: tuple[int, int]) -> int:
     """How many tiles of height and width fit into one picture."""
-    return (_MOST_PX // size[0]) * (_MOST_PX // size[1])
+    return (_MAX_PX // size[0]) * (_MAX_PX // size[1])
 
 
 def side_by_side(tiles: ImageArray) -> tuple[int, ImageArray]:
     """(M, h, w, ...) as one picture that is about square, and how many lie in a row of it."""
     high, wide = tiles.shape[1:3]
     columns = max(1, math.ceil(math.sqrt(len(tiles) * high / wide)))
-    columns = max(columns, math.ceil(len(tiles) / (_MOST_PX // high)))
-    columns = min(columns, _MOST_PX // wide)
+    columns = max(columns, math.ceil(len(tiles) / (_MAX_PX // high)))
+    columns = min(columns, _MAX_PX // wide)
     lines = max(1, math.ceil(len(tiles) / columns))
     atlas = np.zeros((lines * columns, *tiles.shape[1:]), dtype=np.uint8)
     atlas[: len(tiles)] = tiles

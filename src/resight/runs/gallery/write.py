@@ -74,12 +74,10 @@ def write_gallery(
     first = np.union1d(wrong, mapped)
     rest = np.setdiff1d(np.arange(len(predictions)), first)
     small = shrunk(pictures)
-    room -= sum(len(content) for *_, content in layers)
-    atlases = picture_atlases(small, first, rest, room)
+    atlases = picture_atlases(small, first, rest, room - sum(len(png) for *_, png in layers))
 
     path = _make_folder(folder / "gallery")
     side = (small.shape[1], small.shape[2])
-    kept_pictures = sum(len(kept) for kept, *_ in atlases)
     gallery = Gallery(
         images=len(predictions),
         method=method,
@@ -95,7 +93,7 @@ def write_gallery(
         ),
         notes=(
             *_note("heat maps", len(mapped), len(rows)),
-            *_note("pictures", kept_pictures, len(predictions)),
+            *_note("pictures", sum(len(kept) for kept, *_ in atlases), len(predictions)),
         ),
     )
     write_text(path / "gallery.json", json.dumps({"format": FORMAT, **asdict(gallery)}) + "\n")
