@@ -28,21 +28,27 @@ SHARED_NAMES = {
 }
 
 PARTICIPLES = frozenset(
-    """
+    re.findall(
+        r"\w+",
+        """
     Asked Begun Bent Bound Broken Built Chosen Done Drawn Found Given Gone Grown Heard
     Held Kept Known Laid Learnt Left Lost Made Meant Met Said Seen Sent Shown Sought Spent
     Taken Taught Thought Told Understood Written
-    """.split()
+        """,
+    )
 )
 EVENTS = {"Diverged": "an error says what happened", "Skipped": "a check raises it"}
 
 OLD_WORDS = frozenset(
-    """
+    re.findall(
+        r"\w+",
+        """
     alike answer answers asked beginning begun checkup climb climbing climbs doubt doubts
     evidence fault faults finding findings fresh knob knobs ladder learnt looked mend
     mended patient rung rungs replica replicas said settle settled settles suspicious told
     watch
-    """.split()
+        """,
+    )
 )
 OLD_PHRASES = ("give_back", "given_back", "left_out", "ones_own")
 OLD_VARIABLES = {"asked", "found", "of", "said"}
