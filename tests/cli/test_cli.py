@@ -52,6 +52,7 @@ def test_train_prints_the_result_and_shows_progress_elsewhere(
     assert len(lines) == 3
 
 
+@pytest.mark.slow
 def test_flags_settings_and_the_recipe_that_ran(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

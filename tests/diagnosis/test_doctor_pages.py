@@ -145,6 +145,7 @@ def test_the_example_of_a_data_set_has_the_issue(name: str) -> None:
     assert name in {issue.check for issue in diagnosis.issues}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPE_CHECKS)
 def test_the_example_of_a_recipe_has_the_issue(
     name: str, capsys: pytest.CaptureFixture[str]

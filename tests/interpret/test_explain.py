@@ -34,6 +34,8 @@ from resight.recipe.training import Method
 from resight.runs.gallery import read_gallery
 from tiny_runs import explained_recipe
 
+pytestmark = pytest.mark.slow
+
 
 def rows_of(path: Path) -> list[dict[str, str]]:
     with open(path, newline="") as file:
@@ -99,7 +101,6 @@ def test_the_saved_predictions_are_explained_and_not_new_ones(
     assert [one.id for one in explanation.mistakes] == [one.id for one in mistakes(changed)]
 
 
-@pytest.mark.slow
 def test_sheets_of_other_images_are_removed(explained_copy: Path, tiny: Dataset) -> None:
     resight.explain(explained_copy, data=tiny, method="layercam")
     sheets = [explained_copy / f"misclassified_{name}.png" for name in ("grad-cam", "layercam")]
@@ -181,7 +182,6 @@ def test_finer_cam_tells_each_class_from_the_other(tiny: Dataset) -> None:
     np.testing.assert_allclose(finer[:, 1], plain[:, 1] - plain[:, 0], atol=1e-6)
 
 
-@pytest.mark.slow
 def test_slow_methods_look_at_the_sheets_only(explained_copy: Path, tiny: Dataset) -> None:
     explanation = resight.explain(
         explained_copy, data=tiny, method="ablation-cam", layers=["block2"], count=2
@@ -193,7 +193,6 @@ def test_slow_methods_look_at_the_sheets_only(explained_copy: Path, tiny: Datase
     assert len(gallery.map_rows) == 4
 
 
-@pytest.mark.slow
 def test_maps_that_are_kept_as_means_are_named_by_their_own_size(
     explained_copy: Path, tiny: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,7 +239,6 @@ def train_custom(
     return resight.train(explained_recipe(), data=data, model=model, out=out, on_event=on_event)
 
 
-@pytest.mark.slow
 def test_a_network_without_maps_is_explained_without_them(tmp_path: Path, tiny: Dataset) -> None:
     events: list[object] = []
     run = resight.train(
@@ -270,7 +268,6 @@ class Brittle(nn.Module):
         return logits
 
 
-@pytest.mark.slow
 def test_a_run_that_cannot_be_explained_is_still_complete(tmp_path: Path, tiny: Dataset) -> None:
     events: list[object] = []
     run = resight.train(
@@ -343,7 +340,6 @@ def test_what_is_said_of_a_step_that_breaks(error: Exception, line: str) -> None
     assert log.failed == [f"heat maps failed: {line}"]
 
 
-@pytest.mark.slow
 def test_a_listener_that_breaks_costs_no_training(tmp_path: Path, tiny: Dataset) -> None:
     def on_event(event: object) -> None:
         assert not list(tmp_path.glob("*/mistakes.csv"))
@@ -534,7 +530,6 @@ def test_the_command_for_a_name_that_is_no_utf_8(
     assert "explain-photo?" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 def test_the_command_fails_where_a_step_does(
     done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

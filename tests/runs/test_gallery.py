@@ -134,6 +134,7 @@ def test_it_is_deterministic_and_leaves_nothing_old(tmp_path: Path) -> None:
     assert {f.name for f in (tmp_path / "gallery").iterdir()} == {*named, "gallery.json"}
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_left_out_evenly_but_no_mistake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

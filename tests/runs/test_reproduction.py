@@ -17,6 +17,8 @@ from resight.metrics.intervals import mean_interval
 from resight.recipe.presets import PRESETS
 from resight.recipe.presets.published import PUBLISHED
 
+pytestmark = pytest.mark.slow
+
 
 def noise(n: int, first: int) -> Split:
     generator = torch.Generator().manual_seed(first)

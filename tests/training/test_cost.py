@@ -40,6 +40,7 @@ def test_the_probe_takes_real_steps_and_restores_the_random_numbers() -> None:
     assert torch.equal(torch.rand(1), expected)
 
 
+@pytest.mark.slow
 def test_costs_of_every_recipe(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
