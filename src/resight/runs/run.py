@@ -98,13 +98,17 @@ class Run:
         Raises:
             UsageError: another process is training here.
         """
+        lock = FileLock(self.folder / ".lock")
         try:
-            with FileLock(self.folder / ".lock", timeout=0):
-                yield
+            lock.acquire(timeout=0)
         except Timeout as error:
             raise UsageError(
                 f"another process is training in {self.folder}; wait for it, or stop it first"
             ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     # --- what the files say -----------------------------------------------------------------
 
