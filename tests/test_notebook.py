@@ -17,14 +17,14 @@ from IPython.core.interactiveshell import InteractiveShell
 from torch import nn
 
 import resight
-from report_runs import make_run
+from report_runs import epoch, make_run
 from resight import figures
 from resight.datasets import Dataset
 from resight.interpret.explain_run import Explanation
 from resight.lr_finder.suggest import analyze
 from resight.metrics.mistakes import mistakes
-from resight.notebook import KINDS, Display
-from resight.records import EpochRow, History, Predictions
+from resight.notebook import DRAW, Display
+from resight.records import History, Predictions
 
 NOTEBOOK = Path(__file__).parent.parent / "examples" / "explain.ipynb"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -39,22 +39,8 @@ def predictions(*classes: str) -> Predictions:
 
 
 def history(epochs: int) -> History:
-    rows = tuple(
-        EpochRow(
-            epoch=epoch,
-            step=2 * epoch,
-            lr=0.1,
-            train_loss=1 / epoch,
-            train_accuracy=0.5,
-            val_loss=None,
-            val_accuracy=None,
-            train_secs=1.0,
-            images_per_sec=1.0,
-        )
-        for epoch in range(1, epochs + 1)
-    )
-    steps = np.ones(2 * epochs)
-    return History(rows, steps, steps, steps)
+    steps = np.ones(8 * epochs)
+    return History(tuple(map(epoch, range(1, epochs + 1))), steps, steps, steps)
 
 
 def explanation(folder: Path, *, name: str) -> Explanation:
@@ -73,11 +59,14 @@ def run(folder: Path, *, finished: bool) -> resight.Run:
     return resight.Run(path, interrupted=not finished)
 
 
-def maps(images: torch.Tensor) -> resight.Heatmaps:
-    model = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+def network(classes: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes)
     )
-    return resight.heatmaps(model, images, classes=(0, 1), method="layercam")
+
+
+def maps(images: torch.Tensor) -> resight.Heatmaps:
+    return resight.heatmaps(network(3), images, classes=(0, 1), method="layercam")
 
 
 @pytest.fixture
@@ -97,7 +86,7 @@ def values(tmp_path: Path, tiny: Dataset) -> list[Any]:
 
 
 def test_every_kind_of_value_becomes_a_picture(values: list[Any]) -> None:
-    assert {type(value) for value in values} == set(KINDS)
+    assert {type(value) for value in values} == set(DRAW)
     for value in values:
         shown = resight.show(value)
         assert shown.pictures, type(value)
@@ -135,7 +124,9 @@ def test_a_run_says_how_good_it_is_or_that_it_was_stopped(tmp_path: Path) -> Non
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     done = resight.show(run(tmp_path / "a", finished=True))
-    assert done.text.startswith("digits: 66.7 % of 6 images right (95 % interval 30.0 to 90.3 %)")
+    assert done.text.startswith(
+        "digits: test accuracy 66.67% (95 % interval 30.00% to 90.32%, n = 6)"
+    )
     stopped = resight.show(run(tmp_path / "b", finished=False))
     assert stopped.text.startswith("digits: stopped after 3 epochs")
     assert len(stopped.pictures) == 1
@@ -170,9 +161,7 @@ def test_heat_maps_over_images_of_any_range(tiny: Dataset) -> None:
 
 def test_of_many_classes_the_likeliest_are_shown(tiny: Dataset) -> None:
     images = tiny.test.images[:3] / 255
-    model = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 100)
-    )
+    model = network(100)
     heat = resight.heatmaps(model, images, classes="all", method="layercam")
     assert next(iter(heat.maps.values())).shape[1] == 100
     shown = resight.show(heat)

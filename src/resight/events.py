@@ -21,7 +21,7 @@ class Message:
 class Progress:
     """The progress of work before training: a download, the decoding of pictures, a range test."""
 
-    what: str
+    task: str
     done: int
     total: int | None  # None: not known
 

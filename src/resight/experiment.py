@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from .datasets import Dataset
-from .errors import Diverged, ResightError, UsageError
+from .errors import Diverged, UsageError
 from .events import EpochDone, Message, OnEvent, ignore_events
 from .files import remove_temporary_files
 from .interpret.explain_run import explain_finished
@@ -21,19 +21,11 @@ from .optim.schedules import describe
 from .recipe import Recipe
 from .recipe.presets import load_recipe
 from .recipe.toml import differences, from_toml, with_changes
-from .records import Predictions
-from .runs.checkpoint import ModelInfo, load_best, load_checkpoint, save_best, save_checkpoint
-from .runs.create import create_run, new_run_path
-from .runs.environment import num_devices, with_resume_entry
+from .runs.checkpoint import load_checkpoint, load_model, save_checkpoint
+from .runs.create import create_run, new_run_path, write_resume_entry
 from .runs.inference import predict_images
-from .runs.reproduction import (
-    Reproduction,
-    check_same,
-    conclude,
-    project_recipe,
-    write_reproduction,
-)
-from .runs.results import write_lr_find, write_results
+from .runs.reproduction import Reproduction, check_same, project_recipe, write_reproduction
+from .runs.results import save_epoch, write_lr_find, write_results
 from .runs.run import Run
 from .training.device import check_devices, check_model, name_full_memory
 from .training.launcher import fit_on_devices
@@ -58,14 +50,15 @@ def train(
 ) -> Run:
     """Train by a recipe (a value, a preset's name or a TOML file) and test the best weights.
 
-    `data` stands in for `recipe.data.source`; `model` for the recipe's network, and it is left
-    with the kept weights. `find_lr` sets the recipe's rate by a range test first; `LRRangeOptions`
-    say how that test runs. So many `devices` share each batch: GPUs, or processes on a CPU.
-    `on_event` is shown every event. After Ctrl-C the run is `interrupted` and can be resumed.
+    `data` replaces `recipe.data.source`, and `model` the recipe's network; `model` has the kept
+    weights afterwards. `find_lr` sets the recipe's rate by a range test first, which takes
+    `LRRangeOptions`. `devices` is the number of GPUs, or of processes on a CPU, that share each
+    batch. `on_event` receives every event. After Ctrl-C the run is `interrupted`; `resume` it.
 
-    Raises UsageError where the recipe, the data or the folder cannot be used, Diverged where the
-    loss breaks down (the last good checkpoint is kept), ResightError where the range test cannot be
-    trusted or another process ended.
+    Raises:
+        UsageError: the recipe, the data, the devices or the folder cannot be used.
+        Diverged: the loss breaks down; the last good checkpoint is kept.
+        ResightError: the range test cannot be trusted, or another process ended.
     """
     recipe = load_recipe(recipe)
     device = check_devices(device, devices, batch_size=recipe.training.batch_size)
@@ -80,15 +73,7 @@ def train(
         curve = run_range_test(setup, options, on_event)
         setup = with_found_lr(setup, curve)
         on_event(Message(f"found: {describe(setup.state.schedule)}"))
-    run = create_run(
-        path,
-        setup.recipe,
-        setup.state.state_dict(),
-        fingerprint=setup.dataset.fingerprint,
-        force=force,
-        device=str(setup.device),
-        devices=devices,
-    )
+    run = create_run(path, setup, devices=devices, force=force)
     if curve:
         write_lr_find(run, setup, curve)
     return _complete(run, setup, on_event, devices=devices)
@@ -105,9 +90,9 @@ def resume(
     offline: bool = False,
     on_event: OnEvent = ignore_events,
 ) -> Run:
-    """Go on with a run that was stopped or killed, exactly as if it had not been.
+    """Go on with a run that was stopped or killed; it ends as it would have without the stop.
 
-    Without `run`, the newest one in `out`; without `devices`, on as many as it was started on. A
+    `run` is by default the newest run in `out`, and `devices` the number that it was started on. A
     run whose network or data set was passed in from Python needs them passed in again.
 
     Raises:
@@ -115,7 +100,8 @@ def resume(
         ResightError: no checkpoint can be read.
     """
     opened = Run.open(run) if run else Run.newest(Path(out))
-    devices = num_devices(opened.folder / "env.json") if devices is None else devices
+    if devices is None:
+        devices = int((opened.environment or {}).get("devices", 1))
     device = check_devices(device, devices, batch_size=opened.recipe.training.batch_size)
     check_model(model, devices)
     checkpoint, problems = load_checkpoint(opened.folder)
@@ -177,11 +163,11 @@ def reproduce(
     offline: bool = False,
     on_event: OnEvent = ignore_events,
 ) -> Reproduction:
-    """Run the recipe of a published project and put what it reaches beside what was reported.
+    """Train the recipe of a published project, and put its accuracy beside the published one.
 
-    Called again it goes on: finished seeds are kept, one that was stopped is resumed. `all_train`
-    holds nothing out and keeps the last epoch; `epochs` shrinks the run, for a first look;
-    `overrides` such as `training.precision=bf16` are for what the description leaves open.
+    A second call keeps the finished seeds and resumes a stopped one. `all_train` holds nothing out
+    and keeps the last epoch; `epochs` shortens the run; `overrides` such as
+    `training.precision=bf16` change settings that the project's description leaves open.
 
     Raises:
         UsageError: not one of the projects, no seeds, or another recipe ran in that folder.
@@ -194,23 +180,21 @@ def reproduce(
         recipe = with_changes(recipe, {"data": {"source": str(data)}}, origin=name)
     folder = Path(out) / name
     check_same(folder, recipe, dataset)
-    passed_in = data if isinstance(data, Dataset) else None
-    how: dict[str, Any] = {"data": passed_in, "device": device, "devices": devices}
-    how |= {"offline": offline, "on_event": on_event}
+    options: dict[str, Any] = {"device": device, "devices": devices, "offline": offline}
+    options |= {"data": data if isinstance(data, Dataset) else None, "on_event": on_event}
     runs: list[Run] = []
     for seed in range(seeds):
         on_event(Message(f"{name}, seed {seed}"))
         path = folder / f"seed{seed}"
         if not path.exists():
             seeded = with_changes(recipe, {"seed": seed}, origin=name)
-            runs.append(train(seeded, out=folder, name=path.name, **how))
+            run = train(seeded, out=folder, name=path.name, **options)
         elif (run := Run.open(path)).predictions is None:
-            runs.append(resume(path, **how))
-        else:
-            runs.append(run)
-        if runs[-1].interrupted:
+            run = resume(path, **options)
+        if run.interrupted:
             break
-    result = conclude(name, folder, recipe, runs)
+        runs.append(run)
+    result = Reproduction(name, folder, recipe, tuple(runs), interrupted=len(runs) < seeds)
     write_reproduction(result, dataset, device=device, on_event=on_event)
     return result
 
@@ -219,77 +203,45 @@ def _complete(
     run: Run, setup: TrainSetup, on_event: OnEvent, *, devices: int, resumed: bool = False
 ) -> Run:
     """Train to the end, read the test set once, write the results and explain the mistakes."""
-    interrupted = _train_to_the_end(run, setup, on_event, devices=devices, resumed=resumed)
-    predictions = None if interrupted else _predict_test_set(run, setup)
+    with run.lock():
+        remove_temporary_files(run.folder)
+        if resumed:
+            write_resume_entry(run, setup.device, devices)
+        interrupted = _train_to_the_end(run, setup, on_event, devices=devices)
+    predictions = None
+    if not interrupted:
+        model, info = load_model(run.folder, setup.state.model, setup.device)
+        predictions = predict_images(model, setup.dataset.test, info)
     write_results(run, setup, predictions)
     if predictions:
         explain_finished(run, setup, predictions, on_event)
     return Run(run.folder, interrupted=interrupted)
 
 
-def _train_to_the_end(
-    run: Run, setup: TrainSetup, on_event: OnEvent, *, devices: int, resumed: bool
-) -> bool:
+def _train_to_the_end(run: Run, setup: TrainSetup, on_event: OnEvent, *, devices: int) -> bool:
     """Train, keeping the best weights and the last state; return whether it was interrupted."""
-    recipe, state = setup.recipe, setup.state
+    training, state = setup.recipe.training, setup.state
     if devices > 1:
-        batch, kind = recipe.training.batch_size, setup.device.type
+        kind, batch = setup.device.type, training.batch_size
         on_event(Message(f"{devices} processes on {kind} share each batch of {batch}"))
     with (
-        run.lock(),
-        deterministic_mode(recipe.training.deterministic),
+        deterministic_mode(training.deterministic),
         stop_requested() as stop,
         closing(fit_on_devices(setup, devices)) as events,
-        name_full_memory(setup.device, recipe.training, devices),
+        name_full_memory(setup.device, training, devices),
     ):
-        remove_temporary_files(run.folder)
-        if resumed:
-            entry = with_resume_entry(run.folder / "env.json", str(setup.device), devices)
-            run.write_json("env.json", entry)
         try:
             for event in events:
                 on_event(event)
                 if isinstance(event, EpochDone):
-                    _save_epoch(run, setup, event, on_event)
+                    save_epoch(run, setup, event, on_event)
                 if stop():
                     break
             check_losses(state, setup.splits)  # on a GPU, those of an epoch cut short were not
         except Diverged as error:
             kept = f"the state after epoch {len(state.rows)} is kept in {run.folder}"
             raise Diverged(f"{error}; {kept}") from error
-        interrupted = len(state.rows) < recipe.schedule.epochs
+        interrupted = len(state.rows) < setup.recipe.schedule.epochs
         if interrupted:
-            _save_state(run, setup)
+            save_checkpoint(run.folder, setup)
     return interrupted
-
-
-def _save_epoch(run: Run, setup: TrainSetup, event: EpochDone, on_event: OnEvent) -> None:
-    """Save the state after an epoch, its weights if they are the best, and its figures."""
-    if event.best:
-        images = setup.splits.train.images  # (N, C, H, W)
-        info = ModelInfo(
-            recipe=setup.recipe,
-            classes=setup.dataset.classes,
-            stats=setup.splits.stats,
-            channels=images.shape[1],
-            image_size=images.shape[-1],
-            epoch=event.row.epoch,
-        )
-        save_best(run.folder, setup.state.evaluated, info)
-    _save_state(run, setup)
-    try:
-        run.write_history(setup.state.history)
-    except ResightError as error:  # a spreadsheet may hold it open
-        on_event(Message(str(error)))
-
-
-def _save_state(run: Run, setup: TrainSetup) -> None:
-    fingerprint = setup.dataset.fingerprint
-    save_checkpoint(run.folder, setup.recipe, setup.state.state_dict(), fingerprint=fingerprint)
-
-
-def _predict_test_set(run: Run, setup: TrainSetup) -> Predictions:
-    """Predict the test set by the kept weights, once; the model is left with them."""
-    weights, info = load_best(run.folder)
-    setup.state.model.load_state_dict(weights)
-    return predict_images(setup.state.model, setup.dataset.test, info, setup.recipe, setup.device)

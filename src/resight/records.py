@@ -18,6 +18,11 @@ ImageArray = NDArray[np.uint8]  # pictures, (N, H, W, 1 or 3), or one of them wi
 COARSE_CELLS = 5  # cells a side; a heat map with fewer cannot say where in the image something is
 
 
+def evenly_spaced(n: int, count: int) -> IntArray:
+    """Return at most `count` of the rows 0 to n - 1, evenly spaced from the first to the last."""
+    return np.linspace(0, n - 1, min(count, n)).astype(np.int64)
+
+
 @dataclass(frozen=True, kw_only=True)
 class EpochRow:
     """The figures of one epoch of training. Losses are means over images, accuracies lie in [0, 1].

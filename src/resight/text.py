@@ -6,41 +6,40 @@ A curve has a frame of 10 + 60 characters. rich and numpy are imported where the
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from .records import FloatArray
 
-COLUMNS, ROWS = 60, 10
+COLUMNS, ROWS = 60, 10  # of a curve
+TABLE_COLUMNS = 160  # at most
 BLOCKS = " ▁▂▃▄▅▆▇█"
-TABLE_COLUMNS = 160  # characters
 
 
-def table(*columns: str, right: Sequence[str] = ()) -> "Table":
-    """Return an empty table with these columns; those in `right` are aligned to the right."""
+def table(rows: Iterable[Sequence[str]], *columns: str, right: Sequence[str] = ()) -> str:
+    """Return rows under columns as text; those in `right` are aligned to the right.
+
+    A table is as wide as it needs, not as the terminal: results are for pipes and files too.
+    """
+    from rich.console import Console
     from rich.table import Table
 
-    empty = Table(box=None, pad_edge=False, show_edge=False)
+    grid = Table(box=None, pad_edge=False, show_edge=False)
     for column in columns:
-        empty.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    return empty
-
-
-def table_text(table: "Table") -> str:
-    """Return a table as text, as wide as it needs: results are for pipes and files too."""
-    from rich.console import Console
-
+        grid.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*row)
     text = io.StringIO()
-    Console(file=text, width=TABLE_COLUMNS, markup=False, emoji=False).print(table)
+    Console(file=text, width=TABLE_COLUMNS, markup=False, emoji=False).print(grid)
     return "\n".join(line.rstrip() for line in text.getvalue().rstrip("\n").split("\n"))
 
 
 def setting_text(value: Any) -> str:
     """Return the value of a recipe's setting as a table shows it."""
+    if value is None:
+        return "-"
     return value if isinstance(value, str) else json.dumps(value)
 
 

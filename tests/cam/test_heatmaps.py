@@ -1,4 +1,4 @@
-"""What heat maps are, by hand and by their properties; what they say; what they refuse."""
+"""Heat maps worked by hand, their properties, their notes and the input they refuse."""
 
 import re
 from collections import OrderedDict
@@ -31,10 +31,10 @@ IMAGE = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[0.0, 1.0], [0.0, 1.0]]]])  # 
 def test_by_hand() -> None:
     """Means 2.5 and 0.5, so logits 10, 4 and -12; a cell's gradient is the weight over 4."""
     first, second = IMAGE[0]
-    found = resight.heatmaps(AVERAGE, IMAGE, "maps", "all")
-    assert found.logits.tolist() == [[10.0, 4.0, -12.0]]
+    result = resight.heatmaps(AVERAGE, IMAGE, "maps", "all")
+    assert result.logits.tolist() == [[10.0, 4.0, -12.0]]
     expected = torch.stack([first, 2 * second, -first - second])
-    torch.testing.assert_close(found.maps["maps"][0], expected)
+    torch.testing.assert_close(result.maps["maps"][0], expected)
     finer = resight.heatmaps(AVERAGE, IMAGE, "maps", method="finer-cam", against=torch.tensor([1]))
     torch.testing.assert_close(finer.maps["maps"][0, 0], first - 2 * second)
     nearest = resight.heatmaps(AVERAGE, IMAGE, "maps", 2, "finer-cam")  # 4 is nearer to -12 than 10
@@ -64,10 +64,10 @@ def test_eigen_cam_is_the_first_singular_vector(name: str) -> None:
     model(images)
     handle.remove()
     u, s, _ = torch.linalg.svd(kept[0].detach().flatten(2).mT, full_matrices=False)
-    found = resight.heatmaps(model, images, layer, method="eigen-cam").maps[layer][:, 0]
+    maps = resight.heatmaps(model, images, layer, method="eigen-cam").maps[layer][:, 0]
     expected = (u[..., 0] * s[:, :1]).abs()
     torch.testing.assert_close(
-        found.flatten(1).abs().double(), expected, rtol=1e-3, atol=1e-4 * float(expected.max())
+        maps.flatten(1).abs().double(), expected, rtol=1e-3, atol=1e-4 * float(expected.max())
     )
 
 
@@ -94,15 +94,15 @@ def test_classes_and_batches() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_at_several_layers(method: str) -> None:
     layers = ["block3", "block2"]
-    found = resight.heatmaps(network("swift"), pictures(2), layers, ("predicted", 3), method)
-    assert list(found.maps) == layers
-    assert found.method == method
-    for layer, maps in found.maps.items():
+    result = resight.heatmaps(network("swift"), pictures(2), layers, ("predicted", 3), method)
+    assert list(result.maps) == layers
+    assert result.method == method
+    for layer, maps in result.maps.items():
         assert maps.shape[:2] == (2, 2)
         assert maps.dtype == torch.float32
         assert not maps.requires_grad
         assert maps.isfinite().all()
-        shown = found.upsampled(layer)
+        shown = result.upsampled(layer)
         assert shown.shape == (2, 2, 20, 20)
         assert 0 <= float(shown.min()) <= float(shown.max()) <= 1
     assert resight.heatmaps.__doc__ is not None
@@ -110,7 +110,7 @@ def test_every_method_at_several_layers(method: str) -> None:
 
 
 class TwoHeads(nn.Module):
-    """Its last linear layer sees the average map, but the logits do not depend on it alone."""
+    """The last linear layer has the average map as input, but another layer adds to its output."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,18 +118,20 @@ class TwoHeads(nn.Module):
         self.other, self.last = nn.Linear(4, 3), nn.Linear(4, 3)
 
     def forward(self, images: Tensor) -> Tensor:
-        maps = self.conv(images)
-        largest = self.other(maps.amax((2, 3)) ** 2)
-        out: Tensor = self.last(maps.mean((2, 3))) + largest
-        return out
+        return self.head(self.conv(images))
+
+    def head(self, maps: Tensor) -> Tensor:
+        largest: Tensor = self.other(maps.amax((2, 3)) ** 2)
+        average: Tensor = self.last(maps.mean((2, 3)))
+        return average + largest
 
 
 def test_the_closed_form_is_used_where_it_holds_and_only_there() -> None:
     def weights(model: nn.Module, layer: str) -> Tensor | None:
         with borrow(model, torch.device("cpu")):
-            found = forward(model, pictures(), {layer: model.get_submodule(layer)}, graph=True)
-        cotangents = torch.eye(found.logits.shape[1])[:, None].expand(-1, 4, -1)
-        return channel_weights(found, cotangents)
+            record = forward(model, pictures(), {layer: model.get_submodule(layer)}, graph=True)
+        cotangents = torch.eye(record.logits.shape[1])[:, None].expand(-1, 4, -1)
+        return channel_weights(record, cotangents)
 
     for name, layers in LAYERS.items():
         assert weights(network(name), layers[-1]) is not None
@@ -138,7 +140,7 @@ def test_the_closed_form_is_used_where_it_holds_and_only_there() -> None:
     assert weights(two, "conv") is None
     images = pictures()
     maps = two.conv(images)
-    logits = two.last(maps.mean((2, 3))) + two.other(maps.amax((2, 3)) ** 2)
+    logits = two.head(maps)
     (gradient,) = torch.autograd.grad(logits[:, 1].sum(), maps)
     expected = (gradient.mean((2, 3), keepdim=True) * maps).sum(1).detach()
     torch.testing.assert_close(
@@ -148,35 +150,35 @@ def test_the_closed_form_is_used_where_it_holds_and_only_there() -> None:
 
 def test_scales_and_negative_evidence() -> None:
     """The maps of an image share one scale; without positive evidence a map is 0, never NaN."""
-    found = resight.heatmaps(AVERAGE, torch.cat([IMAGE, 0 * IMAGE]), "maps", "all")
-    shown = found.normalized("maps")
+    result = resight.heatmaps(AVERAGE, torch.cat([IMAGE, 0 * IMAGE]), "maps", "all")
+    shown = result.normalized("maps")
     torch.testing.assert_close(shown[0, 0], IMAGE[0, 0] / 4)
     torch.testing.assert_close(shown[0, 1], IMAGE[0, 1] / 2)
     assert shown[0, 2].eq(0).all()
     assert shown[1].eq(0).all()
-    assert found.notes == (
+    assert result.notes == (
         "maps: 2x2 map, a cell covers 1 px: too coarse to say where",
         "all evidence negative or zero for 4 of 6 maps (2 images, 3 classes) at maps",
     )
-    assert found.upsampled("maps", (5, 7)).shape == (2, 3, 5, 7)
+    assert result.upsampled("maps", (5, 7)).shape == (2, 3, 5, 7)
     nan = resight.heatmaps(AVERAGE, IMAGE * torch.nan, "maps", 0)
     assert nan.normalized("maps").eq(0).all()
     assert nan.notes[-1] == "infinite or not a number for 1 of 1 images at maps"
     small = resight.heatmaps(network("swift"), pictures(1, 32), "block3")
     assert small.notes[0] == "block3: 3x3 map, a cell covers 10.7 px: too coarse to say where"
     with pytest.raises(resight.UsageError, match=r"no maps of layer 'map'; did you mean \"maps\""):
-        found.normalized("map")
+        result.normalized("map")
 
 
-def test_against_the_class_itself_takes_its_rival() -> None:
-    found = resight.heatmaps(AVERAGE, IMAGE, method="finer-cam", against=torch.tensor([0]))
+def test_against_the_class_itself_takes_the_nearest_class() -> None:
+    result = resight.heatmaps(AVERAGE, IMAGE, method="finer-cam", against=torch.tensor([0]))
     alone = resight.heatmaps(AVERAGE, IMAGE, method="finer-cam")
-    torch.testing.assert_close(found.maps["maps"], alone.maps["maps"])
-    assert "`against` was the class itself 1 times" in found.notes[0]
+    torch.testing.assert_close(result.maps["maps"], alone.maps["maps"])
+    assert "`against` was the class itself 1 times" in result.notes[0]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (
             {"layers": "blok3"},
@@ -200,12 +202,12 @@ def test_against_the_class_itself_takes_its_rival() -> None:
     ],
     ids=lambda value: str(sorted(value)) if isinstance(value, dict) else "",
 )
-def test_bad_input_gets_one_line(arguments: dict[str, object], said: str) -> None:
-    given = {"images": pictures(), **arguments}
-    with pytest.raises(resight.UsageError) as caught:
-        resight.heatmaps(network("swift"), **given)  # type: ignore[arg-type]
-    assert said in str(caught.value)
-    assert "\n" not in str(caught.value)
+def test_bad_input_gets_one_line(arguments: dict[str, object], message: str) -> None:
+    arguments = {"images": pictures(), **arguments}
+    with pytest.raises(resight.UsageError) as error:
+        resight.heatmaps(network("swift"), **arguments)  # type: ignore[arg-type]
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_networks_without_maps_or_logits() -> None:
@@ -229,23 +231,23 @@ def test_weights_made_in_inference_mode() -> None:
 
 
 def test_faithfulness_by_hand() -> None:
-    """One pixel in four carries everything, and the map knows."""
+    """One pixel in four decides the class, and the map ranks it first."""
     model = pooled(nn.AdaptiveMaxPool2d(1), [[1.0], [0.0]])
     image = torch.tensor([[[[9.0, 0.0], [0.0, 0.0]]]])
-    sure, open_ = torch.tensor([9.0, 0.0]).softmax(0)[0], torch.tensor(0.5)
-    found = resight.faithfulness(model, image, resight.heatmaps(model, image, "maps", 0), steps=4)
-    assert found.fractions.tolist() == [0, 0.25, 0.5, 0.75, 1]
+    sure, guess = torch.tensor([9.0, 0.0]).softmax(0)[0], torch.tensor(0.5)
+    result = resight.faithfulness(model, image, resight.heatmaps(model, image, "maps", 0), steps=4)
+    assert result.fractions.tolist() == [0, 0.25, 0.5, 0.75, 1]
     torch.testing.assert_close(
-        found.deletion_curves[0, 0], torch.stack([sure, open_, open_, open_, open_])
+        result.deletion_curves[0, 0], torch.stack([sure, guess, guess, guess, guess])
     )
-    torch.testing.assert_close(found.insertion[0, 0], (open_ + 7 * sure) / 8)
+    torch.testing.assert_close(result.insertion[0, 0], (guess + 7 * sure) / 8)
     with pytest.raises(resight.UsageError, match="not those of the maps, which are of 1 images"):
         resight.faithfulness(model, image[..., :1], resight.heatmaps(model, image))
     with pytest.raises(resight.UsageError, match="steps = 0"):
         resight.faithfulness(model, image, resight.heatmaps(model, image), steps=0)
 
 
-def test_wrappers_are_taken_off() -> None:
+def test_wrappers_are_removed() -> None:
     model = network("swift")
     assert unwrap(nn.DataParallel(model)) is model
 

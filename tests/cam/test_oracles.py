@@ -31,12 +31,12 @@ def test_torchcam(name: str, method: str, oracle: type[GradCAM]) -> None:
     model, images, layers = network(name), pictures(), LAYERS[name]
     if method == "xgrad-cam":  # it divides by a sum that, before a ReLU, may almost be 0
         layers = [layer for layer in layers if "conv" not in layer]
-    found = resight.heatmaps(model, images, layers, CLASSES, method)
+    result = resight.heatmaps(model, images, layers, CLASSES, method)
     for m in range(2):
         with oracle(model, layers) as extractor:
-            maps = extractor(found.classes[:, m].tolist(), model(images), normalized=False)
+            maps = extractor(result.classes[:, m].tolist(), model(images), normalized=False)
         for layer, theirs in zip(layers, maps, strict=True):
-            assert_equal(found.maps[layer][:, m].relu(), theirs)
+            assert_equal(result.maps[layer][:, m].relu(), theirs)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -63,7 +63,7 @@ def test_finer_cam_is_that_of_torchcam(name: str) -> None:
     model, images, layers = network(name), pictures(), LAYERS[name]
     preds = model(images).argmax(1)
     rivals = torch.where(labels() == preds, (preds + 1) % K, labels())
-    found = resight.heatmaps(model, images, layers, method="finer-cam", against=rivals)
+    result = resight.heatmaps(model, images, layers, method="finer-cam", against=rivals)
     with FinerCAM(model, layers, gamma=1.0) as extractor:
         theirs = extractor(
             preds.tolist(),
@@ -72,7 +72,7 @@ def test_finer_cam_is_that_of_torchcam(name: str) -> None:
             normalized=False,
         )
     for layer, maps in zip(layers, theirs, strict=True):
-        assert_equal(found.maps[layer][:, 0].relu(), maps)
+        assert_equal(result.maps[layer][:, 0].relu(), maps)
     nearest = resight.heatmaps(model, images, layers[-1], method="finer-cam")
     with FinerCAM(model, layers[-1], gamma=1.0, num_references=1) as extractor:
         (theirs_last,) = extractor(preds.tolist(), model(images), normalized=False)
@@ -82,28 +82,28 @@ def test_finer_cam_is_that_of_torchcam(name: str) -> None:
 def test_score_cam_is_that_of_torchcam() -> None:
     model, images = network("swift"), pictures()
     for layer in ("block2", "block3"):
-        found = resight.heatmaps(model, images, layer, CLASSES, "score-cam")
+        result = resight.heatmaps(model, images, layer, CLASSES, "score-cam")
         for m in range(2):
             with ScoreCAM(model, layer) as extractor, torch.no_grad():
                 model(images)
-                (theirs,) = extractor(found.classes[:, m].tolist(), normalized=False)
-            assert_equal(found.maps[layer][:, m].relu(), theirs)
+                (theirs,) = extractor(result.classes[:, m].tolist(), normalized=False)
+            assert_equal(result.maps[layer][:, m].relu(), theirs)
 
 
 def test_ablation_cam_has_the_drops_of_captum() -> None:
     model, images = network("swift"), pictures()
     for layer in ("block2", "block3"):
         module = model.get_submodule(layer)
-        found = resight.heatmaps(model, images, layer, CLASSES, "ablation-cam")
+        result = resight.heatmaps(model, images, layer, CLASSES, "ablation-cam")
         with torch.no_grad():
             kept = module_output(model, module, images)
         channels = torch.arange(kept.shape[1])[None, :, None, None].expand(1, *kept.shape[1:])
         for m in range(2):
             ablation = LayerFeatureAblation(model, module)
-            drops = ablation.attribute(images, target=found.classes[:, m], layer_mask=channels)
-            size = found.logits.gather(1, found.classes[:, m, None]).abs()
+            drops = ablation.attribute(images, target=result.classes[:, m], layer_mask=channels)
+            size = result.logits.gather(1, result.classes[:, m, None]).abs()
             weights = drops[:, :, 0, 0] / size
-            assert_equal(found.maps[layer][:, m], (weights[..., None, None] * kept).sum(1))
+            assert_equal(result.maps[layer][:, m], (weights[..., None, None] * kept).sum(1))
 
 
 def module_output(model: nn.Module, module: nn.Module, images: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ def module_output(model: nn.Module, module: nn.Module, images: Tensor) -> Tensor
 def test_grad_cam_plus_plus_is_equation_19() -> None:
     """Written out cell by cell, as torchcam 0.5 is no oracle here; see the next test."""
     model, images, layer = network("swift"), pictures(2), "block2"
-    found = resight.heatmaps(model, images, layer, labels(2), "grad-cam++")
+    result = resight.heatmaps(model, images, layer, labels(2), "grad-cam++")
     activations, gradients = kept_and_gradient(model, layer, images, labels(2))
     for n, (acts, grads) in enumerate(zip(activations, gradients, strict=True)):
         total = torch.zeros(acts.shape[1:], dtype=torch.float64)
@@ -130,7 +130,7 @@ def test_grad_cam_plus_plus_is_equation_19() -> None:
                 if value != 0 and below != 0:
                     weight += value**2 / below * max(value, 0.0)
             total += weight * a
-        assert_equal(found.maps[layer][n, 0].double(), total)
+        assert_equal(result.maps[layer][n, 0].double(), total)
 
 
 def test_torchcam_leaves_the_division_of_grad_cam_plus_plus_out() -> None:

@@ -167,11 +167,6 @@ def test_data_describes_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "gray, 32 x 32 px" in capsys.readouterr().out
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--version"]) == 0
-    assert capsys.readouterr().out.strip() == resight.__version__
-
-
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_and_a_function_of_its_name(
     name: str, capsys: pytest.CaptureFixture[str]

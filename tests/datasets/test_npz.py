@@ -7,12 +7,7 @@ import numpy as np
 import pytest
 
 import resight
-from resight.errors import UsageError
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RESIGHT_CACHE", str(tmp_path_factory.mktemp("cache")))
+from refusal import refused
 
 
 def images(*shape: int) -> Any:
@@ -57,9 +52,9 @@ def test_without_a_test_set(tmp_path: Path) -> None:
 def test_medmnist_with_its_validation_images_and_column_labels(tmp_path: Path) -> None:
     gray, column = images(12, 28, 28), LABELS[:, None].astype(np.uint8)
     arrays = {
-        f"{split}_{what}": value
+        f"{split}_{kind}": value
         for split in ("train", "val", "test")
-        for what, value in (("images", gray), ("labels", column))
+        for kind, value in (("images", gray), ("labels", column))
     }
     dataset = resight.data(write(tmp_path / "a.npz", **arrays))
     assert np.array_equal(dataset.train.images.numpy(), gray[:, None])
@@ -130,16 +125,14 @@ def test_another_size(tmp_path: Path) -> None:
     ],
 )
 def test_unsound_arrays_are_refused(tmp_path: Path, arrays: Any, expected: str) -> None:
-    with pytest.raises(UsageError) as caught:
+    with refused(expected):
         resight.data(write(tmp_path / "a.npz", **arrays))
-    assert expected in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     path = Path(write(tmp_path / "a.npz", images=NCHW, labels=LABELS))
     content = bytearray(path.read_bytes())
-    content[500:600] = b"\x00" * 100  # inside the pixels: the checksum of the zip file tells
+    content[500:600] = b"\x00" * 100  # pixels, which have a checksum
     path.write_bytes(content)
-    with pytest.raises(UsageError, match=r"a\.npz cannot be read as arrays"):
+    with refused("a.npz cannot be read as arrays"):
         resight.data(str(path))

@@ -1,6 +1,6 @@
-"""A page for each check of the doctor, made from its docstring; each example is run.
+"""A page for each check of the doctor and their list, made from docstrings; each example is run.
 
-`python tests/diagnosis/test_doctor_pages.py` writes the pages.
+`PYTHONPATH=tests python tests/diagnosis/test_doctor_pages.py` writes the pages.
 """
 
 import inspect
@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from own_loop import Net
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import resight
@@ -22,11 +23,12 @@ from resight.cli.app import main
 from resight.diagnosis.augment_checks import augment
 from resight.diagnosis.dataset_checks import DATASET_CHECKS, DatasetProbe
 from resight.diagnosis.diagnose import OBJECT_CHECKS
+from resight.diagnosis.doctor import NETWORK_CHECKS
 from resight.diagnosis.issues import apply_checks
 from resight.diagnosis.recipe_checks import RECIPE_CHECKS
 from resight.diagnosis.run_checks import RUN_CHECKS
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "doctor"
 YOURS: dict[str, Callable[..., Any]] = {**OBJECT_CHECKS, "augment": augment}
 KINDS: dict[str, dict[str, Callable[..., Any]]] = {
     "your own loop": YOURS,
@@ -66,13 +68,19 @@ def page(name: str, kind: str) -> str:
     return f"# {name}\n\nA check of {kind}; see [the doctor](../doctor.md).\n\n{body}\n"
 
 
+def overview() -> str:
+    """Return the page that lists every check with its first sentence."""
+    parts = ["# The checks of the doctor", "See [the doctor](../doctor.md) for how to run them."]
+    for kind, checks in KINDS.items():
+        rows = [f"| [{name}]({name}.md) | {summary(check)} |" for name, check in checks.items()]
+        parts.append(f"## Checks of {kind}")
+        parts.append("\n".join(["| check | what it does |", "| --- | --- |", *rows]))
+    parts.append(f"The network of a recipe is also checked by {', '.join(NETWORK_CHECKS)}.")
+    return "\n\n".join(parts) + "\n"
+
+
 PAGES = {name: page(name, kind) for kind, checks in KINDS.items() for name in checks}
-
-
-def table(kind: str) -> str:
-    """Return the table of the checks of a kind, as docs/doctor.md has it."""
-    rows = [f"| [{name}](doctor/{name}.md) | {summary(CHECKS[name])} |" for name in KINDS[kind]]
-    return "\n".join(["| check | what it does |", "| --- | --- |", *rows])
+PAGES["README"] = overview()
 
 
 def test_names_are_unique() -> None:
@@ -81,32 +89,15 @@ def test_names_are_unique() -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_check_has_its_page(name: str) -> None:
-    assert (DOCS / "doctor" / f"{name}.md").read_text(encoding="utf-8") == PAGES[name]
-    assert summary(CHECKS[name]).startswith("Check ")
-    assert summary(CHECKS[name]).endswith(".")
+    assert (DOCS / f"{name}.md").read_text(encoding="utf-8") == PAGES[name]
 
 
 def test_there_is_no_page_without_a_check() -> None:
-    assert {path.stem for path in (DOCS / "doctor").glob("*.md")} == set(PAGES)
+    assert {path.stem for path in DOCS.glob("*.md")} == set(PAGES)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_overview_lists_every_check(kind: str) -> None:
-    assert table(kind) in (DOCS / "doctor.md").read_text(encoding="utf-8")
-
-
-class Net(nn.Module):
-    """The model of the examples."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 8, 3, bias=False)
-        self.norm = nn.BatchNorm2d(8)
-        self.head = nn.Linear(8, 10)
-
-    def forward(self, images: Tensor) -> Tensor:
-        outputs: Tensor = self.head(F.relu(self.norm(self.conv(images))).mean(dim=(2, 3)))
-        return outputs
+def test_a_summary_is_a_sentence() -> None:
+    assert [n for n, check in CHECKS.items() if not re.match(r"Check .*\.$", summary(check))] == []
 
 
 @pytest.mark.parametrize("name", YOURS)
@@ -155,16 +146,6 @@ def test_the_example_of_a_recipe_has_the_issue(
     assert re.search(rf"^(error  |warning)  {name}: ", capsys.readouterr().out, re.MULTILINE)
 
 
-def write() -> None:
-    """Write every page, and the tables of the overview."""
-    for name, text in PAGES.items():
-        (DOCS / "doctor" / f"{name}.md").write_text(text, encoding="utf-8")
-    overview = (DOCS / "doctor.md").read_text(encoding="utf-8")
-    tables = iter(map(table, KINDS))
-    rows = r"^\| check \|.*\n\| --- .*(?:\n\|.*)*"
-    overview = re.sub(rows, lambda _: next(tables), overview, flags=re.MULTILINE)
-    (DOCS / "doctor.md").write_text(overview, encoding="utf-8")
-
-
 if __name__ == "__main__":
-    write()
+    for page_name, text in PAGES.items():
+        (DOCS / f"{page_name}.md").write_text(text, encoding="utf-8")

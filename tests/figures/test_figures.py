@@ -20,10 +20,10 @@ from PIL import Image
 from resight import figures
 from resight.errors import ResightError, UsageError
 from resight.figures import style
-from resight.figures.canvas import Canvas
+from resight.figures.contact_sheet import Line, Row, Tile, contact_sheet
 from resight.metrics import classification as metrics
 from resight.metrics import intervals
-from resight.optim.schedules import build_schedule
+from resight.optim.schedules import Schedule
 from resight.recipe import MultiStep, OneCycle, Triangular
 from resight.records import EpochRow, History, Predictions
 
@@ -32,7 +32,7 @@ UGLY = ("$x^2", "a_{b", r"\frac", "猫", "line\nbreak", "\udcff", "w" * 60, "W" 
 
 def history(epochs=8, *, val=True, momentum=True, spec=None, steps=5) -> History:
     spec = spec or OneCycle(epochs=epochs, momentum_low=0.85, momentum_high=0.95)
-    schedule = build_schedule(spec, lr=0.4, momentum=0.9, steps_per_epoch=steps)
+    schedule = Schedule(spec, lr=0.4, momentum=0.9, steps_per_epoch=steps)
     rates = [schedule.at(step) for step in range(schedule.total_steps)]
     rows = tuple(
         EpochRow(
@@ -80,9 +80,9 @@ def grid(rows, *, channels=3, classes=("cat", "dog", "owl"), ids=None) -> Figure
 
 
 def flips(n: int, runs: tuple[str, ...]) -> Figure:
-    said = tuple((UGLY[i % len(UGLY)], 0.5, i == 0) for i in range(len(runs)))
-    seen = [figures.FlippedImage(picture, "deep/" * 40, UGLY[0], said) for picture in pictures(n)]
-    return figures.flip_sheet(seen, runs, f"Flipped {n}")
+    each = tuple((UGLY[i % len(UGLY)], 0.5, i == 0) for i in range(len(runs)))
+    images = [figures.FlippedImage(picture, "deep/" * 40, UGLY[0], each) for picture in pictures(n)]
+    return figures.flip_sheet(images, runs, f"Flipped {n}")
 
 
 EVERY_FIGURE = {
@@ -130,6 +130,11 @@ def figure(request) -> Figure:
     return EVERY_FIGURE[request.param]()
 
 
+def shown(figure: Figure) -> list[np.ndarray]:
+    """The pictures on a sheet, in the order in which they were drawn."""
+    return [picture.get_array() for picture in figure.axes[0].images]
+
+
 def words(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
 
@@ -140,19 +145,19 @@ def boxes(figure: Figure) -> list:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         canvas.draw()
-        found = list(figure.texts)
+        texts = list(figure.texts)
         for axes in figure.axes:
             low, high = sorted(axes.get_ylim())
-            found += [child for child in axes.get_children() if isinstance(child, Text)]
-            found.append(axes.xaxis.label)
+            texts += [child for child in axes.get_children() if isinstance(child, Text)]
+            texts.append(axes.xaxis.label)
             ticks = zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)
-            found += [label for y, label in ticks if low <= y <= high and axes.axison]
+            texts += [label for y, label in ticks if low <= y <= high and axes.axison]
         renderer = canvas.get_renderer()
-        return [text.get_window_extent(renderer) for text in found if text.get_text()]
+        return [text.get_window_extent(renderer) for text in texts if text.get_text()]
 
 
 def test_nothing_is_cut_off_and_no_text_overlaps(figure):
-    found = boxes(figure)
+    upright = boxes(figure)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         whole = figure.get_tightbbox(FigureCanvasAgg(figure).get_renderer())  # inches
@@ -161,7 +166,7 @@ def test_nothing_is_cut_off_and_no_text_overlaps(figure):
     assert whole.y0 > -0.01
     assert whole.x1 < width + 0.01
     assert whole.y1 < height + 0.01
-    for one, other in itertools.combinations(found, 2):
+    for one, other in itertools.combinations(upright, 2):
         assert not one.padded(-1).overlaps(other.padded(-1))
 
 
@@ -333,15 +338,16 @@ def test_prediction_grid_shows_the_chosen_rows():
     rows = np.array([5, 0, 17])
     images = pictures(3)
     figure = figures.prediction_grid(images, p, rows, "Three")
-    assert len(figure.axes) == 3
-    for axes, image, row in zip(figure.axes, images, rows, strict=True):
-        np.testing.assert_array_equal(axes.images[0].get_array(), image)
+    np.testing.assert_array_equal(shown(figure), images)
+    expected = {"Three"}
+    for row in rows:
         sign = "✓" if p.correct[row] else "✗"
-        assert [text.get_text() for text in axes.texts] == [
+        expected |= {
             f"{sign} {100 * p.confidence[row]:.0f} %  {p.classes[p.preds[row]]}",
             f"true: {p.classes[p.labels[row]]}",
             p.ids[row],
-        ]
+        }
+    assert set(words(figure)) == expected
 
 
 def test_without_mistakes_the_figure_says_so():
@@ -352,21 +358,28 @@ def test_gray_pictures_keep_their_range():
     """A picture of 100s and 120s must not be stretched to black and white."""
     image = np.full((1, 4, 4, 1), 100, np.uint8)
     image[0, 0] = 120
-    shown = figures.image_grid(image, ["flat"]).axes[0].images[0]
-    assert shown.get_clim() == (0, 255)
-    assert shown.get_array().shape == (4, 4)
+    figure = figures.image_grid(image, ["flat"])
+    np.testing.assert_array_equal(shown(figure), image.repeat(3, axis=3))
 
 
 def test_before_and_after_has_a_row_an_image_the_original_first():
     before = pictures(2)
     after = 255 - np.stack([before, before, before], axis=1)  # (2, 3, H, W, C)
-    axes = figures.before_after(before, after, ["a", "b"]).axes
-    shown = [a.images[0].get_array() for a in axes]
+    figure = figures.before_after(before, after, ["a", "b"])
     expected = [before[0], *after[0], before[1], *after[1]]
-    np.testing.assert_array_equal(shown, expected)
-    tops = [round(a.get_position().y1, 6) for a in axes]
+    np.testing.assert_array_equal(shown(figure), expected)
+    tops = [round(picture.get_extent()[3], 6) for picture in figure.axes[0].images]
     assert len(set(tops[:4])) == len(set(tops[4:])) == 1
-    assert tops[0] > tops[4]
+    assert tops[0] < tops[4]  # inches from the upper edge
+
+
+@pytest.mark.parametrize(("high", "wide"), [(8, 8), (8, 24), (24, 8), (4, 1)])
+def test_pictures_keep_their_proportions(high, wide):
+    images = np.zeros((2, high, wide, 3), np.uint8)
+    for picture in figures.image_grid(images, ["a", "b"]).axes[0].images:
+        left, right, bottom, top = picture.get_extent()
+        np.testing.assert_allclose((bottom - top) / (right - left), high / wide)
+        assert picture.get_interpolation() == "nearest"
 
 
 def test_markup_in_names_is_drawn_as_it_is(tmp_path):
@@ -376,15 +389,15 @@ def test_markup_in_names_is_drawn_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("images", "words"),
+    ("images", "message"),
     [
         (np.zeros((2, 3, 8, 8), np.uint8), r"uint8 \(2, 3, 8, 8\)"),
         (np.zeros((2, 8, 8, 3), np.float32), "float32"),
         (np.zeros((3, 8, 8, 3), np.uint8), "3 images but 2 titles"),
     ],
 )
-def test_what_is_no_picture_is_refused(images, words):
-    with pytest.raises(UsageError, match=words):
+def test_arrays_that_are_not_pictures_are_refused(images, message):
+    with pytest.raises(UsageError, match=message):
         figures.image_grid(images, ["a", "b"])
 
 
@@ -392,6 +405,14 @@ def test_what_is_no_picture_is_refused(images, words):
 def test_draws_must_fit_their_images(after):
     with pytest.raises(UsageError, match="for 2 images"):
         figures.before_after(pictures(2), after.astype(np.uint8), ["a", "b"])
+
+
+def test_a_line_has_the_room_up_to_the_next_one_at_its_height():
+    name = "a name that is longer than its tile " * 3
+    tiles = [Tile(above=[Line(name=name)]), Tile(), Tile(above=[Line(name=name)])]
+    narrow, wide = sorted(words(contact_sheet([Row(tiles)], title="", side=1)), key=len)
+    assert len(wide) > 1.8 * len(narrow)
+    assert "…" in wide
 
 
 @given(st.text(max_size=60), st.integers(2, 40))
@@ -416,9 +437,9 @@ def test_measuring_words_needs_one_buffer_for_the_whole_sheet() -> None:
     before = renderers()
     gc.disable()
     try:
-        canvas = Canvas(5, 40, "a long sheet")
-        for line in range(1, 30):
-            canvas.words(0.1, line, "true ", "a name that is longer than its room", 0.5)
+        lines = [Line("true ", "a name that is longer than its room")]
+        rows = [Row([Tile(below=lines, width=0.5)])] * 30
+        contact_sheet(rows, title="a long sheet", side=1)
         assert renderers() - before <= 1
     finally:
         gc.enable()

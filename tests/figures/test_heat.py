@@ -20,16 +20,18 @@ from resight.records import Predictions
 CLASSES = ("cat", "dog", "<script>$x^2")
 
 
-def said(n: int, *, labeled: bool = True) -> Predictions:
+def predicted(n: int, *, labeled: bool = True) -> Predictions:
     """The first is wrong, a dog taken for a cat; the others are right, the runner-up a dog."""
     logits = np.tile(np.array([2.0, 1.0, 0.0], dtype=np.float32), (n, 1))
     labels = np.array([1] + [0] * (n - 1)) if labeled else np.full(n, -1)
     return Predictions(tuple(f"test/{i}.png" for i in range(n)), logits, labels, CLASSES)
 
 
-def shown(n: int, *, labeled: bool = True, channels: int = 3) -> SheetImages:
+def sheet_images(n: int, *, labeled: bool = True, channels: int = 3) -> SheetImages:
     pictures = np.random.default_rng(0).integers(0, 256, (n, 16, 16, channels), np.uint8)
-    return SheetImages(pictures, said(n, labeled=labeled), np.arange(n), np.ones(n, dtype=np.int64))
+    return SheetImages(
+        pictures, predicted(n, labeled=labeled), np.arange(n), np.ones(n, dtype=np.int64)
+    )
 
 
 def heat(n: int, size: int = 7, layer: str = "block2") -> LayerHeatmap:
@@ -44,10 +46,10 @@ def words(figure: Figure) -> list[str]:
 def test_evidence_is_what_the_heat_maps_call_normalized() -> None:
     maps = torch.randn(4, 2, 5, 6, generator=torch.Generator().manual_seed(0))
     maps[1] = -1
-    found = Heatmaps({"a": maps}, torch.zeros(4, 2), torch.zeros(4, 3), "", (32, 32), ())
-    np.testing.assert_allclose(positive_map(maps.numpy()), found.normalized("a"), rtol=1e-6)
+    heatmaps = Heatmaps({"a": maps}, torch.zeros(4, 2), torch.zeros(4, 3), "", (32, 32), ())
+    np.testing.assert_allclose(positive_map(maps.numpy()), heatmaps.normalized("a"), rtol=1e-6)
     upsampled = smoothed(positive_map(maps.numpy()), 32, 32)
-    np.testing.assert_allclose(upsampled, found.upsampled("a"), atol=1e-6)
+    np.testing.assert_allclose(upsampled, heatmaps.upsampled("a"), atol=1e-6)
 
 
 def test_one_scale_for_both_classes_by_hand() -> None:
@@ -86,9 +88,9 @@ def test_the_palette_grows_brighter_all_the_way() -> None:
     assert colors[-1] - colors[0] > 150
 
 
-def test_a_sheet_says_what_was_said_and_where() -> None:
+def test_a_sheet_names_classes_and_layers() -> None:
     coarse = LayerHeatmap("block3", np.full((3, 2, 3, 3), -1, dtype=np.float32))
-    figure = figures.heat_sheet(shown(3), [heat(3), coarse], "Misclassified: grad-cam")
+    figure = figures.heat_sheet(sheet_images(3), [heat(3), coarse], "Misclassified: grad-cam")
     text = words(figure)
     for expected in (
         "Misclassified: grad-cam",
@@ -110,39 +112,43 @@ def test_a_sheet_says_what_was_said_and_where() -> None:
 def test_a_fine_map_needs_no_note() -> None:
     maps = np.abs(heat(2, 5).maps)
     assert not [
-        t for t in words(figures.heat_sheet(shown(2), [LayerHeatmap("a", maps)], "")) if ":" in t
+        t
+        for t in words(figures.heat_sheet(sheet_images(2), [LayerHeatmap("a", maps)], ""))
+        if ":" in t
     ]
 
 
 def test_pictures_without_truth_are_neither_right_nor_wrong() -> None:
-    text = words(figures.heat_sheet(shown(2, labeled=False), [heat(2)], ""))
+    text = words(figures.heat_sheet(sheet_images(2, labeled=False), [heat(2)], ""))
     assert text.count("67 %  cat") == 2
     assert not [t for t in text if "✓" in t or "✗" in t or "true" in t]
 
 
 def test_a_strip_names_the_class_over_every_map() -> None:
-    figure = figures.heat_strip(shown(1, channels=1), [heat(1), heat(1, 4, "block3")], "photo.png")
+    figure = figures.heat_strip(
+        sheet_images(1, channels=1), [heat(1), heat(1, 4, "block3")], "photo.png"
+    )
     text = words(figure)
     assert text.count("for cat (predicted)") == 2
     assert text.count("for dog (true)") == 2
     assert len(figure.axes[0].images) == 1 + 2 * 2 * 2 + 1
     with pytest.raises(UsageError, match="one picture, not 2"):
-        figures.heat_strip(shown(2), [heat(2)], "")
+        figures.heat_strip(sheet_images(2), [heat(2)], "")
 
 
 def test_sheets_of_nothing_say_so() -> None:
-    empty = shown(2)
+    empty = sheet_images(2)
     none = SheetImages(empty.pictures[:0], empty.predictions, empty.rows[:0], empty.others[:0])
     assert "none of these pictures" in words(figures.heat_sheet(none, [], "Misclassified"))
-    assert "no mistakes" in words(figures.pair_sheet(empty.pictures, said(2), [], ""))
+    assert "no mistakes" in words(figures.pair_sheet(empty.pictures, predicted(2), [], ""))
 
 
 def test_shapes_that_do_not_belong_together_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"for 3 rows they must be \(3, 2, h, w\)"):
-        figures.heat_sheet(shown(3), [heat(2)], "")
-    three = shown(3)
+    with pytest.raises(UsageError, match=r"for 3 rows they must be \(3, 2, 7, 7\)"):
+        figures.heat_sheet(sheet_images(3), [heat(2)], "")
+    three = sheet_images(3)
     uneven = SheetImages(three.pictures[:2], three.predictions, three.rows, three.others)
-    with pytest.raises(UsageError, match="3 rows have 2 pictures"):
+    with pytest.raises(UsageError, match=r"the pictures are .*; for 3 rows they must be"):
         figures.heat_sheet(uneven, [], "")
 
 
@@ -177,23 +183,25 @@ def test_suspicious_labels_beside_their_neighbors() -> None:
 def test_the_same_bytes_every_time(tmp_path: Path) -> None:
     first, second = (tmp_path / f"{i}.png" for i in range(2))
     for path in (first, second):
-        figures.save(figures.heat_sheet(shown(2), [heat(2)], "$x$"), path)
+        figures.save(figures.heat_sheet(sheet_images(2), [heat(2)], "$x$"), path)
     assert first.read_bytes() == second.read_bytes()
 
 
 def test_deletion_and_insertion_are_beside_each_picture() -> None:
     areas = np.array([[0.123, 0.9], [0.5, 0.25]], dtype=np.float32)
     known = LayerHeatmap("a", np.abs(heat(2).maps), areas)
-    text = words(figures.heat_sheet(shown(2), [known, heat(2)], ""))
+    text = words(figures.heat_sheet(sheet_images(2), [known, heat(2)], ""))
     assert text.count("deletion 0.12   insertion 0.90") == 1
     assert text.count("deletion 0.50   insertion 0.25") == 1
-    assert [line for line in text if "low deletion and high insertion are good" in line]
-    strip = words(figures.heat_strip(shown(1), [LayerHeatmap("a", heat(1).maps, areas[:1])], ""))
+    assert "low deletion and high insertion are good" in " ".join(text)
+    strip = words(
+        figures.heat_strip(sheet_images(1), [LayerHeatmap("a", heat(1).maps, areas[:1])], "")
+    )
     assert "deletion 0.12   insertion 0.90" in strip
     with pytest.raises(UsageError, match=r"for 2 rows they must be \(2, 2\)"):
-        figures.heat_sheet(shown(2), [LayerHeatmap("a", heat(2).maps, areas[:1])], "")
+        figures.heat_sheet(sheet_images(2), [LayerHeatmap("a", heat(2).maps, areas[:1])], "")
 
 
 def test_a_sheet_that_is_too_wide_to_draw_is_refused() -> None:
     with pytest.raises(UsageError, match="show fewer layers"):
-        figures.heat_sheet(shown(1), [heat(1)] * 160, "")
+        figures.heat_sheet(sheet_images(1), [heat(1)] * 160, "")

@@ -1,4 +1,4 @@
-"""A run explained: at its end, again later, and for pictures of one's own."""
+"""Explanations of a run: at its end, again later, and for picture files."""
 
 import csv
 import json
@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -160,7 +159,7 @@ def test_fine_maps_are_averaged_where_many_are_kept(tiny: Dataset) -> None:
     assert whole.min() < 0  # as it was
 
 
-def test_it_says_the_same_twice(
+def test_the_same_run_is_explained_the_same_way_twice(
     explained_copy: Path, explained_run: resight.Run, tiny: Dataset
 ) -> None:
     resight.explain(explained_copy, data=tiny)
@@ -203,13 +202,13 @@ def test_maps_that_are_kept_as_means_are_named_by_their_own_size(
     means = read_gallery(explained_copy)
     assert whole is not None
     assert means is not None
-    (sheet, layer, size), (fewer, same, still) = whole.maps[0], means.maps[0]
-    assert (layer, size) == (same, still)
-    assert fewer.size == (3, 3) != sheet.size
+    (atlas, layer, size), (small, *names) = whole.maps[0], means.maps[0]
+    assert names == [layer, size]
+    assert small.size == (3, 3) != atlas.size
 
 
 @pytest.mark.parametrize("name", ["swift", "resnet9", "resnet18"])
-def test_usual_layers_are_the_ends_of_stages(name: str) -> None:
+def test_default_layers_are_the_ends_of_stages(name: str) -> None:
     recipe = resight.load_recipe(name)
     model = build_model(recipe.model, in_channels=3, num_classes=10, image_size=32, seed=0)
     expected = {
@@ -231,12 +230,6 @@ class Flat(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.last(self.hidden(images.flatten(1)))
         return logits
-
-
-def train_custom(
-    model: nn.Module, data: Dataset, out: Path, on_event: Callable[[object], None]
-) -> resight.Run:
-    return resight.train(explained_recipe(), data=data, model=model, out=out, on_event=on_event)
 
 
 def test_a_network_without_maps_is_explained_without_them(tmp_path: Path, tiny: Dataset) -> None:
@@ -305,13 +298,13 @@ class Keyed(nn.Module):
         return logits
 
 
-def test_nothing_that_breaks_costs_the_training(tmp_path: Path, tiny: Dataset) -> None:
+def test_an_error_in_a_step_does_not_cost_the_training(tmp_path: Path, tiny: Dataset) -> None:
     notes: list[str] = []
 
     def on_event(event: object) -> None:
         if isinstance(event, Message):
             notes.append(event.text)
-        if isinstance(event, Progress) and event.what.startswith("heat maps"):
+        if isinstance(event, Progress) and event.task.startswith("heat maps"):
             raise PermissionError(13, "no")
 
     run = resight.train(
@@ -332,7 +325,7 @@ def test_nothing_that_breaks_costs_the_training(tmp_path: Path, tiny: Dataset) -
         (ResightError("full"), "full"),
     ],
 )
-def test_what_is_said_of_a_step_that_breaks(error: Exception, line: str) -> None:
+def test_a_step_that_fails_is_one_line_of_the_log(error: Exception, line: str) -> None:
     log = StepLog()
     with log.step("heat maps", "heatmaps.csv"):
         raise error
@@ -340,7 +333,7 @@ def test_what_is_said_of_a_step_that_breaks(error: Exception, line: str) -> None
     assert log.failed == [f"heat maps failed: {line}"]
 
 
-def test_a_listener_that_breaks_costs_no_training(tmp_path: Path, tiny: Dataset) -> None:
+def test_an_error_in_on_event_does_not_cost_the_training(tmp_path: Path, tiny: Dataset) -> None:
     def on_event(event: object) -> None:
         assert not list(tmp_path.glob("*/mistakes.csv"))
 
@@ -371,7 +364,7 @@ def test_the_recipe_knows_every_method() -> None:
     assert set(get_args(Method)) == set(METHODS)
 
 
-def test_it_can_be_switched_off(trained_run: resight.Run) -> None:
+def test_the_explanation_can_be_switched_off(trained_run: resight.Run) -> None:
     names = {path.name for path in trained_run.folder.iterdir()}
     assert not names & {"mistakes.csv", "report.html", "gallery"}
 
@@ -413,7 +406,7 @@ def test_data_that_is_not_the_runs_is_refused(trained_copy: Path, tiny: Dataset)
         ({"images": ["a.png"], "data": "digits"}, "data = digits is for the run's own test set"),
     ],
 )
-def test_what_cannot_be_heeded_is_refused_first(
+def test_arguments_that_do_not_go_together_are_refused_first(
     arguments: dict[str, Any], problem: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=re.escape(problem)):
@@ -433,7 +426,7 @@ def photos(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def test_own_pictures_go_into_a_folder_of_their_own(trained_copy: Path, photos: list[Path]) -> None:
+def test_pictures_go_into_a_new_folder(trained_copy: Path, photos: list[Path]) -> None:
     before = {path: path.stat().st_mtime_ns for path in trained_copy.rglob("*")}
     one = resight.explain(trained_copy, photos[:1])
     two = resight.explain(trained_copy, photos, method="eigen-cam", layers=["block1"])

@@ -1,4 +1,4 @@
-"""Penultimate features are what the last linear layer is given; the nearest are the nearest."""
+"""Penultimate features and nearest neighbors, against plain torch."""
 
 import pytest
 import torch
@@ -64,10 +64,10 @@ def test_hooks_are_gone_after_an_error(tiny: Dataset) -> None:
 
 def test_nearest_against_a_loop() -> None:
     generator = torch.Generator().manual_seed(0)
-    queries, known = (torch.randn(n, 4, generator=generator) for n in (5, 30))
-    rows, cosines = nearest_neighbors(queries, known, 3)
+    queries, candidates = (torch.randn(n, 4, generator=generator) for n in (5, 30))
+    rows, cosines = nearest_neighbors(queries, candidates, 3)
     for query, nearest, values in zip(queries, rows, cosines, strict=True):
-        all_cosines = torch.stack([torch.cosine_similarity(query, k, dim=0) for k in known])
+        all_cosines = torch.stack([torch.cosine_similarity(query, k, dim=0) for k in candidates])
         expected = sorted(range(30), key=lambda i: -all_cosines[i])[:3]
         assert nearest.tolist() == expected
         torch.testing.assert_close(values, all_cosines[expected])
@@ -114,11 +114,11 @@ def test_the_most_similar_of_either_class(tiny: Dataset) -> None:
     model, some = Small(), tiny.test.select(torch.arange(4))
     pairs = [(0, 1), (1, 0), (2, 1), (0, 2)]
     neighbors, text = find_neighbors(model, some, tiny.train, pairs, STATS, k=2)
-    queries, known = (features(model, split, STATS) for split in (some, tiny.train))
+    queries, candidates = (features(model, split, STATS) for split in (some, tiny.train))
     for query, pair, sides in zip(queries, pairs, neighbors, strict=True):
         for label, side in zip(pair, sides, strict=True):
             own = (tiny.train.labels == label).nonzero().flatten()
-            rows, cosines = nearest_neighbors(query[None], known[own], 2)
-            assert side.images.ids == tuple(tiny.train.ids[i] for i in own[rows[0]].tolist())
+            rows, cosines = nearest_neighbors(query[None], candidates[own], 2)
+            assert side.ids == tuple(tiny.train.ids[i] for i in own[rows[0]].tolist())
             assert side.cosines == pytest.approx(cosines[0].tolist(), abs=1e-6)
     assert text.startswith("most similar among 91 training images of these classes")

@@ -11,7 +11,7 @@ import resight
 import resight.networks
 from resight.cli.app import main
 from resight.errors import ResightError, UsageError
-from resight.events import Progress
+from resight.events import Progress, ignore_events
 from resight.lr_finder.find import LRRangeOptions, lr_find, run_range_test, with_found_lr
 from resight.training.setup import prepare
 
@@ -22,13 +22,11 @@ RECIPE = resight.with_epochs(
 QUICK = LRRangeOptions(steps=30)
 
 
-def ignore(event: object) -> None:
-    """A listener that does nothing."""
-
-
 def setup(*settings: str):
     recipe = resight.with_overrides(RECIPE, list(settings))
-    return prepare(recipe, data=None, model=None, device="cpu", offline=True, on_event=ignore)
+    return prepare(
+        recipe, data=None, model=None, device="cpu", offline=True, on_event=ignore_events
+    )
 
 
 @pytest.mark.slow
@@ -60,7 +58,7 @@ def test_a_training_can_rest_on_several_tests(tmp_path: Path) -> None:
 )
 def test_schedules_that_hold_a_rate_get_the_lower_one(schedule: str, which: str) -> None:
     before = setup(f"schedule.name={schedule}")
-    curve = run_range_test(before, QUICK, ignore)
+    curve = run_range_test(before, QUICK, ignore_events)
     after = with_found_lr(before, curve)
     assert after.recipe.optimizer.lr == pytest.approx(getattr(curve, which), rel=0.05)
     assert after.state.schedule.spec == before.recipe.schedule
@@ -71,7 +69,7 @@ def test_model_and_random_numbers_are_restored() -> None:
     before = setup()
     weights = {name: value.clone() for name, value in before.state.model.state_dict().items()}
     random_numbers = torch.random.get_rng_state()
-    run_range_test(before, LRRangeOptions(steps=20, repeats=2, on_validation=True), ignore)
+    run_range_test(before, LRRangeOptions(steps=20, repeats=2, on_validation=True), ignore_events)
     assert all(torch.equal(weights[k], v) for k, v in before.state.model.state_dict().items())
     assert torch.equal(torch.random.get_rng_state(), random_numbers)
     assert before.state.step == 0
@@ -79,8 +77,8 @@ def test_model_and_random_numbers_are_restored() -> None:
 
 @pytest.mark.slow
 def test_repeats_have_other_weights_and_images() -> None:
-    one = run_range_test(setup(), QUICK, ignore)
-    both = run_range_test(setup(), LRRangeOptions(steps=30, repeats=2), ignore)
+    one = run_range_test(setup(), QUICK, ignore_events)
+    both = run_range_test(setup(), LRRangeOptions(steps=30, repeats=2), ignore_events)
     assert one.interval is None
     assert both.interval is not None
     assert one.peak in both.interval
@@ -109,21 +107,23 @@ def test_a_test_that_breaks_down_early_takes_its_steps_below_that() -> None:
     settings = ["data.source=digits", "training.batch_size=8", "augment.cutout=none"]
     settings += ["model.logit_scale=1"]
     recipe = resight.with_overrides(resight.load_recipe("resnet9"), settings)
-    before = prepare(recipe, data=None, model=None, device="cpu", offline=True, on_event=ignore)
-    curve = run_range_test(before, LRRangeOptions(steps=24), ignore)
+    before = prepare(
+        recipe, data=None, model=None, device="cpu", offline=True, on_event=ignore_events
+    )
+    curve = run_range_test(before, LRRangeOptions(steps=24), ignore_events)
     assert len(curve.lrs) > 16
     assert curve.lrs[-1] < 0.1
     assert curve.images > 8 * (len(curve.lrs) + 1)  # with those of the first try
-    by_hand = run_range_test(before, LRRangeOptions(steps=24, end=10.0), ignore)
+    by_hand = run_range_test(before, LRRangeOptions(steps=24, end=10.0), ignore_events)
     assert len(by_hand.lrs) < 16  # an end that was asked for is kept to
 
 
 def test_validation_has_to_exist() -> None:
     recipe = ["data.val_fraction=none", "training.select=last"]
     with pytest.raises(UsageError, match="cannot score validation"):
-        run_range_test(setup(*recipe), LRRangeOptions(on_validation=True), ignore)
+        run_range_test(setup(*recipe), LRRangeOptions(on_validation=True), ignore_events)
     with pytest.raises(UsageError, match="repeats = 0"):
-        run_range_test(setup(), LRRangeOptions(repeats=0), ignore)
+        run_range_test(setup(), LRRangeOptions(repeats=0), ignore_events)
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 import itertools
 import math
 import random
-import warnings
 
 import numpy as np
 import pytest
@@ -21,7 +20,7 @@ K = 4
 
 
 class Normed(nn.Module):
-    """Convolution, batch norm, dropout; what it has seen is kept in attributes of every kind."""
+    """Convolution, batch norm, dropout; it counts calls and sums images in its attributes."""
 
     def __init__(self):
         super().__init__()
@@ -29,12 +28,14 @@ class Normed(nn.Module):
         self.norm = nn.BatchNorm2d(6)
         self.drop = nn.Dropout(0.3)
         self.fc = nn.Linear(6, K)
-        self.register_buffer("seen", torch.zeros(3), persistent=False)
+        self.register_buffer("total", torch.zeros(3), persistent=False)
         self.calls = 0
 
     def forward(self, images):
         self.calls += 1
-        self.seen = self.seen + images.mean(dim=(0, 2, 3))  # a new tensor, not the old one changed
+        self.total = self.total + images.mean(
+            dim=(0, 2, 3)
+        )  # a new tensor, not the old one changed
         features = F.relu(self.norm(self.conv(images))).mean(dim=(2, 3))
         return self.fc(self.drop(features))
 
@@ -93,6 +94,15 @@ def build(kind, make, seed=1):
     weights = [p for p in model.parameters() if p.requires_grad]
     groups = [{"params": weights[:1], "lr": 0.01}, {"params": weights[1:]}]
     return model, make(groups)
+
+
+def frozen_sgd():
+    return build(Frozen, lambda groups: SGD(groups, lr=0.05))
+
+
+def measure(model, optimizer, loss_fn=F.cross_entropy, **settings):
+    """The range test on `batches()`."""
+    return lr_range_test(model, optimizer, loss_fn, batches(), **settings)
 
 
 def train(model, optimizer, loader, scheduler=None):
@@ -190,22 +200,6 @@ def test_training_after_a_range_test_is_training_without_it(kind, name, warm, en
     assert run(with_test=True) == run(with_test=False)
 
 
-def test_torch_lr_finder_moves_the_random_numbers():
-    """The counter-example: its `reset` gives back weights and optimizer, and nothing else."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it looks for a notebook when it is imported
-        tool = pytest.importorskip("torch_lr_finder")
-        model, optimizer = build(Normed, lambda groups: SGD(groups, lr=0.05))
-        before = everything(model, optimizer)
-        finder = tool.LRFinder(model, optimizer, nn.CrossEntropyLoss())
-        finder.range_test(DataLoader(data(), 16), end_lr=0.1, num_iter=10)
-        finder.reset()
-    after = everything(model, optimizer)
-    assert after["torch"] != before["torch"]
-    lr_range_test(model, optimizer, F.cross_entropy, DataLoader(data(), 16), steps=10)
-    assert everything(model, optimizer) == after
-
-
 def test_gradients_are_the_same_objects_afterwards():
     model, optimizer = build(Normed, OPTIMIZERS["adam"])
     F.cross_entropy(model(batches()[0][0]), batches()[0][1]).backward()
@@ -213,7 +207,7 @@ def test_gradients_are_the_same_objects_afterwards():
     gradients = [p.grad for p in model.parameters()]
     values = [g if g is None else g.clone() for g in gradients]
     parameters = list(model.parameters())
-    lr_range_test(model, optimizer, F.cross_entropy, batches(), steps=10)
+    measure(model, optimizer, steps=10)
     assert all(p.grad is g for p, g in zip(model.parameters(), gradients, strict=True))
     assert all(g is None or g.equal(v) for g, v in zip(gradients, values, strict=True))
     assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
@@ -233,14 +227,14 @@ def test_a_loss_with_weights_and_odd_optimizer_state_are_restored():
         model.conv.bias.data.fill_(-0.0)
         model.fc.weight.data.fill_(math.nan)
         model.cache = "new"
-        del model.seen
+        del model.total
     assert loss_fn.training
     assert loss_fn.num_batches_tracked == 0
     assert optimizer.state[first]["past"] == [1, 2]
     assert optimizer.param_groups[0]["initial_lr"] == 0.01
     assert "swa_lr" not in optimizer.param_groups[0]
     assert not hasattr(model, "cache")
-    assert model.seen.shape == (3,)
+    assert model.total.shape == (3,)
     same, _ = build(Normed, OPTIMIZERS["sgd"])
     for p, q in zip(model.parameters(), same.parameters(), strict=True):
         assert p.detach().numpy().tobytes() == q.detach().numpy().tobytes()
@@ -250,7 +244,7 @@ def test_lazy_layers_are_refused():
     model = nn.Sequential(nn.Flatten(), nn.LazyLinear(K))
     optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
     with pytest.raises(UsageError, match="lazy layers"):
-        lr_range_test(model, optimizer, F.cross_entropy, batches())
+        measure(model, optimizer)
 
 
 # --- what it visits -------------------------------------------------------------------------
@@ -258,14 +252,12 @@ def test_lazy_layers_are_refused():
 
 @pytest.mark.parametrize("scale", ["exponential", "linear"])
 def test_the_rates_visited_are_those_of_the_range(scale):
-    model, optimizer = build(Frozen, lambda groups: SGD(groups, lr=0.05))
+    model, optimizer = frozen_sgd()
     visited = []
     optimizer.register_step_pre_hook(
         lambda opt, args, kwargs: visited.append([group["lr"] for group in opt.param_groups])
     )
-    curve = lr_range_test(
-        model, optimizer, F.cross_entropy, batches(), start=1e-4, end=1e-2, steps=12, scale=scale
-    )
+    curve = measure(model, optimizer, start=1e-4, end=1e-2, steps=12, scale=scale)
     first, second = np.array(visited).T
     np.testing.assert_array_equal(first, curve.lrs)
     np.testing.assert_allclose(second, 5 * first)  # the groups' 0.01 and 0.05
@@ -285,24 +277,24 @@ def test_the_range_fits_the_optimizer():
 
 
 def test_a_rate_of_zero_at_the_start_of_a_warm_up():
-    model, optimizer = build(Frozen, lambda groups: SGD(groups, lr=0.05))
+    model, optimizer = frozen_sgd()
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: epoch / 10)
     values = set()
     optimizer.register_step_pre_hook(
         lambda opt, args, kwargs: values.add(opt.param_groups[1]["lr"] / opt.param_groups[0]["lr"])
     )
-    lr_range_test(model, optimizer, F.cross_entropy, batches(), steps=10)
+    measure(model, optimizer, steps=10)
     assert {round(ratio, 6) for ratio in values} == {5}
     assert scheduler.get_last_lr() == [0, 0]
     for group in optimizer.param_groups:
         del group["initial_lr"]
     with pytest.raises(UsageError, match="lr = 0"):
-        lr_range_test(model, optimizer, F.cross_entropy, batches(), steps=10)
+        measure(model, optimizer, steps=10)
 
 
 def test_the_curve_is_that_of_a_plain_loop():
-    model, optimizer = build(Frozen, lambda groups: SGD(groups, lr=0.05))
-    curve = lr_range_test(model, optimizer, F.cross_entropy, batches(), steps=10, end=0.1, probe=0)
+    model, optimizer = frozen_sgd()
+    curve = measure(model, optimizer, steps=10, end=0.1, probe=0)
     expected = []
     pairs = itertools.cycle(batches())
     loss = F.cross_entropy(model(next(pairs)[0]), batches()[0][1])
@@ -327,7 +319,7 @@ def test_the_batches_set_aside_are_scored_as_in_training_and_not_trained_on():
         return F.cross_entropy(outputs, labels)
 
     settings = {"steps": 10, "start": 1e-9, "end": 1e-8}
-    curve = lr_range_test(model, optimizer, loss_fn, batches(), probe=2, **settings)
+    curve = measure(model, optimizer, loss_fn, probe=2, **settings)
     aside = [labels for with_gradient, labels in scored if not with_gradient]
     trained = [labels for with_gradient, labels in scored if with_gradient]
     assert len(aside) == 2 * 11
@@ -335,7 +327,7 @@ def test_the_batches_set_aside_are_scored_as_in_training_and_not_trained_on():
     assert torch.equal(trained[0], batches()[2][1])
     # The weights hardly move, and images and dropout are the same: the curve is flat.
     assert np.ptp(curve.losses) < 1e-5
-    other = lr_range_test(model, optimizer, F.cross_entropy, batches(), probe=0, **settings)
+    other = measure(model, optimizer, probe=0, **settings)
     assert np.ptp(other.losses) > 0.05
 
 
@@ -344,19 +336,15 @@ def test_validation_batches_are_what_is_scored():
     images, labels = data(40).tensors
     uneven = [(images[:30], labels[:30]), (images[30:], labels[30:])]
     settings = {"steps": 5, "end": 0.01}
-    parts = lr_range_test(
-        model, optimizer, F.cross_entropy, batches(), val_batches=uneven, **settings
-    )
-    whole = lr_range_test(
-        model, optimizer, F.cross_entropy, batches(), val_batches=[(images, labels)], **settings
-    )
+    parts = measure(model, optimizer, val_batches=uneven, **settings)
+    whole = measure(model, optimizer, val_batches=[(images, labels)], **settings)
     np.testing.assert_allclose(parts.losses, whole.losses, rtol=1e-6)
     model.eval()
     first = F.cross_entropy(model(images), labels).item()
     assert whole.losses[0] != first
     assert whole.losses[0] == pytest.approx(first, rel=0.2)  # without dropout, nearly as before
     with pytest.raises(UsageError, match="val_batches gave no batch"):
-        lr_range_test(model, optimizer, F.cross_entropy, batches(), val_batches=iter(uneven))
+        measure(model, optimizer, val_batches=iter(uneven))
 
 
 def test_validation_batches_may_come_from_a_loader_without_a_length():
@@ -364,11 +352,9 @@ def test_validation_batches_may_come_from_a_loader_without_a_length():
         def __iter__(self):
             return iter(data(8))
 
-    model, optimizer = build(Frozen, lambda groups: SGD(groups, lr=0.05))
+    model, optimizer = frozen_sgd()
     loader = DataLoader(Stream(), 4)
-    curve = lr_range_test(
-        model, optimizer, F.cross_entropy, batches(), val_batches=loader, steps=3, end=0.01
-    )
+    curve = measure(model, optimizer, val_batches=loader, steps=3, end=0.01)
     assert np.isfinite(curve.losses).all()
 
 
@@ -412,7 +398,7 @@ def test_mixed_precision():
         values.add(outputs.dtype)
         return F.cross_entropy(outputs, labels)
 
-    lr_range_test(model, optimizer, loss_fn, batches(), steps=5, dtype=torch.bfloat16)
+    measure(model, optimizer, loss_fn, steps=5, dtype=torch.bfloat16)
     assert values == {torch.bfloat16}
 
 
@@ -421,13 +407,13 @@ def test_mixed_precision():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_the_test(bad):
-    model, optimizer = build(Frozen, lambda groups: SGD(groups, lr=0.05))
+    model, optimizer = frozen_sgd()
     calls = itertools.count()
 
     def loss_fn(outputs, labels):
         return F.cross_entropy(outputs, labels) + (bad if next(calls) == 20 else 0)
 
-    curve = lr_range_test(model, optimizer, loss_fn, batches(), end=0.1, steps=40, probe=0)
+    curve = measure(model, optimizer, loss_fn, end=0.1, steps=40, probe=0)
     rates = lr_values(1e-3, 0.1, 40, "exponential")
     assert curve.stopped == f"the loss became {bad} after step 20 of 40, at lr {rates[19]:.3g}"
     np.testing.assert_array_equal(curve.lrs, rates[:20])
@@ -436,7 +422,7 @@ def test_a_loss_that_is_not_finite_stops_the_test(bad):
     assert curve.best_lr < rates[19]
 
     calls = itertools.count(20)
-    curve = lr_range_test(model, optimizer, loss_fn, batches(), probe=0)
+    curve = measure(model, optimizer, loss_fn, probe=0)
     assert curve.stopped == f"the loss is {bad} before the first step"
     assert not curve.verdict.ok
     assert len(curve.lrs) == 0
@@ -446,16 +432,14 @@ def test_divergence_stops_the_test_and_one_bad_batch_does_not():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 36, K))
     optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9)
-    curve = lr_range_test(model, optimizer, F.cross_entropy, batches(), start=1e-3, end=1e4)
+    curve = measure(model, optimizer, start=1e-3, end=1e4)
     n = len(curve.lrs)
     assert 10 < n < 60
     assert f"over 4 times its best, after step {n} of 60, at lr {curve.lrs[-1]:.3g}" in (
         curve.stopped
     )
     assert min(curve.losses[-2:]) > 4 * curve.best_loss
-    later = lr_range_test(
-        model, optimizer, F.cross_entropy, batches(), start=1e-3, end=1e4, stop_at=1e6
-    )
+    later = measure(model, optimizer, start=1e-3, end=1e4, stop_at=1e6)
     assert len(later.lrs) > n
 
     calls = itertools.count()
@@ -464,22 +448,20 @@ def test_divergence_stops_the_test_and_one_bad_batch_does_not():
         return F.cross_entropy(outputs, labels) * (100 if next(calls) == 5 else 1)
 
     optimizer = SGD(model.parameters(), lr=0.1)
-    curve = lr_range_test(
-        model, optimizer, one_spike, batches(), end=1e-3 * 1.01, steps=20, probe=0
-    )
+    curve = measure(model, optimizer, one_spike, end=1e-3 * 1.01, steps=20, probe=0)
     assert curve.stopped is None
     assert curve.losses[4] > 50
 
 
 def test_a_small_loss_may_be_noisy():
     """Four times a loss near 0 is not divergence while it is below where it began."""
-    model, optimizer = build(Frozen, lambda groups: SGD(groups, lr=0.05))
+    model, optimizer = frozen_sgd()
     losses = iter([2.0, *np.geomspace(1, 0.01, 8), *([0.3, 0.4] * 6)])
 
     def loss_fn(outputs, labels):
         return outputs.sum() * 0 + next(losses)
 
-    curve = lr_range_test(model, optimizer, loss_fn, batches(), steps=20, probe=0)
+    curve = measure(model, optimizer, loss_fn, steps=20, probe=0)
     assert curve.stopped is None
 
 
@@ -487,7 +469,7 @@ def test_it_finds_a_rate_that_trains():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 36, 32), nn.ReLU(), nn.Linear(32, K))
     optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9)
-    curve = lr_range_test(model, optimizer, F.cross_entropy, batches())
+    curve = measure(model, optimizer)
     assert curve.verdict.ok, curve.verdict
     assert curve.constant < curve.peak <= 2 * curve.best_lr  # SGD bears more than a cold test sees
 

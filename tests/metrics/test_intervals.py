@@ -45,7 +45,7 @@ def test_wilson_solves_its_equation():
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 0), (-1, 4), (5, 4)])
-def test_wilson_refuses_what_is_no_share(successes, n):
+def test_wilson_refuses_impossible_shares(successes, n):
     with pytest.raises(UsageError, match=f"{successes} of {n}"):
         intervals.wilson(successes, n)
 
@@ -68,12 +68,12 @@ def test_the_difference_of_pairs_by_hand():
 def test_the_interval_of_a_difference_of_pairs_holds_it(n):
     rng = np.random.default_rng(n)
     cells = np.array([0.8, 0.09, 0.05, 0.06])  # both right, only after, only before, neither
-    held = 0
+    hits = 0
     for _ in range(2000):
         kind = rng.choice(4, size=n, p=cells)
         interval = intervals.paired_difference((kind == 0) | (kind == 2), kind <= 1)
-        held += interval.low <= 0.09 - 0.05 <= interval.high
-    assert 0.94 <= held / 2000 <= 0.985
+        hits += interval.low <= 0.09 - 0.05 <= interval.high
+    assert 0.94 <= hits / 2000 <= 0.985
 
 
 def test_nothing_changed_still_has_an_interval():

@@ -108,7 +108,7 @@ def test_label_issues_by_hand() -> None:
     assert issue.margin == pytest.approx(0.10 - 0.85)
 
 
-def test_a_mistake_that_is_not_sure_says_nothing_about_the_label() -> None:
+def test_an_unsure_mistake_is_no_label_issue() -> None:
     predictions = predictions_of(
         [[0.9, 0.05, 0.05], [0.05, 0.9, 0.05], [0.4, 0.5, 0.1], [0.05, 0.05, 0.9]], [0, 1, 0, 2]
     )
@@ -132,21 +132,21 @@ def test_tables() -> None:
 
 
 @pytest.mark.slow
-def test_planted_label_errors_are_found(tmp_path: Path) -> None:
+def test_label_issues_are_the_planted_errors(tmp_path: Path) -> None:
     """5 % of all labels of the digits are changed, in training and test alike."""
     clean = resight.data("digits")
     generator = torch.Generator().manual_seed(4)
 
-    def spoilt(split: resight.Split) -> tuple[resight.Split, set[int]]:
+    def with_errors(split: resight.Split) -> tuple[resight.Split, set[int]]:
         rows = torch.randperm(len(split), generator=generator)[: round(0.05 * len(split))]
         shift = torch.randint(1, 10, (len(rows),), generator=generator)
         labels = split.labels.clone()
         labels[rows] = (labels[rows] + shift) % 10
         return resight.Split(split.images, labels, split.ids), set(rows.tolist())
 
-    train, _ = spoilt(clean.train)
-    test, planted = spoilt(clean.test)
-    data = resight.Dataset("spoilt digits", clean.classes, train, test)
+    train, _ = with_errors(clean.train)
+    test, planted = with_errors(clean.test)
+    data = resight.Dataset("digits with errors", clean.classes, train, test)
     recipe = resight.with_overrides(
         resight.load_recipe("digits"), ["model.widths=[16,32,32]", "explain.report=false"]
     )

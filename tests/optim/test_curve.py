@@ -15,10 +15,10 @@ import resight
 from resight import figures
 from resight import text as sketch
 from resight.cli.app import main
-from resight.cli.schedule import ScheduleText, read_metrics
+from resight.cli.schedule import read_metrics, schedule_text
 from resight.errors import UsageError
 from resight.optim.curve import trace
-from resight.optim.schedules import build_schedule
+from resight.optim.schedules import Schedule
 from resight.recipe import Plateau
 from resight.recipe.toml import with_overrides
 
@@ -143,10 +143,10 @@ def test_plateau_reads_a_past_run(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_a_curve_of_plateau_is_its_schedule_at_every_step() -> None:
     values = [1.0, 0.9, 0.9, 0.8, 0.9, 0.9, 0.9]
     spec = Plateau(epochs=7, patience=1)
-    made = build_schedule(spec, lr=0.1, momentum=None, steps_per_epoch=3)
+    made = Schedule(spec, lr=0.1, momentum=0.9, steps_per_epoch=3)
     curve = trace(made, values)
     assert curve.lrs.tolist() == [made.at(step, values).lr for step in range(21)]
-    assert np.isnan(curve.momenta).all()
+    assert set(curve.momenta) == {0.9}
     assert curve.drops == [(6, pytest.approx(0.01))]
 
 
@@ -322,5 +322,5 @@ def test_adams_momentum_is_called_by_its_name(capsys: pytest.CaptureFixture[str]
 
 def test_the_text_of_a_schedule_needs_no_command() -> None:
     recipe = resight.load_recipe("digits")
-    text = str(ScheduleText(recipe, [trace(resight.schedule(recipe))]))
+    text = schedule_text(recipe, [trace(resight.schedule(recipe))])
     assert text.startswith("digits: 10 epochs")

@@ -1,4 +1,4 @@
-"""Recipes: round trips, overrides, precedence, and faults that name their place."""
+"""Recipes: round trips, overrides, precedence, and errors that name their place."""
 
 import string
 from typing import Any
@@ -74,12 +74,12 @@ def test_toml_gives_back_the_same_recipe(recipe: Recipe) -> None:
 
 
 @given(recipes, recipes)
-def test_a_resolved_recipe_does_not_depend_on_what_it_is_laid_over(a: Recipe, b: Recipe) -> None:
+def test_a_complete_recipe_replaces_every_setting_of_its_base(a: Recipe, b: Recipe) -> None:
     assert from_toml(to_toml(a), base=b) == a
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_named_recipes_say_no_more_than_what_differs(name: str) -> None:
+def test_named_recipes_state_only_the_difference(name: str) -> None:
     recipe = get_preset(name)
     assert recipe.name == name
     assert from_toml(to_toml(recipe)) == recipe
@@ -90,7 +90,7 @@ def test_named_recipes_say_no_more_than_what_differs(name: str) -> None:
         others = unflatten((p, value) for p, (value, _) in entry.changes.items() if p != path)
         try:
             without = with_changes(below, {**others, "name": name}, origin="test")
-        except UsageError:  # the rest makes no sense without it
+        except UsageError:  # the other changes are not valid without this one
             continue
         assert without != recipe or (name, path) == ("resnet18", "model.name"), path
 
@@ -212,10 +212,10 @@ ERRORS = [
 
 @pytest.mark.parametrize(("assignment", "line"), ERRORS, ids=[case[0] for case in ERRORS])
 def test_errors_are_one_line_that_says_where_and_what_is_valid(assignment: str, line: str) -> None:
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError) as error:
         with_overrides(Recipe(), [assignment])
-    assert line in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @given(st.text(string.ascii_letters + "._=[]{}\"'1-", max_size=30))

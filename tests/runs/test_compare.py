@@ -2,21 +2,20 @@
 
 import csv
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import report_runs
 import resight
 from resight.cli.app import main
 from resight.errors import UsageError
-from resight.metrics import classification
 from resight.metrics.intervals import wilson
 from resight.records import Predictions
 from resight.runs import flips
 from resight.runs.gallery import write_gallery
-from resight.runs.summary import DataSummary, ModelSummary, Summary
 
 CLASSES = ("cat", "dog")
 LABELS = np.array([0, 0, 0, 1, 1, 1, 1, 1])
@@ -30,18 +29,8 @@ def make_run(
     logits = 3 * np.eye(2, dtype=np.float32)[preds]
     predictions = Predictions(tuple(f"{ids}/{i}" for i in range(8)), logits, LABELS, CLASSES)
     recipe = resight.with_overrides(resight.load_recipe("digits"), list(settings))
-    summary = Summary(
-        recipe=recipe.name,
-        data=DataSummary(recipe.data.source, 2, 20, 0, 8, fingerprint, ()),
-        model=ModelSummary("swift", 7),
-        epochs=10,
-        steps=100,
-        best_epoch=10,
-        selected_by="last",
-        validation=None,
-        test=classification.test_result(predictions),
-        train_secs=3.2,
-    )
+    summary = replace(report_runs.summary(recipe, predictions), validation=None)
+    summary = replace(summary, data=replace(summary.data, fingerprint=fingerprint))
     path.mkdir(parents=True)
     (path / "recipe.toml").write_text(resight.to_toml(recipe))
     run = resight.Run(path)
@@ -100,8 +89,8 @@ def test_seeds_are_one_group_and_other_settings_another(tmp_path: Path) -> None:
     assert list(comparison.settings) == ["optimizer.lr"]
     assert [run.recipe.seed for run in comparison.runs] == [0, 0, 1, 1, 2]
     text = str(comparison)
-    assert "setting 1: mean of 2 runs 81.25 %" in text
-    assert "setting 2 against 1: +12.50 points" in text
+    assert "recipe 1: mean of 2 runs 81.25 %" in text
+    assert "recipe 2 against 1: +12.50 points" in text
     assert "takes several seeds of each" in text  # as one setting has a single run
     assert "the data of other-images-to-train-on is not that of a0" in text
 
@@ -130,9 +119,9 @@ def test_what_is_one_group_and_what_is_not(tmp_path: Path) -> None:
     first = make_run(tmp_path / "a", {0})
     explained = make_run(tmp_path / "b", {1}, "seed=1", "explain.report=false", "explain.images=3")
     target = ("model.name=custom", "model.target=Net")
-    own = [make_run(tmp_path / f"own{i}", {2}, *target, f"seed={i}") for i in (0, 1)]
-    comparison = resight.compare([first, explained, *own])
-    assert [group.runs for group in comparison.groups] == [("a", "b"), ("own0",), ("own1",)]
+    custom = [make_run(tmp_path / f"net{i}", {2}, *target, f"seed={i}") for i in (0, 1)]
+    comparison = resight.compare([first, explained, *custom])
+    assert [group.runs for group in comparison.groups] == [("a", "b"), ("net0",), ("net1",)]
 
 
 def test_runs_with_validation_and_names_that_look_like_markup(tmp_path: Path) -> None:
@@ -140,7 +129,7 @@ def test_runs_with_validation_and_names_that_look_like_markup(tmp_path: Path) ->
     for path, right in zip(runs, (9, 10), strict=True):
         changed_summary(path, validation={"accuracy": asdict(wilson(right, 10)), "loss": 0.4})
     lines = str(resight.compare(runs)).splitlines()
-    assert lines[1].startswith("lr[low]  1        0     87.50 %")
+    assert lines[1].startswith("lr[low]  1       0     87.50 %")
     assert "90.00 %" in lines[1]
     assert lines[2].startswith("b[red]x")
     assert "100.00 %" in lines[2]
@@ -215,13 +204,10 @@ def test_the_pictures_of_flipped_images(tmp_path: Path) -> None:
         ("other format", "another version of resight"),
         ("no number", r"summary\.json is damaged"),
         ("no accuracy", r"summary\.json is damaged"),
-        ("kind", r"must end in \.csv"),
-        ("nowhere", "does not exist; make it"),
     ],
 )
 def test_what_cannot_be_compared(problem: str, line: str, tmp_path: Path) -> None:
     runs = [make_run(tmp_path / "a", {0}), make_run(tmp_path / "b", {1})]
-    out = tmp_path / "flipped.csv"
     match problem:
         case "alone":
             runs.pop()
@@ -243,10 +229,12 @@ def test_what_cannot_be_compared(problem: str, line: str, tmp_path: Path) -> Non
             changed_summary(runs[1], train_secs=None)
         case "no accuracy":
             changed_summary(runs[1], validation={"loss": 1})
-        case "kind":
-            out = tmp_path / "flipped.gif"
-        case "nowhere":
-            out = tmp_path / "gone" / "flipped.csv"
     with pytest.raises(UsageError, match=line):
-        flips.write_flipped(resight.compare(runs), out)
-    assert not out.exists()
+        resight.compare(runs)
+
+
+def test_where_flipped_images_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"must end in \.csv"):
+        flips.check_out(tmp_path / "flipped.gif")
+    with pytest.raises(UsageError, match="does not exist; make it"):
+        flips.check_out(tmp_path / "gone" / "flipped.csv")

@@ -1,5 +1,6 @@
 """Pictures and heat maps packed for a page: what is read back is what was put in."""
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +17,12 @@ from resight.runs.gallery import (
     Gallery,
     GalleryMaps,
     Sheet,
+    area_resize,
     atlas,
     read_gallery,
     write,
     write_gallery,
 )
-from resight.runs.gallery.area_resize import area_resize
 
 N, SIDE, K = 60, 16, 3
 
@@ -55,36 +56,36 @@ def tile(folder: Path, sheet: Sheet, index: int) -> NDArray[np.uint8]:
 
 
 def read(folder: Path) -> Gallery:
-    found = read_gallery(folder)
-    assert found is not None
-    return found
+    content = read_gallery(folder)
+    assert content is not None
+    return content
 
 
 def test_every_picture_is_where_the_gallery_says(tmp_path: Path) -> None:
     pictures, predictions = make_pictures(), make_predictions()
     write_gallery(tmp_path, pictures, predictions, rows=np.array([7, 5]), maps=[], method="m")
-    found = read(tmp_path)
-    assert found.images == N
-    assert found.notes == ()
-    seen = []
-    for sheet, rows in found.pictures:
+    packed = read(tmp_path)
+    assert packed.images == N
+    assert packed.notes == ()
+    pictured = []
+    for sheet, rows in packed.pictures:
         assert list(rows) == sorted(rows)
         for index, row in enumerate(rows):
             # so few pictures fit without loss
             np.testing.assert_array_equal(tile(tmp_path, sheet, index), pictures[row])
-        seen += rows
-    assert sorted(seen) == list(range(N))
+        pictured += rows
+    assert sorted(pictured) == list(range(N))
 
 
 def test_gray_pictures_and_large_ones(tmp_path: Path) -> None:
     pictures = make_pictures(channels=1)
     write_gallery(tmp_path, pictures, make_predictions(), rows=np.array([]), maps=[], method="m")
-    (sheet, rows), _ = read(tmp_path).pictures
+    (sheet, rows), *_ = read(tmp_path).pictures
     np.testing.assert_array_equal(tile(tmp_path, sheet, 0), np.repeat(pictures[rows[0]], 3, axis=2))
 
     large = np.full((N, 256, 128, 3), 90, dtype=np.uint8)
     write_gallery(tmp_path, large, make_predictions(), rows=np.array([]), maps=[], method="m")
-    (sheet, _), _ = read(tmp_path).pictures
+    (sheet, _), *_ = read(tmp_path).pictures
     assert sheet.size == (64, 32)
     np.testing.assert_allclose(tile(tmp_path, sheet, 3), 90, atol=2)
 
@@ -95,11 +96,11 @@ def test_maps_share_a_scale_and_keep_the_sign_out(tmp_path: Path) -> None:
     maps = make_maps(3)
     maps.pred[2], maps.true[2] = -1, -2  # row 0: nothing speaks for either
     write_gallery(tmp_path, make_pictures(), predictions, rows=rows, maps=[maps], method="grad-cam")
-    found = read(tmp_path)
-    assert found.method == "grad-cam"
-    assert found.map_rows == (0, 3, 10)
-    assert found.true_rows == (0, 10)
-    ((sheet, layer, whole),) = found.maps
+    packed = read(tmp_path)
+    assert packed.method == "grad-cam"
+    assert packed.map_rows == (0, 3, 10)
+    assert packed.true_rows == (0, 10)
+    ((sheet, layer, whole),) = packed.maps
     assert layer == "block1"
     assert sheet.size == whole == (4, 5)
     top = max(maps.pred[0].max(), maps.true[0].max())
@@ -123,7 +124,7 @@ def test_it_is_deterministic_and_leaves_nothing_old(tmp_path: Path) -> None:
             tmp_path, make_pictures(), make_predictions(), rows=rows, maps=maps, method=method
         )
         files = {f.name: f.read_bytes() for f in (tmp_path / "gallery").iterdir()}
-        assert len(files) == 4
+        assert len(files) == 5
         if method == "one":
             first = files
     assert {k: v for k, v in files.items() if k != "gallery.json"} == {
@@ -144,14 +145,14 @@ def test_what_does_not_fit_is_left_out_evenly_but_no_mistake(
     maps = [make_maps(300, size=(24, 24))]
     rows = np.arange(300)
     write_gallery(tmp_path, make_pictures(n), predictions, rows=rows, maps=maps, method="m")
-    found = read(tmp_path)
-    assert "of 300 images" in found.notes[0]
-    assert "of 600 images" in found.notes[1]
-    assert 0 < len(found.map_rows) < 300
-    assert found.map_rows == tuple(range(len(found.map_rows)))  # the first are the most wanted
+    packed = read(tmp_path)
+    assert "of 300 images" in packed.notes[0]
+    assert "of 600 images" in packed.notes[1]
+    assert 0 < len(packed.map_rows) < 300
+    assert packed.map_rows == tuple(range(len(packed.map_rows)))  # the first are the most wanted
     size = sum(f.stat().st_size for f in (tmp_path / "gallery").glob("*-*"))
     assert size <= 30_000
-    kept = [row for _, rows in found.pictures for row in rows]
+    kept = [row for _, rows in packed.pictures for row in rows]
     assert len(kept) == len(set(kept)) < n
     assert set(range(0, n, 5)) <= set(kept)  # every mistake
     assert max(np.diff(sorted(kept))) <= 5
@@ -181,12 +182,12 @@ def test_a_large_map_is_averaged_over_areas(tmp_path: Path) -> None:
 
 def test_areas_that_cut_through_cells() -> None:
     maps = make_maps(3, size=(7, 5)).pred
-    found = area_resize(maps, 3)
-    assert found.shape == (3, 3, 2)
+    small = area_resize(maps, 3)
+    assert small.shape == (3, 3, 2)
     # the same with every cell cut into so many that the areas end between them
     fine = maps.repeat(3, axis=1).repeat(2, axis=2)  # (3, 21, 10)
     expected = fine.reshape(3, 3, 7, 2, 5).mean(axis=(2, 4))
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(small, expected, atol=1e-6)
     assert area_resize(maps, 7) is maps
 
 
@@ -212,10 +213,29 @@ def test_maps_are_made_coarser_before_any_is_left_out(
         maps=[make_maps(40, size=size), make_maps(40, "block2", (6, 6))],
         method="m",
     )
-    found = read(tmp_path)
-    assert found.map_rows == tuple(range(40))
-    assert [sheet.size for sheet, *_ in found.maps] == [(16, 16), (6, 6)]
-    assert not any("heat maps" in note for note in found.notes)
+    packed = read(tmp_path)
+    assert packed.map_rows == tuple(range(40))
+    assert [sheet.size for sheet, *_ in packed.maps] == [(16, 16), (6, 6)]
+    assert not any("heat maps" in note for note in packed.notes)
+
+
+def test_mistakes_keep_a_better_quality() -> None:
+    gray = make_pictures(40, 8, 1).repeat(4, axis=1).repeat(4, axis=2)
+    pictures = np.broadcast_to(gray, (40, 32, 32, 3))
+    groups = [np.arange(10), np.arange(10, 20), np.arange(20, 40)]
+
+    def errors(room: int) -> list[float]:
+        packed = atlas.picture_atlases(pictures, groups[0], groups[1:], room)
+        result = []
+        for (rows, kept), expected in zip(packed, groups, strict=True):
+            assert rows.tolist() == expected.tolist()
+            image = np.asarray(Image.open(io.BytesIO(kept.content)), dtype=int)
+            result.append(np.abs(image - atlas.side_by_side(pictures[rows])[1]).mean())
+        return result
+
+    assert errors(200_000) == [0, 0, 0]
+    of_mistakes, *others = errors(12_000)
+    assert 0 < of_mistakes < min(others)
 
 
 def test_no_atlas_is_larger_than_a_webp_can_be(
@@ -227,13 +247,14 @@ def test_no_atlas_is_larger_than_a_webp_can_be(
     write_gallery(
         tmp_path, pictures, make_predictions(n), rows=np.array([1]), maps=[make_maps(1)], method="m"
     )
-    found = read(tmp_path)
-    first, rest = (set(rows) for _, rows in found.pictures)
-    assert first == {1, *range(0, n, 5)}  # every mistake
+    packed = read(tmp_path)
+    mistakes, mapped, rest = (set(rows) for _, rows in packed.pictures)
+    assert mistakes == set(range(0, n, 5))
+    assert mapped == {1}
     assert len(rest) == 11 * 22
-    assert max(np.diff(sorted(first | rest))) <= 3  # evenly
-    assert found.notes == (f"pictures of {81 + 242} of 400 images are kept, for size",)
-    for sheet, rows in found.pictures:
+    assert max(np.diff(sorted(mistakes | rest))) <= 3  # evenly
+    assert packed.notes == (f"pictures of {81 + 242} of 400 images are kept, for size",)
+    for sheet, rows in packed.pictures:
         with Image.open(tmp_path / "gallery" / sheet.file) as image:
             assert max(image.size) <= 179
         last = len(rows) - 1

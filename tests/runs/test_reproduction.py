@@ -9,7 +9,7 @@ import torch
 
 import resight
 import resight.training.loop
-from resight.cli.recipes import RecipeList
+from resight.cli.recipes import recipe_list
 from resight.datasets import Dataset, Split
 from resight.errors import UsageError
 from resight.experiment import reproduce
@@ -32,14 +32,14 @@ QUICK = [*SMALL, "explain.report=false"]
 
 
 def test_every_published_project_has_a_recipe_of_its_length() -> None:
-    for name, said in PUBLISHED.items():
+    for name, project in PUBLISHED.items():
         assert name in PRESETS
-        assert resight.load_recipe(name).schedule.epochs == said.epochs
-        assert max(said.curve.values(), default=said.accuracy) == said.accuracy
+        assert resight.load_recipe(name).schedule.epochs == project.epochs
+        assert max(project.curve.values(), default=project.accuracy) == project.accuracy
 
 
-def test_the_list_of_recipes_says_what_was_published() -> None:
-    rows = [line.split() for line in str(RecipeList()).splitlines() if line]
+def test_the_list_of_recipes_shows_the_published_accuracies() -> None:
+    rows = [line.split() for line in recipe_list().splitlines() if line]
     figures = {row[0]: " ".join(row[3:8]) for row in rows}
     assert figures["resnet18-plateau"].startswith("- 91.75 % ")
     assert figures["superconvergence"] == "87.24 % (JPEG 75) 90.46"
@@ -48,21 +48,21 @@ def test_the_list_of_recipes_says_what_was_published() -> None:
 
 def test_reported_and_reached_lie_side_by_side_and_finished_seeds_are_kept(tmp_path: Path) -> None:
     settings = {"data": DATA, "epochs": 2, "out": tmp_path, "overrides": SMALL}
-    once = reproduce("resnet18-onecycle", **settings)
-    assert once.accuracy is not None
-    assert once.accuracy.n == len(DATA.test)
-    weights = (once.folder / "seed0" / "best.safetensors").stat().st_mtime_ns
-    twice = reproduce("resnet18-onecycle", seeds=2, **settings)
-    assert (once.folder / "seed0" / "best.safetensors").stat().st_mtime_ns == weights
-    assert twice.accuracy is not None
-    values = [run.test.accuracy.value for run in twice.runs]
-    assert twice.accuracy.value == pytest.approx(statistics.fmean(values))
-    page = (twice.folder / "README.md").read_text()
+    first_result = reproduce("resnet18-onecycle", **settings)
+    assert first_result.accuracy is not None
+    assert first_result.accuracy.n == len(DATA.test)
+    weights = (first_result.folder / "seed0" / "best.safetensors").stat().st_mtime_ns
+    second_result = reproduce("resnet18-onecycle", seeds=2, **settings)
+    assert (first_result.folder / "seed0" / "best.safetensors").stat().st_mtime_ns == weights
+    assert second_result.accuracy is not None
+    values = [run.test.accuracy.value for run in second_result.runs]
+    assert second_result.accuracy.value == pytest.approx(statistics.fmean(values))
+    page = (second_result.folder / "README.md").read_text()
     assert "| test accuracy | 87.01%, best epoch by the test set |" in page
     assert "mean of 2 runs" in page
     for line in page.splitlines():
         if "](" in line:  # every figure that the page names is there
-            assert (twice.folder / line.split("](")[1].split(")")[0]).exists(), line
+            assert (second_result.folder / line.split("](")[1].split(")")[0]).exists(), line
     with pytest.raises(UsageError, match=r"ran with another schedule\.epochs"):
         reproduce("resnet18-onecycle", data=DATA, epochs=3, out=tmp_path, overrides=SMALL)
 
@@ -78,29 +78,29 @@ def test_a_stopped_seed_is_resumed(tmp_path: Path) -> None:
     settings = {"data": DATA, "epochs": 2, "out": tmp_path, "overrides": QUICK}
     with pytest.raises(Enough):
         reproduce("resnet18-onecycle", on_event=kill, **settings)
-    done = reproduce("resnet18-onecycle", **settings)
-    assert done.runs[0].summary.epochs == 2
-    assert not done.interrupted
+    result = reproduce("resnet18-onecycle", **settings)
+    assert result.runs[0].summary.epochs == 2
+    assert not result.interrupted
 
 
 def test_the_figures_that_a_project_shows(tmp_path: Path) -> None:
-    done = reproduce(
+    result = reproduce(
         "superconvergence", data=DATA, epochs=1, out=tmp_path, all_train=True, overrides=QUICK
     )
     for name in ("lr_find.png", "zigzag.png", "schedule.png", "accuracy.png"):
-        assert (done.folder / name).read_bytes().startswith(b"\x89PNG")
-    assert json.loads((done.folder / "lr_find.json").read_text())["lrs"]
-    assert done.runs[0].summary.data.val == 0
-    assert done.runs[0].summary.selected_by == "last"
+        assert (result.folder / name).read_bytes().startswith(b"\x89PNG")
+    assert json.loads((result.folder / "lr_find.json").read_text())["lrs"]
+    assert result.runs[0].summary.data.val == 0
+    assert result.runs[0].summary.selected_by == "last"
 
 
 def test_what_is_set_otherwise_is_named_and_variants_are_their_project(tmp_path: Path) -> None:
-    done = reproduce(
+    result = reproduce(
         "resnet18-layernorm-lr0.1", data=DATA, epochs=1, out=tmp_path,
         overrides=["training.micro_batch=none", "explain.report=false"],
     )  # fmt: skip
-    assert done.published is PUBLISHED["resnet18-layernorm"]
-    page = (done.folder / "README.md").read_text()
+    assert result.published is PUBLISHED["resnet18-layernorm"]
+    page = (result.folder / "README.md").read_text()
     assert (
         "Set otherwise than in `resnet18-layernorm-lr0.1`: `schedule.epochs`, "
         "`training.micro_batch`, `explain.report`." in page
@@ -121,8 +121,8 @@ def test_bad_names_and_seeds() -> None:
 
 
 def test_the_interval_of_a_mean_by_hand() -> None:
-    found = mean_interval([0.9, 0.92, 0.91])
-    assert found.value == pytest.approx(0.91)
-    assert found.high - found.value == pytest.approx(4.303 * 0.01 / 3**0.5)
+    interval = mean_interval([0.9, 0.92, 0.91])
+    assert interval.value == pytest.approx(0.91)
+    assert interval.high - interval.value == pytest.approx(4.303 * 0.01 / 3**0.5)
     with pytest.raises(UsageError, match="1 runs give no interval"):
         mean_interval([0.9])

@@ -340,9 +340,9 @@ def test_muon_steps_in_the_precision_of_the_recipe(data):
     steps = []
 
     class CountingMuon(muon.MuonOptimizer):
-        def step(self, closure=None):
+        def step(self):
             steps.append(torch.is_autocast_enabled("cpu"))
-            return super().step(closure)
+            super().step()
 
     for precision in ("float32", "bf16"):
         recipe = recipe_of(schedule=Constant(epochs=1), training={"precision": precision})
@@ -359,26 +359,18 @@ def test_fp16_needs_a_gpu(data):
         init_state(recipe_of(training={"precision": "fp16"}), data, Pixels())
 
 
-def test_channels_last_changes_the_layout_and_not_the_result(data):
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_images_and_weights_have_the_layout_of_the_recipe(data, channels_last):
     observed = set()
 
     class Recorder(Net):
         def forward(self, images):
-            layout = images.is_contiguous(memory_format=torch.channels_last)
-            observed.add(
-                (layout, self.conv2.weight.is_contiguous(memory_format=torch.channels_last))
-            )
+            for tensor in (images, self.conv2.weight):
+                observed.add(tensor.is_contiguous(memory_format=torch.channels_last))
             return super().forward(images)
 
-    last, events = finish(recipe_of(training={"channels_last": True}), data, Recorder())
-    assert observed == {(True, True)}
-    observed.clear()
-    usual, usual_events = finish(recipe_of(training={"channels_last": False}), data, Recorder())
-    assert observed == {(False, False)}
-    torch.testing.assert_close(
-        weights_of(last.model), weights_of(usual.model), rtol=1e-3, atol=1e-5
-    )
-    torch.testing.assert_close(losses_of(events), losses_of(usual_events), rtol=1e-4, atol=1e-5)
+    finish(recipe_of(training={"channels_last": channels_last}), data, Recorder())
+    assert observed == {channels_last}
 
 
 @pytest.mark.slow
@@ -453,18 +445,16 @@ def test_outputs_that_are_no_tensor_are_refused_at_once(data):
 
 
 class Masked(Pixels):
-    """Keeps what its dropout let through, and the images it was shown in training."""
+    """Keeps the masks of its dropout."""
 
     def __init__(self):
         super().__init__()
         self.mask = nn.Dropout(0.5)
-        self.masks, self.evaluated, self.images = [], [], []
+        self.masks, self.evaluated = [], []
 
     def forward(self, images):
         ones = self.mask(torch.ones(16))
         (self.masks if self.training else self.evaluated).append(ones)
-        if self.training:
-            self.images.append(images.clone())
         return super().forward(images) * ones.mean()
 
 
@@ -495,20 +485,6 @@ def test_micro_batches_of_a_step_have_dropout_of_their_own(data):
     assert len(torch.stack(model.masks).unique(dim=0)) == 3 * 4 + 3
 
 
-def test_batches_depend_on_nothing_that_came_before(data):
-    recipe = recipe_of(augment=AUGMENT)
-    expected = [images for e in range(3) for images, _ in batches_of(recipe, data, e)]
-    model = Masked()
-    state = init_state(recipe, data, model)
-    for stop in (0, 2, 5, None):  # events of each part; the optimizer changes on the way
-        events = fit(state, recipe, data)
-        for _ in itertools.islice(events, stop):
-            torch.rand(3)
-        events.close()
-    assert len(model.images) == len(expected) == 12
-    assert all(torch.equal(a, b) for a, b in zip(model.images, expected, strict=True))
-
-
 def test_the_global_generator_is_as_it_was_at_every_event(data):
     recipe = recipe_of(augment=AUGMENT, training={"ema_decay": 0.9})
     model = Pixels(dropout=0.5)
@@ -524,14 +500,15 @@ def test_the_global_generator_is_as_it_was_at_every_event(data):
 
 
 class Normed(nn.Module):
-    """Batch norm of the pixels; fails in the training step that it is told."""
+    """Batch norm of the pixels; its forward call number `fails_at` in training fails."""
 
-    def __init__(self, momentum=0.1, fails_at=None):
+    fails_at = None
+
+    def __init__(self, momentum):
         super().__init__()
         self.norm = nn.BatchNorm2d(3, momentum=momentum)
         self.fc = nn.Linear(3, 3)
-        self.calls, self.fails_at = 0, fails_at
-        self.momenta = []
+        self.calls, self.momenta = 0, []
 
     def forward(self, images):
         if self.training:
@@ -546,7 +523,7 @@ class Normed(nn.Module):
 @pytest.mark.parametrize("micro_batch", [None, 7, 3])
 def test_running_statistics_reach_back_as_far_with_micro_batches(data, momentum, micro_batch):
     """With all images alike every micro-batch has the same mean, and t steps give it in closed
-    form, also where the last batch has fewer parts than the others."""
+    form, also where the last batch has fewer parts."""
     one = data.train.select(torch.zeros(73, dtype=torch.int64))
     repeated = TrainData(train=one, val=data.val, stats=data.stats, classes=data.classes)
     recipe = recipe_of(training={"micro_batch": micro_batch})
@@ -567,21 +544,22 @@ def test_the_batch_norm_momentum_is_given_back_before_every_event(data):
     assert state.model.momenta == 3 * 4 * [four] + 3 * [three] + 2 * 4 * [four]
 
 
-def test_whole_batches_have_the_momentum_of_the_network_to_the_bit(data):
-    state, _ = finish(recipe_of(), data, Normed(0.1))
-    assert state.model.momenta == 12 * [0.1]  # 1 - (1 - 0.1) is not 0.1 in floating point
-
-
-def test_a_cumulative_running_mean_stays_one(data):
-    recipe = recipe_of(training={"micro_batch": 5})
-    state, _ = finish(recipe, data, Normed(momentum=None))
-    assert set(state.model.momenta) == {None}
-    assert state.model.norm.momentum is None
+@pytest.mark.parametrize(
+    ("momentum", "micro_batch"),
+    [(0.1, None), (None, 5)],  # 1 - (1 - 0.1) is not 0.1 in floating point; None: the plain mean
+)
+def test_whole_batches_and_plain_means_keep_their_momentum(data, momentum, micro_batch):
+    recipe = recipe_of(training={"micro_batch": micro_batch})
+    state, _ = finish(recipe, data, Normed(momentum))
+    assert set(state.model.momenta) == {momentum}
+    assert state.model.norm.momentum == momentum
 
 
 def test_what_a_step_borrowed_is_given_back_after_an_exception(data):
     recipe = recipe_of(training={"micro_batch": 5})
-    state = init_state(recipe, data, Normed(0.3, fails_at=6))
+    twin = Normed(0.3)
+    state = init_state(recipe, data, copy.deepcopy(twin))
+    state.model.fails_at = 6
     before = torch.get_rng_state()
     events = fit(state, recipe, data)
     assert next(events).step == 1
@@ -590,15 +568,9 @@ def test_what_a_step_borrowed_is_given_back_after_an_exception(data):
     assert state.model.norm.momentum == 0.3
     assert torch.equal(torch.get_rng_state(), before)
     assert state.step == 1
-    # The gradients that the broken step left behind are dropped when training goes on.
-    whole = Normed(0.3)
-    whole.fc.load_state_dict(state.model.fc.state_dict())
-    whole.norm.load_state_dict(state.model.norm.state_dict())
-    other = init_state(recipe, data, whole)
-    other.step, other.lrs, other.momenta = 1, list(state.lrs), list(state.momenta)
-    next(fit(state, recipe, data))
-    next(fit(other, recipe, data))
-    assert torch.equal(weights_of(state.model), weights_of(whole))
+    next(fit(state, recipe, data))  # without the gradients that the broken step left behind
+    list(itertools.islice(fit(init_state(recipe, data, twin), recipe, data), 2))
+    assert torch.equal(weights_of(state.model), weights_of(twin))
 
 
 # --- weight averaging -------------------------------------------------------------------------
@@ -715,15 +687,8 @@ def differences(a, b, path=""):
     return [] if a == b else [path]
 
 
-def test_differences_finds_them():
-    a = {"x": [torch.tensor([1.0, 2.0]), 3], "train_secs": 1}
-    b = {"x": [torch.tensor([1.0, 2.0 + 2**-22]), 4], "train_secs": 2}
-    assert differences(a, a) == []
-    assert differences(a, b) == [".x.0", ".x.1"]
-
-
-# They meet in a rate and a momentum alone, so not every pair: each schedule once, and each
-# optimizer with a schedule that cycles its momentum.
+# A schedule acts on an optimizer by its rate and momentum alone, so not every pair is needed: each
+# schedule once, and each optimizer once, Muon also with a cycled momentum.
 PAIRS = [*zip(SCHEDULES, itertools.cycle(OPTIMIZERS), strict=False), ("one_cycle", "muon")]
 
 
@@ -856,18 +821,8 @@ def test_an_epoch_is_best_when_its_weights_are_the_ones_to_keep(data, select):
         optimizer=SGD(lr=0.3), schedule=Constant(epochs=6), training={"select": select}
     )
     state, events = finish(recipe, data, Net())
-    rows, best = state.rows, [e.best for e in events if isinstance(e, EpochDone)]
-    assert best[0]
-    for epoch in range(1, 7):
-        here, before = rows[epoch - 1], rows[: epoch - 1]
-        if select == "val_accuracy":
-            figures = (here.val_accuracy, -here.val_loss)
-            expected = all(figures > (row.val_accuracy, -row.val_loss) for row in before)
-        elif select == "val_loss":
-            expected = all(here.val_loss < row.val_loss for row in before)
-        else:
-            expected = True
-        assert best[epoch - 1] == expected
+    best = [e.best for e in events if isinstance(e, EpochDone)]
+    assert best == [best_epoch(state.rows[:n], select) == n for n in range(1, 7)]
 
 
 def test_without_validation(data):

@@ -16,48 +16,52 @@ Classes: TypeAlias = Class | Sequence[Class]  # M of them; "all" counts for all 
 _VALID = '"predicted", "all", a class index, a label for each image (N,), or a sequence of these'
 
 
-def check_classes(classes: Any, n: int, *, name: str = "classes") -> None:
-    """Raise UsageError unless `classes` is of a valid form for `n` images."""
-    if isinstance(classes, str):
-        if classes not in ("predicted", "all"):
-            raise UsageError(f'{name} = "{classes}"; choose {_VALID}')
-    elif isinstance(classes, Tensor | np.ndarray):
-        labels = torch.as_tensor(classes)
-        whole = (
-            not (labels.is_floating_point() or labels.is_complex()) and labels.dtype != torch.bool
-        )
-        if labels.shape != (n,) or not whole:
-            raise UsageError(
-                f"{name}: {labels.dtype} {tuple(labels.shape)} for {n} images; "
-                f"labels are whole numbers ({n},)"
-            )
-    elif isinstance(classes, bool) or not isinstance(classes, int | np.integer | Sequence):
-        raise UsageError(f"{name} = {classes!r}; choose {_VALID}")
-    elif isinstance(classes, Sequence):
-        if not classes:
-            raise UsageError(f"{name} is empty; choose {_VALID}")
-        for one in classes:
-            if isinstance(one, list | tuple):
-                raise UsageError(f"{name} holds {one!r}; give labels for each image as a tensor")
-            check_classes(one, n, name=name)
+def parse_classes(classes: Classes, n: int) -> list[str | Tensor]:
+    """Return `classes` for `n` images as a list of "predicted", "all" and labels (N,)."""
+    if isinstance(classes, str) or not isinstance(classes, Sequence):
+        return [_parse_class(classes, n)]
+    if not classes:
+        raise UsageError(f"classes is empty; choose {_VALID}")
+    return [_parse_class(one, n) for one in classes]
 
 
-def class_indices(classes: Classes, logits: Tensor, rows: slice) -> Tensor:
-    """Return (N, M) int64 for the images of `logits` (N, K), which are `rows` of all images."""
-    if isinstance(classes, str | int | np.integer | Tensor | np.ndarray):
-        return _columns(classes, logits, rows)
-    return torch.cat([_columns(one, logits, rows) for one in classes], dim=1)
-
-
-def _columns(one: Class, logits: Tensor, rows: slice) -> Tensor:
-    n, k = logits.shape
-    if isinstance(one, str):
-        if one == "predicted":
-            return logits.argmax(dim=1, keepdim=True)
-        return torch.arange(k, device=logits.device).expand(n, k)
+def _parse_class(one: Any, n: int) -> str | Tensor:
+    if isinstance(one, str) and one in ("predicted", "all"):
+        return one
     if isinstance(one, Tensor | np.ndarray):
-        return in_range(torch.as_tensor(one)[rows].to(logits.device), k)[:, None]
-    return in_range(torch.full((n, 1), int(one), device=logits.device), k)
+        return image_labels(one, n, name="classes")
+    if isinstance(one, int | np.integer) and not isinstance(one, bool):
+        return torch.full((n,), int(one))
+    if isinstance(one, list | tuple):
+        raise UsageError(f"classes holds {one!r}; give labels for each image as a tensor")
+    value = f'"{one}"' if isinstance(one, str) else repr(one)
+    raise UsageError(f"classes = {value}; choose {_VALID}")
+
+
+def image_labels(labels: Tensor | np.ndarray[Any, Any], n: int, *, name: str) -> Tensor:
+    """Return the labels as a tensor; raise UsageError unless they are whole numbers (n,)."""
+    labels = torch.as_tensor(labels)
+    fractions = labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool
+    if labels.shape != (n,) or fractions:
+        raise UsageError(
+            f"{name}: {labels.dtype} {tuple(labels.shape)} for {n} images; "
+            f"labels are whole numbers ({n},)"
+        )
+    return labels
+
+
+def class_indices(classes: Sequence[str | Tensor], logits: Tensor, rows: slice) -> Tensor:
+    """Return (N, M) int64 for the images of `logits` (N, K), which are `rows` of all images."""
+    n, k = logits.shape
+    columns = []
+    for one in classes:
+        if isinstance(one, Tensor):
+            columns.append(in_range(one[rows].to(logits.device), k)[:, None])
+        elif one == "predicted":
+            columns.append(logits.argmax(dim=1, keepdim=True))
+        else:
+            columns.append(torch.arange(k, device=logits.device).expand(n, k))
+    return torch.cat(columns, dim=1)
 
 
 def in_range(labels: Tensor, k: int) -> Tensor:
@@ -65,17 +69,16 @@ def in_range(labels: Tensor, k: int) -> Tensor:
     wrong = labels[(labels < 0) | (labels >= k)]
     if len(wrong):
         raise UsageError(
-            f"class {int(wrong.flatten()[0])} does not exist: the model has {k} classes, "
-            f"0 to {k - 1}"
+            f"class {int(wrong[0])} does not exist: the model has {k} classes, 0 to {k - 1}"
         )
     return labels.long()
 
 
-def rival_classes(logits: Tensor, classes: Tensor, against: Tensor | None) -> tuple[Tensor, int]:
-    """Return (N, M), the class to tell each of `classes` (N, M) from, and a count.
+def rival_classes(logits: Tensor, classes: Tensor, against: Tensor | None) -> Tensor:
+    """Return the class to tell each of `classes` from, (N, M).
 
     It is the class of `against` (N,), or the class with the nearest logit where `against` is None
-    or the class itself; the second result counts how often it was the class itself.
+    or the class itself.
 
     Finer-CAM is Grad-CAM of y_c - y_d: the evidence for c and not for d. The paper multiplies y_d
     by 0.6 and takes the mean of three such d; here it is the plain difference of two logits.
@@ -89,6 +92,6 @@ def rival_classes(logits: Tensor, classes: Tensor, against: Tensor | None) -> tu
     distance = (logits[:, None] - logits.gather(1, classes)[..., None]).abs()
     nearest = distance.masked_fill(own, torch.inf).argmin(dim=2)
     if against is None:
-        return nearest, 0
-    rivals = in_range(torch.as_tensor(against).to(logits.device), k)[:, None].expand_as(classes)
-    return torch.where(rivals == classes, nearest, rivals), int((rivals == classes).sum())
+        return nearest
+    rivals = in_range(against.to(logits.device), k)[:, None]
+    return torch.where(rivals == classes, nearest, rivals)

@@ -1,5 +1,6 @@
 """Whether the model relies on what a map shows: the areas under deletion and insertion curves."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +9,7 @@ from torch.nn import functional as F
 
 from ..datasets import batch_size_for
 from ..errors import UsageError
-from ..networks.unwrap import unwrap
+from ..networks.unwrap import match_weights, unwrap
 from .hooks import borrow, check_logits, run
 from .maps import Heatmaps
 
@@ -59,25 +60,25 @@ def faithfulness(
     """
     _check(images, heatmaps, steps)
     maps = heatmaps._at(list(heatmaps.maps)[-1] if layer is None else layer)  # (N, M, h, w)
-    pixels = images.shape[2] * images.shape[3]
+    pixels = math.prod(heatmaps.image_size)
     counts = torch.linspace(0, pixels, min(steps, pixels) + 1, device=maps.device).round().long()
     curves = _curves(
         unwrap(model),
         images,
         torch.zeros_like(images) if baseline is None else baseline.expand_as(images),
-        ranks=_pixel_ranks(maps, (images.shape[2], images.shape[3])),
+        ranks=_pixel_ranks(maps, heatmaps.image_size),
         counts=counts,
         classes=heatmaps.classes,
         batch_size=batch_size or batch_size_for(images, 256),
     )
-    deletion, insertion = curves.unbind(3)
+    deletion, insertion = (curve.contiguous() for curve in curves.unbind(3))
     fractions = counts / pixels
     return Faithfulness(
         deletion=torch.trapezoid(deletion, fractions, dim=2),
         insertion=torch.trapezoid(insertion, fractions, dim=2),
         fractions=fractions,
-        deletion_curves=deletion.contiguous(),
-        insertion_curves=insertion.contiguous(),
+        deletion_curves=deletion,
+        insertion_curves=insertion,
     )
 
 
@@ -109,8 +110,7 @@ def _curves(
     )
     scores = []
     with borrow(network, device):
-        like = next((p for p in network.parameters() if p.is_floating_point()), images)
-        pictures = images.to(device, like.dtype).reshape(n, channels, pixels)
+        pictures = match_weights(images.to(device), network).reshape(n, channels, pixels)
         blanks = empty.to(pictures).reshape(n, channels, pixels)
         for batch in torch.split(jobs, batch_size):
             maps, points, kinds = batch.unbind(1)
@@ -127,9 +127,9 @@ def _curves(
 def _check(images: Tensor, heatmaps: Heatmaps, steps: int) -> None:
     if steps < 1:
         raise UsageError(f"steps = {steps}; it must be at least 1")
-    n = len(heatmaps.classes)
-    if images.ndim != 4 or len(images) != n or tuple(images.shape[2:]) != heatmaps.image_size:
+    n, size = len(heatmaps.classes), heatmaps.image_size
+    if images.ndim != 4 or len(images) != n or tuple(images.shape[2:]) != size:
         raise UsageError(
             f"images {tuple(images.shape)} are not those of the maps, which are of {n} images of "
-            f"{heatmaps.image_size[0]}x{heatmaps.image_size[1]} px"
+            f"{size[0]}x{size[1]} px"
         )

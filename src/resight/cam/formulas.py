@@ -16,7 +16,7 @@ def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     Selvaraju et al. 2017, "Grad-CAM", arXiv 1610.02391, equations 1 and 2.
     """
-    return weighted_sum(activations, gradients.mean(dim=(2, 3))[:, None])[:, 0]
+    return weighted_sum(activations, gradients.mean(dim=(2, 3)))
 
 
 def grad_cam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
@@ -30,8 +30,7 @@ def grad_cam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
     # Divided by G^2, so that small gradients do not underflow.
     below = 2 + gradients * activations.sum(dim=(2, 3), keepdim=True)
     share = torch.where((gradients != 0) & (below != 0), 1 / below, 0.0)
-    weights = (share * gradients.relu()).sum(dim=(2, 3))  # (N, C)
-    return weighted_sum(activations, weights[:, None])[:, 0]
+    return weighted_sum(activations, (share * gradients.relu()).sum(dim=(2, 3)))
 
 
 def hires_cam(activations: Tensor, gradients: Tensor) -> Tensor:
@@ -57,7 +56,7 @@ def x_grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     """
     total = activations.sum(dim=(2, 3))  # (N, C)
     share = (activations * gradients).sum(dim=(2, 3)) / torch.where(total != 0, total, 1.0)
-    return weighted_sum(activations, torch.where(total != 0, share, 0.0)[:, None])[:, 0]
+    return weighted_sum(activations, torch.where(total != 0, share, 0.0))
 
 
 def eigen_cam(activations: Tensor) -> Tensor:
@@ -82,8 +81,8 @@ def eigen_cam(activations: Tensor) -> Tensor:
 
 
 def weighted_sum(activations: Tensor, weights: Tensor) -> Tensor:
-    """Return maps (N, M, h, w): the sum of activations (N, C, h, w) by weights (N, M, C)."""
-    return torch.einsum("nmc,nchw->nmhw", weights, activations)
+    """Return activations (N, C, h, w) summed over C by weights: (N, M, C) gives (N, M, h, w)."""
+    return torch.einsum("n...c,nchw->n...hw", weights, activations)
 
 
 GRADIENT_FORMULAS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -1,7 +1,6 @@
 """Heat maps: where in an image the layers of a network find evidence for a class."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -9,20 +8,11 @@ from torch.nn import functional as F
 
 from ..datasets import batch_size_for
 from ..errors import UsageError, suggest
-from ..networks.unwrap import unwrap
-from .classes import Classes, check_classes, class_indices, rival_classes
+from ..networks.unwrap import match_weights, unwrap
+from .classes import Classes, class_indices, image_labels, parse_classes, rival_classes
 from .closed_form import channel_weights
 from .formulas import GRADIENT_FORMULAS, eigen_cam, weighted_sum
-from .hooks import (
-    ForwardRecord,
-    borrow,
-    find_layers,
-    forward,
-    layer_gradients,
-    map_sizes,
-    named_layers,
-    no_map,
-)
+from .hooks import ForwardRecord, borrow, find_layers, forward, layer_gradients
 from .maps import Heatmaps, reading_notes
 from .perturbation import ablation_weights, score_weights
 
@@ -63,141 +53,22 @@ def heatmaps(
     Raises:
         UsageError: layers, classes, method or images do not fit; the message lists what is valid.
     """
-    _check_images(images, batch_size)
-    _check_request(method, classes, against, len(images))
-    names = _layer_names(layers)
-    network = unwrap(model)
-    _check_weights(network)
-    like = next((p for p in network.parameters() if p.is_floating_point()), images)
-    batch_size = batch_size or batch_size_for(images, 128)
-    parts = []
-    with borrow(network, like.device):
-        images = images.to(like.device, like.dtype)
-        images = images.clone() if images.is_inference() else images  # of the caller's mode
-        modules = find_layers(network, names, images[:1])
-        for first in range(0, len(images), batch_size):
-            rows = slice(first, first + batch_size)
-            rivals = None if against is None else against[rows]
-            request = _Request(method, classes, rows, rivals, batch_size)
-            parts.append(_one_batch(network, images[rows], modules, request))
-    return _join(parts, method, (images.shape[2], images.shape[3]))
-
-
-def _layer_names(layers: Sequence[str] | str | None) -> list[str] | None:
-    names = [layers] if isinstance(layers, str) else None if layers is None else list(layers)
-    if names == []:
-        raise UsageError("layers is empty; name at least one, or leave it out for the last layer")
-    return names
-
-
-@dataclass(frozen=True)
-class _Request:
-    """The maps to make of one batch."""
-
-    method: str
-    classes: Classes
-    rows: slice  # of the batch among all images
-    against: Tensor | None
-    batch_size: int
-
-
-@dataclass(frozen=True)
-class _BatchMaps:
-    """The maps of one batch."""
-
-    maps: dict[str, Tensor]
-    classes: Tensor
-    logits: Tensor
-    num_replaced: int  # times that `against` was the class itself
-
-
-def _join(parts: Sequence[_BatchMaps], method: str, image_size: tuple[int, int]) -> Heatmaps:
-    maps = {name: torch.cat([part.maps[name] for part in parts]) for name in parts[0].maps}
-    replaced = sum(part.num_replaced for part in parts)
-    note = f"`against` was the class itself {replaced} times; its nearest rival was taken"
-    return Heatmaps(
-        maps=maps,
-        classes=torch.cat([part.classes for part in parts]),
-        logits=torch.cat([part.logits for part in parts]),
+    _check(images, method, against, batch_size)
+    columns = parse_classes(classes, len(images))
+    if against is not None:
+        against = image_labels(against, len(images), name="against")
+    return _in_batches(
+        unwrap(model),
+        images,
+        layers,
+        classes=columns,
         method=method,
-        image_size=image_size,
-        notes=reading_notes(maps, image_size, [note] if replaced else []),
+        against=against,
+        batch_size=batch_size or batch_size_for(images, 128),
     )
 
 
-def _one_batch(
-    network: nn.Module, images: Tensor, layers: dict[str, nn.Module], request: _Request
-) -> _BatchMaps:
-    graph = request.method in GRADIENT_FORMULAS
-    record = forward(network, images, layers, graph=graph)
-    if missing := [name for name in layers if name not in record.activations]:
-        sizes = map_sizes(network, named_layers(network), images[:1])
-        problem = f"layer {missing[0]!r} puts out no map (N, C, h, w){suggest(missing[0], sizes)}"
-        raise no_map(network, problem, sizes)
-    record.activations = {name: record.activations[name] for name in layers}
-    logits = record.logits.detach().float()
-    classes = class_indices(request.classes, logits, request.rows)  # (N, M)
-    replaced = 0
-    with torch.no_grad():
-        if graph:
-            cotangents = F.one_hot(classes, logits.shape[1]).float()  # (N, M, K)
-            if request.method == "finer-cam":
-                rivals, replaced = rival_classes(logits, classes, request.against)
-                cotangents -= F.one_hot(rivals, logits.shape[1])
-            with torch.autocast(images.device.type, enabled=False):
-                maps = _by_gradient(record, cotangents.transpose(0, 1), request.method)
-        else:
-            maps = _without_gradient(network, images, layers, record, classes, request)
-    maps = {name: values.contiguous() for name, values in maps.items()}
-    return _BatchMaps(maps, classes, logits, replaced)
-
-
-def _by_gradient(record: ForwardRecord, cotangents: Tensor, method: str) -> dict[str, Tensor]:
-    """Maps (N, M, h, w) of each layer, from cotangents (M, N, K) of the logits."""
-    if len(record.activations) == 1 and method in _LINEAR:
-        weights = channel_weights(record, cotangents)
-        if weights is not None:
-            ((name, activations),) = record.activations.items()
-            return {name: weighted_sum(activations.detach().float(), weights)}
-    kept = {name: a.detach().float() for name, a in record.activations.items()}
-    maps: dict[str, list[Tensor]] = {name: [] for name in kept}
-    for m, cotangent in enumerate(cotangents):  # on a CPU faster than is_grads_batched
-        gradients = layer_gradients(record, cotangent, again=m < len(cotangents) - 1)
-        for (name, activations), gradient in zip(kept.items(), gradients, strict=True):
-            maps[name].append(GRADIENT_FORMULAS[method](activations, gradient.float()))
-    return {name: torch.stack(values, dim=1) for name, values in maps.items()}
-
-
-def _without_gradient(
-    network: nn.Module,
-    images: Tensor,
-    layers: dict[str, nn.Module],
-    record: ForwardRecord,
-    classes: Tensor,
-    request: _Request,
-) -> dict[str, Tensor]:
-    maps = {}
-    logits = record.logits.float()
-    for name, kept in record.activations.items():
-        activations = kept.float()
-        if request.method == "eigen-cam":
-            with torch.autocast(images.device.type, enabled=False):
-                maps[name] = eigen_cam(activations)[:, None].expand(-1, classes.shape[1], -1, -1)
-            continue
-        # The network runs again in the caller's precision, so that its logits can be compared.
-        if request.method == "score-cam":
-            weights = score_weights(network, images, activations, batch_size=request.batch_size)
-        else:
-            weights = ablation_weights(
-                network, images, layers[name], logits=logits, channels=activations.shape[1]
-            )
-        class_weights = weights.gather(1, classes[..., None].expand(-1, -1, weights.shape[2]))
-        with torch.autocast(images.device.type, enabled=False):
-            maps[name] = weighted_sum(activations, class_weights)  # (N, M, C) -> (N, M, h, w)
-    return maps
-
-
-def _check_images(images: Tensor, batch_size: int | None) -> None:
+def _check(images: Tensor, method: str, against: Tensor | None, batch_size: int | None) -> None:
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
         kind = (
             f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images)
@@ -210,9 +81,6 @@ def _check_images(images: Tensor, batch_size: int | None) -> None:
         raise UsageError(f"images are empty, {tuple(images.shape)}; give at least one")
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"batch_size = {batch_size}; it must be at least 1")
-
-
-def _check_request(method: str, classes: Classes, against: Tensor | None, n: int) -> None:
     if method not in METHODS:
         raise UsageError(
             f'there is no method "{method}"{suggest(str(method), METHODS)} '
@@ -220,14 +88,109 @@ def _check_request(method: str, classes: Classes, against: Tensor | None, n: int
         )
     if against is not None and method != "finer-cam":
         raise UsageError(f'against is for method "finer-cam", not "{method}"; leave it out')
-    if against is not None:
-        check_classes(against, n, name="against")
-    check_classes(classes, n)
 
 
-def _check_weights(network: nn.Module) -> None:
+def _in_batches(
+    network: nn.Module,
+    images: Tensor,
+    layers: Sequence[str] | str | None,
+    *,
+    classes: Sequence[str | Tensor],
+    method: str,
+    against: Tensor | None,
+    batch_size: int,
+) -> Heatmaps:
     if any(parameter.is_inference() for parameter in network.parameters()):
         raise UsageError(
             "the weights of the model were made in inference mode, where nothing can be "
             "differentiated; build or load the model outside of torch.inference_mode()"
         )
+    images = match_weights(images, network)
+    parts: list[tuple[dict[str, Tensor], Tensor, Tensor]] = []  # maps, classes, logits
+    with borrow(network, images.device):
+        images = images.clone() if images.is_inference() else images  # of the caller's mode
+        modules = find_layers(network, layers, images[:1])
+        for first in range(0, len(images), batch_size):
+            rows = slice(first, first + batch_size)
+            record = forward(network, images[rows], modules, graph=method in GRADIENT_FORMULAS)
+            logits = record.logits.detach().float()
+            targets = class_indices(classes, logits, rows)  # (n, M)
+            if method in GRADIENT_FORMULAS:
+                rivals = None if against is None else against[rows]
+                maps = _by_gradient(record, targets, rivals, method)
+            else:
+                maps = _without_gradient(
+                    network,
+                    images[rows],
+                    modules,
+                    record=record,
+                    classes=targets,
+                    method=method,
+                    batch_size=batch_size,
+                )
+            parts.append((maps, targets, logits))
+    image_size = (images.shape[2], images.shape[3])
+    maps = {name: torch.cat([part[name] for part, _, _ in parts]).contiguous() for name in modules}
+    targets = torch.cat([part for _, part, _ in parts])
+    notes = reading_notes(maps, image_size)
+    if against is not None:
+        replaced = int((targets == against[:, None].to(targets.device)).sum())
+        note = f"`against` was the class itself {replaced} times; its nearest rival was taken"
+        notes = [note, *notes] if replaced else notes
+    logits = torch.cat([part for _, _, part in parts])
+    return Heatmaps(maps, targets, logits, method, image_size, tuple(notes))
+
+
+def _by_gradient(
+    record: ForwardRecord, classes: Tensor, against: Tensor | None, method: str
+) -> dict[str, Tensor]:
+    """Maps (N, M, h, w) of each layer, from the gradients of the logits of `classes` (N, M)."""
+    logits = record.logits.detach().float()
+    cotangents = F.one_hot(classes, logits.shape[1]).float()  # (N, M, K)
+    if method == "finer-cam":
+        cotangents -= F.one_hot(rival_classes(logits, classes, against), logits.shape[1])
+    cotangents = cotangents.transpose(0, 1)  # (M, N, K)
+    kept = {name: a.detach().float() for name, a in record.activations.items()}
+    maps: dict[str, list[Tensor]] = {name: [] for name in kept}
+    with torch.autocast(logits.device.type, enabled=False):
+        if len(kept) == 1 and method in _LINEAR:
+            weights = channel_weights(record, cotangents)
+            if weights is not None:
+                return {name: weighted_sum(a, weights) for name, a in kept.items()}
+        for m, cotangent in enumerate(cotangents):  # on a CPU faster than is_grads_batched
+            gradients = layer_gradients(record, cotangent, again=m < len(cotangents) - 1)
+            for (name, activations), gradient in zip(kept.items(), gradients, strict=True):
+                maps[name].append(GRADIENT_FORMULAS[method](activations, gradient.float()))
+    return {name: torch.stack(values, dim=1) for name, values in maps.items()}
+
+
+def _without_gradient(
+    network: nn.Module,
+    images: Tensor,
+    layers: dict[str, nn.Module],
+    *,
+    record: ForwardRecord,
+    classes: Tensor,
+    method: str,
+    batch_size: int,
+) -> dict[str, Tensor]:
+    """Maps (N, M, h, w) of each layer; the network runs again in the caller's precision."""
+    full_precision = torch.autocast(images.device.type, enabled=False)
+    maps = {}
+    for name, kept in record.activations.items():
+        activations = kept.float()
+        if method == "eigen-cam":
+            with full_precision:
+                maps[name] = eigen_cam(activations)[:, None].expand(-1, classes.shape[1], -1, -1)
+            continue
+        if method == "score-cam":
+            weights = score_weights(network, images, activations, batch_size=batch_size)
+        else:
+            logits, channels = record.logits.float(), activations.shape[1]
+            weights = ablation_weights(
+                network, images, layers[name], logits=logits, channels=channels
+            )
+        class_weights = weights.gather(1, classes[..., None].expand(-1, -1, weights.shape[2]))
+        with full_precision:
+            maps[name] = weighted_sum(activations, class_weights)
+    return maps

@@ -1,8 +1,8 @@
 """Borrow a network for a forward pass and keep the outputs of its layers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,31 +14,30 @@ from ..networks.eval_mode import eval_mode
 from ..networks.unwrap import COMPILED_MODULE
 
 
-@dataclass
+@dataclass(frozen=True)
 class ForwardRecord:
     """The logits of one forward pass, and the activations that were kept."""
 
-    logits: Tensor = field(default_factory=lambda: torch.empty(0))  # (N, K)
-    activations: dict[str, Tensor] = field(default_factory=dict)  # layer -> (N, C, h, w)
-    linear: tuple[nn.Linear, Tensor, Tensor] | None = None  # the last one: module, input, output
+    logits: Tensor  # (N, K)
+    activations: dict[str, Tensor]  # layer -> (N, C, h, w)
+    linear: tuple[nn.Linear, Tensor, Tensor] | None  # the last one: module, input, output
 
 
 @contextmanager
 def borrow(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Put a network into evaluation mode, without gradients and uncompiled, and then back.
 
-    The mode of the caller does not matter. A compiled module would not call hooks that it did not
-    know when it was compiled. Autocast stays
-    as the caller has it, but for its cache: copies of weights made here, without gradients, must
-    not be used by the caller's next training step.
+    It works inside `torch.no_grad` and `torch.inference_mode` too. Compiled modules run eagerly, as
+    they would not call hooks registered after compilation. Autocast stays as the caller has it, but
+    for its cache: the caller's next training step must not use weights cast without gradients.
     """
     compiled = any(
         COMPILED_MODULE in module._modules or module._compiled_call_impl is not None
         for module in model.modules()
     )
-    eager: AbstractContextManager[Any] = nullcontext()
-    if compiled:
-        eager = torch.compiler.set_stance("force_eager")
+    eager: AbstractContextManager[Any] = (
+        torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+    )
     kind = device.type
     autocast = torch.autocast(
         kind,
@@ -55,55 +54,65 @@ def forward(
 ) -> ForwardRecord:
     """Run a bare, borrowed network and keep the output of `layers`.
 
-    With `graph`, autograd records from the first of the layers on, not before, and what is kept
-    can be differentiated by. Then the last linear layer is kept too, for the closed form.
+    With `graph`, autograd records from the first of the layers on, so that gradients of what is
+    kept can be taken. The last linear layer is then kept too, for the closed form.
 
-    Each layer hands on a copy of what is kept, so that an in-place operation behind it, as of a
-    ReLU, does not change it. A layer that runs twice is kept as of its last run.
+    Each layer hands on a copy of its output, so that an in-place operation behind it, as of a ReLU,
+    does not change what is kept. A layer that runs twice is kept as of its last run.
+
+    Raises:
+        UsageError: one of the layers has no map, or the network does not return logits.
     """
-    record = ForwardRecord()
+    activations: dict[str, Tensor] = {}
+    linears: list[tuple[nn.Linear, Tensor, Tensor]] = []
 
     def keep(name: str, module: nn.Module, args: Any, output: Any) -> Tensor | None:
         if not (isinstance(output, Tensor) and output.ndim == 4):
             return None
         if not graph:
-            record.activations[name] = output.clone()
+            activations[name] = output.clone()
             return None
         torch.set_grad_enabled(True)  # until the end of the pass
         kept = output if output.requires_grad else output.detach().requires_grad_()
-        record.activations[name] = kept
+        activations[name] = kept
         return kept.clone()
 
     def keep_linear(module: nn.Linear, args: Any, output: Tensor) -> Tensor | None:
         if not (args and output.requires_grad):
             return None
-        record.linear = (module, args[0], output)
+        linears[:] = [(module, args[0], output)]
         return output.clone()
 
-    with ExitStack() as hooks:
-        for name, module in layers.items():
-            hooks.callback(module.register_forward_hook(partial(keep, name)).remove)
-        for module in model.modules() if graph else ():
-            if isinstance(module, nn.Linear):
-                hooks.callback(module.register_forward_hook(keep_linear).remove)
-        record.logits = run(model, images)
-    check_logits(model, record.logits, len(images))
-    return record
+    hooks: list[tuple[nn.Module, Any]] = [
+        (module, partial(keep, name)) for name, module in layers.items()
+    ]
+    if graph:
+        hooks += [(m, keep_linear) for m in model.modules() if isinstance(m, nn.Linear)]
+    logits = run(model, images, hooks)
+    check_logits(model, logits, len(images))
+    if missing := [name for name in layers if name not in activations]:
+        problem = f"layer {missing[0]!r} puts out no map (N, C, h, w)"
+        raise no_map(model, images[:1], problem, missing[0])
+    activations = {name: activations[name] for name in layers}
+    return ForwardRecord(logits, activations, linears[0] if linears else None)
 
 
-def run(model: nn.Module, images: Tensor) -> Any:
-    """Return the network's output; on a CPU the images go in as channels_last, which is faster.
+def run(model: nn.Module, images: Tensor, hooks: Iterable[tuple[nn.Module, Any]] = ()) -> Any:
+    """Return the network's output for `images`, with forward hooks for the time of the pass.
 
-    Convolutions and pooling take the layout of their input, so no weight has to be changed. A
-    network that fails on it, as it views a map with other strides, gets the images as they are.
+    On a CPU the images go in as channels_last, which is faster. Convolutions and pooling take the
+    layout of their input, so no weight has to be changed. A network that fails on it, as it views a
+    map with other strides, gets the images as they are.
     """
-    if images.device.type == "cpu" and any(isinstance(m, nn.Conv2d) for m in model.modules()):
-        try:
-            with torch.no_grad():
-                return model(images.contiguous(memory_format=torch.channels_last))
-        except RuntimeError:
-            pass  # an error of another cause is raised again below
-    with torch.no_grad():
+    with ExitStack() as registered, torch.no_grad():
+        for module, hook in hooks:
+            registered.callback(module.register_forward_hook(hook).remove)
+        if images.device.type == "cpu" and any(isinstance(m, nn.Conv2d) for m in model.modules()):
+            try:
+                with torch.no_grad():
+                    return model(images.contiguous(memory_format=torch.channels_last))
+            except RuntimeError:
+                pass  # an error of another cause is raised again below
         return model(images)
 
 
@@ -127,7 +136,14 @@ def named_layers(model: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def find_layers(model: nn.Module, names: list[str] | None, image: Tensor) -> dict[str, nn.Module]:
+def is_pool(module: nn.Module) -> bool:
+    """Return whether the class of a module is named as a pooling layer."""
+    return "Pool" in type(module).__name__
+
+
+def find_layers(
+    model: nn.Module, names: Sequence[str] | str | None, image: Tensor
+) -> dict[str, nn.Module]:
     """Return the layers of these names.
 
     None takes the last layer with a map of more than one cell that is not a pooling layer. A name
@@ -136,19 +152,21 @@ def find_layers(model: nn.Module, names: list[str] | None, image: Tensor) -> dic
     known = named_layers(model)
     if names is None:
         sizes = map_sizes(model, known, image)
-        fit = [n for n, size in sizes.items() if size > 1 and "Pool" not in type(known[n]).__name__]
+        fit = [name for name, size in sizes.items() if size > 1 and not is_pool(known[name])]
         if not fit:
-            raise no_map(model, "no layer has a map (N, C, h, w) of more than one cell", sizes)
+            problem = "no layer has a map (N, C, h, w) of more than one cell"
+            raise no_map(model, image, problem)
         return {fit[-1]: known[fit[-1]]}
     layers = {}
-    for name in names:
-        parts = name.split(".")
-        while parts[0] in ("module", COMPILED_MODULE) and ".".join(parts) not in known:
-            parts = parts[1:] or [""]
-        if ".".join(parts) not in known:
-            sizes = map_sizes(model, known, image)
-            raise no_map(model, f"there is no layer {name!r}{suggest(name, sizes)}", sizes)
-        layers[name] = known[".".join(parts)]
+    for name in [names] if isinstance(names, str) else names:
+        path = name
+        while path not in known and path.startswith(("module.", f"{COMPILED_MODULE}.")):
+            path = path.partition(".")[2]
+        if path not in known:
+            raise no_map(model, image, f"there is no layer {name!r}", name)
+        layers[name] = known[path]
+    if not layers:
+        raise UsageError("layers is empty; name at least one, or leave it out for the last layer")
     return layers
 
 
@@ -161,18 +179,18 @@ def map_sizes(model: nn.Module, layers: Mapping[str, nn.Module], image: Tensor) 
             sizes.pop(name, None)
             sizes[name] = output.shape[2] * output.shape[3]
 
-    with ExitStack() as hooks:
-        for name, module in layers.items():
-            hooks.callback(module.register_forward_hook(partial(note, name)).remove)
-        run(model, image)
+    run(model, image, [(module, partial(note, name)) for name, module in layers.items()])
     return sizes
 
 
-def no_map(model: nn.Module, problem: str, sizes: Mapping[str, int]) -> UsageError:
-    """Return an error that lists the layers with maps, the outermost first."""
-    names = sorted(sizes, key=lambda name: name.count("."))
+def no_map(model: nn.Module, image: Tensor, problem: str, name: str = "") -> UsageError:
+    """Return an error that lists the layers with maps, and suggests one that resembles `name`."""
+    names = sorted(map_sizes(model, named_layers(model), image), key=lambda path: path.count("."))
     valid = ", ".join(names[:12]) + (f", ... {len(names)} in all" if len(names) > 12 else "")
-    return UsageError(f"{type(model).__name__}: {problem} (layers with a map: {valid or 'none'})")
+    hint = suggest(name, names)
+    return UsageError(
+        f"{type(model).__name__}: {problem}{hint} (layers with a map: {valid or 'none'})"
+    )
 
 
 def layer_gradients(record: ForwardRecord, cotangent: Tensor, *, again: bool) -> list[Tensor]:
@@ -181,17 +199,19 @@ def layer_gradients(record: ForwardRecord, cotangent: Tensor, *, again: bool) ->
     The backward pass stops at the earliest layer, and no gradient of a weight is computed.
     `again`: there will be another call.
     """
-    activations = list(record.activations.values())
-    no_path = UsageError(
-        f"no gradient leads from the logits to {', '.join(record.activations)}; "
-        "use a method without gradients: eigen-cam, score-cam or ablation-cam"
-    )
-    if not record.logits.requires_grad:
-        raise no_path
-    logits, cotangent = record.logits, cotangent.to(record.logits)
-    gradients = torch.autograd.grad(
-        logits, activations, cotangent, retain_graph=again, allow_unused=True
-    )
-    if any(gradient is None for gradient in gradients):
-        raise no_path
-    return list(gradients)
+    gradients: tuple[Tensor | None, ...] = (None,)
+    if record.logits.requires_grad:
+        gradients = torch.autograd.grad(
+            record.logits,
+            list(record.activations.values()),
+            cotangent.to(record.logits),
+            retain_graph=again,
+            allow_unused=True,
+        )
+    connected = [gradient for gradient in gradients if gradient is not None]
+    if len(connected) < len(gradients):
+        raise UsageError(
+            f"no gradient leads from the logits to {', '.join(record.activations)}; "
+            "use a method without gradients: eigen-cam, score-cam or ablation-cam"
+        )
+    return connected

@@ -1,6 +1,6 @@
-"""The result: raw maps, and how to scale them for display."""
+"""Heat maps as a result: raw maps, and how to scale them for display."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +24,7 @@ class Heatmaps:
     logits: Tensor  # (N, K) float32, from the same forward pass
     method: str
     image_size: tuple[int, int]  # (H, W) px
-    notes: tuple[str, ...]  # what to keep in mind when reading them, one line each
+    notes: tuple[str, ...]  # limits of the maps, one line each
 
     def normalized(self, layer: str) -> Tensor:
         """Return (N, M, h, w) in [0, 1]: positive evidence over the maximum of the image's M maps.
@@ -39,39 +39,31 @@ class Heatmaps:
     def upsampled(self, layer: str, size: tuple[int, int] | None = None) -> Tensor:
         """Return (N, M, H, W) in [0, 1]: the normalized maps, bilinear, as large as the images.
 
-        `size`: (height, width) in px in place of that of the images.
+        `size`: (height, width) in px, to use in place of the images' own size.
         """
         maps = self.normalized(layer)
         return F.interpolate(maps, size or self.image_size, mode="bilinear", align_corners=False)
 
     def _at(self, layer: str) -> Tensor:
         if layer not in self.maps:
-            raise UsageError(
-                f"there are no maps of layer {layer!r}{suggest(layer, self.maps)} "
-                f"(there are: {', '.join(self.maps)})"
-            )
+            hint, names = suggest(layer, self.maps), ", ".join(self.maps)
+            raise UsageError(f"there are no maps of layer {layer!r}{hint} (there are: {names})")
         return self.maps[layer]
 
 
-def reading_notes(
-    maps: Mapping[str, Tensor], image_size: tuple[int, int], extra: Sequence[str] = ()
-) -> tuple[str, ...]:
-    """Return what limits the maps: few cells, no positive evidence, values that are not finite."""
-    notes = list(extra)
-    height, width = image_size
+def reading_notes(maps: Mapping[str, Tensor], image_size: tuple[int, int]) -> list[str]:
+    """Return the limits of the maps: few cells, no positive evidence, values not finite."""
+    notes = []
     for layer, values in maps.items():
-        h, w = values.shape[-2:]
+        n, m, h, w = values.shape
         if min(h, w) < COARSE_CELLS:
-            down, across = f"{height / h:.3g}", f"{width / w:.3g}"
+            down, across = f"{image_size[0] / h:.3g}", f"{image_size[1] / w:.3g}"
             cell = down if down == across else f"{down}x{across}"
             notes.append(f"{layer}: {h}x{w} map, a cell covers {cell} px: too coarse to say where")
-    for layer, values in maps.items():
-        n, m = values.shape[:2]
         total = f"{n * m} maps ({n} images, {m} classes)" if m > 1 else f"{n} images"
         finite = values.isfinite().all(-1).all(-1)  # (N, M)
-        blank = int((finite & (values.amax((2, 3)) <= 0)).sum())
-        if blank:
+        if blank := int((finite & (values.amax((2, 3)) <= 0)).sum()):
             notes.append(f"all evidence negative or zero for {blank} of {total} at {layer}")
         if broken := int((~finite).sum()):
             notes.append(f"infinite or not a number for {broken} of {total} at {layer}")
-    return tuple(notes)
+    return notes

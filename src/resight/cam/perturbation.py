@@ -57,10 +57,6 @@ def ablation_weights(
             output[:, k] = 0
             return output
 
-        hook = layer.register_forward_hook(without)
-        try:
-            drops.append(logits - run(model, images).float())  # (N, K)
-        finally:
-            hook.remove()
+        drops.append(logits - run(model, images, [(layer, without)]).float())  # (N, K)
     size = torch.where(logits != 0, logits.abs(), 1.0)
     return torch.stack(drops, dim=2) / size[..., None]

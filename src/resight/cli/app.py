@@ -47,18 +47,15 @@ COMMANDS = {
 }
 
 
-def _shown_default(value: object) -> object:
-    """The default in the help of a flag; a switch has none to show."""
-    return None if value is False else value
-
-
 app = App(
     name="resight",
     version=__version__,
     help=HELP,
     help_format="plaintext",
     help_epilogue="--debug, anywhere, shows the traceback of a failure.",
-    default_parameter=Parameter(negative="", show_default=_shown_default),
+    default_parameter=Parameter(
+        negative="", show_default=lambda value: None if value is False else value
+    ),
 )
 for name, (module, summary) in COMMANDS.items():
     function = name.replace("-", "_")
@@ -79,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
+        return code or 0
     except (ResightError, CycloptsError) as error:
         if debug:
             traceback.print_exc()

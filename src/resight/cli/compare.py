@@ -5,7 +5,7 @@ from pathlib import Path
 from .options import OutputOptions, emit
 
 
-def compare(*runs: Path, out: Path | None = None, output: OutputOptions = OutputOptions()) -> int:
+def compare(*runs: Path, out: Path | None = None, output: OutputOptions = OutputOptions()) -> None:
     """Compare runs: accuracies, recipes, and images that flipped.
 
     Parameters
@@ -29,4 +29,3 @@ def compare(*runs: Path, out: Path | None = None, output: OutputOptions = Output
         print(
             f"\n{out}: {written:,} of the {total:,} images that one has right and another has not"
         )
-    return 0

@@ -1,11 +1,11 @@
 """The command that lists the built-in data sets, or describes one."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..recipe.sources import BUILT_IN
-from ..text import table, table_text
+from ..text import table
 from .options import (
+    CommandResult,
     DataOptions,
     Offline,
     OutputOptions,
@@ -28,7 +28,7 @@ def data(
     skip_unreadable: SkipUnreadable = None,
     offline: Offline = False,
     output: OutputOptions = OutputOptions(),
-) -> int:
+) -> None:
     """List the built-in data sets, or describe one.
 
     Parameters
@@ -43,8 +43,10 @@ def data(
         The file of the preview.
     """
     if source is None:
-        emit(SourceList(), output)
-        return 0
+        path = ("PATH", "a folder per class, Parquet, CIFAR archives or folders, .npz")
+        rows = table([*BUILT_IN.items(), path], "data", "what it is")
+        emit(CommandResult(BUILT_IN, rows), output)
+        return
     options = DataOptions(data=source, skip_unreadable=skip_unreadable)
     chosen = recipe_from_flags(recipe, options, set_=set_)
 
@@ -55,19 +57,3 @@ def data(
             chosen, preview=out if preview else None, offline=offline, on_event=on_event
         )
     emit(summary, output)
-    return 0
-
-
-@dataclass(frozen=True)
-class SourceList:
-    """The built-in data sets, and what else names data."""
-
-    def to_dict(self) -> dict[str, str]:
-        return BUILT_IN
-
-    def __str__(self) -> str:
-        sources = table("data", "what it is")
-        for name, content in BUILT_IN.items():
-            sources.add_row(name, content)
-        sources.add_row("PATH", "a folder per class, Parquet, CIFAR archives or folders, .npz")
-        return table_text(sources)

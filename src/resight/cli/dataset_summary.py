@@ -1,9 +1,7 @@
 """What `resight data` shows: the content of a data set, and what augmentation makes of it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -12,51 +10,18 @@ from ..datasets import Dataset, statistics
 from ..datasets.augment import augment, check_augment, denormalize
 from ..events import OnEvent, Progress
 from ..recipe import Recipe
+from ..records import evenly_spaced
 from ..training.batches import step_generator
 from ..training.setup import load_dataset
+from .options import CommandResult
 
 ROWS, DRAWS = 6, 7  # of the preview: images down, augmented draws across
 
 
-@dataclass(frozen=True)
-class DatasetSummary:
-    """The size, classes, shape and statistics of a data set."""
-
-    name: str
-    train: int  # images
-    test: int
-    classes: tuple[str, ...]
-    shape: tuple[int, ...]  # (C, H, W)
-    mean: tuple[float, ...]  # of each channel of the training images, in [0, 1]
-    std: tuple[float, ...]
-    notes: tuple[str, ...]
-    fingerprint: str
-    preview: str | None  # the file that shows images and augmentation
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def __str__(self) -> str:
-        names = ", ".join(self.classes[:12])
-        more = f", ... {len(self.classes)} in all" if len(self.classes) > 12 else ""
-        channels, height, width = self.shape
-        lines = [
-            f"{self.name}: {self.train:,} training and {self.test:,} test images, "
-            f"{'gray' if channels == 1 else 'color'}, {height} x {width} px",
-            f"classes  {names}{more}",
-            f"mean     {_numbers(self.mean)}  (of the training images, in [0, 1])",
-            f"std      {_numbers(self.std)}",
-            *self.notes,
-        ]
-        if self.preview:
-            lines.append(f"preview  {self.preview}")
-        return "\n".join(lines)
-
-
 def summarize_dataset(
     recipe: Recipe, *, preview: Path | None, offline: bool, on_event: OnEvent
-) -> DatasetSummary:
-    """Return the summary of a recipe's data; with `preview`, draw a picture as well."""
+) -> CommandResult:
+    """Return the size, classes and statistics of a recipe's data; draw `preview` if it is given."""
     dataset = load_dataset(
         recipe,
         None,
@@ -66,18 +31,30 @@ def summarize_dataset(
     if preview is not None:
         draw_preview(dataset, recipe, preview)
     stats = statistics(dataset.train)
-    return DatasetSummary(
-        name=dataset.name,
-        train=len(dataset.train),
-        test=len(dataset.test),
-        classes=tuple(dataset.classes),
-        shape=tuple(dataset.train.images.shape[1:]),
-        mean=tuple(stats.mean),
-        std=tuple(stats.std),
-        notes=tuple(dataset.notes),
-        fingerprint=dataset.fingerprint,
-        preview=str(preview) if preview else None,
-    )
+    channels, height, width = dataset.train.images.shape[1:]
+    content = {
+        "name": dataset.name,
+        "train": len(dataset.train),
+        "test": len(dataset.test),
+        "classes": dataset.classes,
+        "shape": (channels, height, width),
+        "mean": stats.mean,  # of each channel of the training images, in [0, 1]
+        "std": stats.std,
+        "notes": dataset.notes,
+        "fingerprint": dataset.fingerprint,
+        "preview": str(preview) if preview else None,
+    }
+    more = f", ... {len(dataset.classes)} in all" if len(dataset.classes) > 12 else ""
+    lines = [
+        f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} test images, "
+        f"{'gray' if channels == 1 else 'color'}, {height} x {width} px",
+        f"classes  {', '.join(dataset.classes[:12])}{more}",
+        f"mean     {_numbers(stats.mean)}  (of the training images, in [0, 1])",
+        f"std      {_numbers(stats.std)}",
+        *dataset.notes,
+        *([f"preview  {preview}"] if preview else []),
+    ]
+    return CommandResult(content, "\n".join(lines))
 
 
 def draw_preview(dataset: Dataset, recipe: Recipe, path: Path) -> None:
@@ -85,7 +62,7 @@ def draw_preview(dataset: Dataset, recipe: Recipe, path: Path) -> None:
     images = dataset.train.images
     check_augment(recipe.augment, images.shape[1], images.shape[-1])
     stats = statistics(dataset.train)
-    rows = torch.linspace(0, len(images) - 1, min(ROWS, len(images))).long()
+    rows = torch.from_numpy(evenly_spaced(len(images), ROWS))
     # Consecutive epochs, so that alternating flips show.
     draws = [
         denormalize(

@@ -13,7 +13,7 @@ from .options import (
 
 
 def doctor(
-    what: str,
+    subject: str,
     /,
     *,
     set_: SetOption = None,
@@ -27,21 +27,22 @@ def doctor(
 
     Parameters
     ----------
-    what
+    subject
         A run folder; or a recipe's name or .toml file, checked with its data before any training.
     """
     from ..recipe.sources import is_run
 
-    if is_run(what) and set_:
-        raise UsageError(f"{what} is a run, whose recipe is fixed: leave out --set")
-    subject = what if is_run(what) else recipe_from_flags(what, data_options, set_=set_)
+    run = is_run(subject)
+    if run and set_:
+        raise UsageError(f"{subject} is a run, whose recipe is fixed: leave out --set")
+    recipe = None if run else recipe_from_flags(subject, data_options, set_=set_)
 
     from ..diagnosis.doctor import doctor as run_doctor
 
     with progress(output) as on_event:
         diagnosis = run_doctor(
-            subject,
-            data=data_options.data if is_run(what) else None,  # the recipe has it by now
+            recipe or subject,
+            data=data_options.data if run else None,  # the recipe has it by now
             device=device,
             offline=data_options.offline,
             on_event=on_event,

@@ -1,13 +1,9 @@
-"""The commands that ask a trained run: `evaluate` and `predict`."""
+"""The commands that use a trained run: `evaluate` and `predict`."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
-from .options import DataOptions, Device, OutputOptions, RunFolder, emit, progress
-
-if TYPE_CHECKING:
-    from ..runs.inference import ImagePrediction
+from .options import CommandResult, DataOptions, Device, OutputOptions, RunFolder, emit, progress
 
 
 def evaluate(
@@ -18,7 +14,7 @@ def evaluate(
     tta: Literal["flip", "flip_shift", "none"] | None = None,
     device: Device = "auto",
     output: OutputOptions = OutputOptions(),
-) -> int:
+) -> None:
     """Evaluate a run on its test set, or on the test set of other data.
 
     The other data (--data) must have the classes that the run was trained on.
@@ -41,22 +37,6 @@ def evaluate(
             on_event=on_event,
         )
     emit(result, output)
-    return 0
-
-
-@dataclass(frozen=True)
-class TopClasses:
-    """A prediction, of which the text names the `top` likeliest classes."""
-
-    prediction: "ImagePrediction"
-    top: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return self.prediction.to_dict()
-
-    def __str__(self) -> str:
-        classes = (f"{name} {prob:.1%}" for name, prob in self.prediction.ranking[: self.top])
-        return f"{self.prediction.id}: {', '.join(classes)}"
 
 
 def predict(
@@ -66,7 +46,7 @@ def predict(
     top: int = 3,
     device: Device = "auto",
     output: OutputOptions = OutputOptions(),
-) -> int:
+) -> None:
     """Predict the classes of picture files by a run's weights.
 
     Parameters
@@ -79,5 +59,9 @@ def predict(
     from ..runs import inference
 
     predictions = inference.predict(run, images, device=device)
-    emit([TopClasses(prediction, top) for prediction in predictions], output)
-    return 0
+    lines = [
+        f"{prediction.id}: {', '.join(f'{name} {p:.1%}' for name, p in prediction.ranking[:top])}"
+        for prediction in predictions
+    ]
+    content = [prediction.to_dict() for prediction in predictions]
+    emit(CommandResult(content, "\n".join(lines)), output)

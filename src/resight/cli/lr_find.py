@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from cyclopts import Parameter
 
 from ..lr_finder.suggest import LRScale
 from .options import (
+    CommandResult,
     DataOptions,
     Device,
     OutputOptions,
@@ -17,29 +17,6 @@ from .options import (
     progress,
     recipe_from_flags,
 )
-
-if TYPE_CHECKING:
-    from ..lr_finder.suggest import LRCurve
-    from ..recipe import Recipe
-
-
-@dataclass(frozen=True)
-class LRFindText:
-    """The range test of a recipe, with the figure of it."""
-
-    recipe: "Recipe"
-    curve: "LRCurve"
-    figure: Path | None
-
-    def to_dict(self) -> dict[str, Any]:
-        figure = str(self.figure) if self.figure else None
-        return {"recipe": self.recipe.name, "figure": figure, **self.curve.to_dict()}
-
-    def __str__(self) -> str:
-        from ..lr_finder.text import curve_text
-
-        text = curve_text(self.recipe, self.curve)
-        return f"{text}\nfigure     {self.figure}" if self.figure else text
 
 
 @Parameter(name="*")
@@ -86,17 +63,23 @@ def lr_find(
 
     from .. import figures  # torch: only now that the request makes sense
     from ..lr_finder import find
+    from ..lr_finder.text import curve_text
 
     if out is not None:
         figures.check_path(out)
     flags = {flag: value for flag, value in vars(test_options).items() if value is not None}
-    options = find.LRRangeOptions(**flags)
-    offline = data_options.offline
     with progress(output) as on_event:
         curve = find.lr_find(
-            changed, device=device, offline=offline, options=options, on_event=on_event
+            changed,
+            device=device,
+            offline=data_options.offline,
+            options=find.LRRangeOptions(**flags),
+            on_event=on_event,
         )
+    text = curve_text(changed, curve)
     if out is not None:
         figures.save(figures.lr_curve(curve), out)
-    emit(LRFindText(changed, curve, out), output)
+        text += f"\nfigure     {out}"
+    content = {"recipe": changed.name, "figure": out and str(out), **curve.to_dict()}
+    emit(CommandResult(content, text), output)
     return 0 if curve.verdict.ok else 1

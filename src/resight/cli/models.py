@@ -1,19 +1,23 @@
 """The command that lists the networks, or shows one layer by layer."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from ..errors import UsageError, suggest
 from ..recipe import KINDS, Recipe
 from ..recipe.toml import with_changes, with_overrides
-from ..text import table, table_text
-from .options import OutputOptions, SetOption, emit
+from ..text import table
+from .options import CommandResult, OutputOptions, SetOption, emit
 
 if TYPE_CHECKING:
     from ..networks.summary import LayerRow
 
-NETWORKS = {name: kind for name, kind in KINDS["model"].items() if name != "custom"}
+NETWORKS = {  # name -> the first line of its documentation
+    name: (kind.__doc__ or "").splitlines()[0]
+    for name, kind in KINDS["model"].items()
+    if name != "custom"
+}
 
 
 def models(
@@ -25,7 +29,7 @@ def models(
     channels: int = 3,
     classes: int = 10,
     output: OutputOptions = OutputOptions(),
-) -> int:
+) -> None:
     """List the networks, or show one layer by layer.
 
     Parameters
@@ -40,52 +44,31 @@ def models(
         Number of classes.
     """
     if name is None:
-        emit(ModelList(), output)
+        networks = table(NETWORKS.items(), "model", "what it is")
+        text = f"{networks}\n\nLayer by layer: resight models NAME"
+        emit(CommandResult(NETWORKS, text), output)
     else:
-        shape = (channels, image_size, image_size)
-        emit(ModelTable(name, model_layers(name, set_ or [], shape, classes=classes)), output)
-    return 0
+        layers = model_layers(name, set_ or [], (channels, image_size, image_size), classes=classes)
+        rows = [asdict(layer) for layer in layers]
+        emit(CommandResult(rows, layer_text(name, layers)), output)
 
 
-@dataclass(frozen=True)
-class ModelList:
-    """The networks that recipes can name, each with the first line of its documentation."""
-
-    def to_dict(self) -> dict[str, str]:
-        return {name: (kind.__doc__ or "").splitlines()[0] for name, kind in NETWORKS.items()}
-
-    def __str__(self) -> str:
-        networks = table("model", "what it is")
-        for name, line in self.to_dict().items():
-            networks.add_row(name, line)
-        return table_text(networks) + "\n\nLayer by layer: resight models NAME"
-
-
-@dataclass(frozen=True)
-class ModelTable:
-    """A network layer by layer."""
-
-    name: str
-    rows: Sequence["LayerRow"]
-
-    def to_dict(self) -> list[dict[str, Any]]:
-        return [asdict(row) for row in self.rows]
-
-    def __str__(self) -> str:
-        columns = ("layer", "kind", "output", "map px", "field px", "parameters", "MFLOP")
-        layers = table(*columns, right=columns[2:])
-        for row in self.rows:
-            layers.add_row(
-                row.path or self.name,
-                row.kind,
-                "x".join(map(str, row.output_shape)),
-                "x".join(map(str, row.map_size)) if row.map_size else "",
-                str(row.receptive_field) if row.receptive_field else "",
-                f"{row.parameters:,}" if row.parameters else "",
-                f"{row.flop / 1e6:.1f}" if row.flop else "",
-                style="bold" if row.depth <= 1 else None,
-            )
-        return table_text(layers)
+def layer_text(name: str, layers: "Sequence[LayerRow]") -> str:
+    """Return the layers of a network as a table."""
+    columns = ("layer", "kind", "output", "map px", "field px", "parameters", "MFLOP")
+    rows = [
+        (
+            layer.path or name,
+            layer.kind,
+            "x".join(map(str, layer.output_shape)),
+            "x".join(map(str, layer.map_size or ())),
+            str(layer.receptive_field or ""),
+            f"{layer.parameters:,}" if layer.parameters else "",
+            f"{layer.flop / 1e6:.1f}" if layer.flop else "",
+        )
+        for layer in layers
+    ]
+    return table(rows, *columns, right=columns[2:])
 
 
 def model_layers(

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, get_type_hints
 
@@ -15,27 +15,6 @@ if TYPE_CHECKING:
     from ..events import OnEvent
     from ..recipe import Recipe
     from ..runs.run import Run
-    from .progress import ProgressLines
-
-
-class Result(Protocol):
-    """What a command can show: as plain Python, and as text by `str`."""
-
-    def to_dict(self) -> Any: ...
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class OutputOptions:
-    """How results are shown."""
-
-    quiet: bool = False
-    "Show the result without progress."
-    json: bool = False
-    "Print the result as JSON on standard output."
-
-
-Offline = Annotated[bool, Parameter(help="Never download.")]
 
 # --- flags that set a field of the recipe -------------------------------------------------------
 
@@ -57,6 +36,7 @@ SkipUnreadable = Annotated[
     RecipeField("data.skip_unreadable"),
     Parameter(help="Skip pictures that cannot be read, and name them."),
 ]
+Offline = Annotated[bool, Parameter(help="Never download.")]
 
 
 @Parameter(name="*")
@@ -74,29 +54,16 @@ class DataOptions:
 class TrainingOptions:
     """The settings that are changed most often; every other setting is changed by --set."""
 
-    batch_size: Annotated[
-        int | None, RecipeField("training.batch_size"), Parameter(help="Images in a step.")
-    ] = None
-    lr: Annotated[
-        float | None,
-        RecipeField("optimizer.lr"),
-        Parameter(help="The highest learning rate of the schedule."),
-    ] = None
-    seed: Annotated[
-        int | None,
-        RecipeField("seed"),
-        Parameter(help="The seed of weights, order, augmentation, dropout and validation split."),
-    ] = None
-    precision: Annotated[
-        Precision | None,
-        RecipeField("training.precision"),
-        Parameter(help="The number format of a step."),
-    ] = None
-    deterministic: Annotated[
-        bool | None,
-        RecipeField("training.deterministic"),
-        Parameter(help="Refuse operations whose result varies between runs on a GPU."),
-    ] = None
+    batch_size: Annotated[int | None, RecipeField("training.batch_size")] = None
+    "Images in a step."
+    lr: Annotated[float | None, RecipeField("optimizer.lr")] = None
+    "The highest learning rate of the schedule."
+    seed: Annotated[int | None, RecipeField("seed")] = None
+    "The seed of weights, order, augmentation, dropout and validation split."
+    precision: Annotated[Precision | None, RecipeField("training.precision")] = None
+    "The number format of a step."
+    deterministic: Annotated[bool | None, RecipeField("training.deterministic")] = None
+    "Refuse operations whose result varies between runs on a GPU."
 
 
 # --- other shared flags -------------------------------------------------------------------------
@@ -115,20 +82,44 @@ Devices = Annotated[
 ]
 
 
-def emit(result: Result | Sequence[Result], output: OutputOptions) -> None:
-    """Print a result, or one after the other, on standard output: as text or as JSON."""
-    many = isinstance(result, Sequence)
-    results = result if isinstance(result, Sequence) else [result]
-    if output.json:
-        values = [each.to_dict() for each in results]
-        print(json.dumps(values if many else values[0]))
-    else:
-        for each in results:
-            print(each)
+@Parameter(name="*")
+@dataclass(frozen=True)
+class OutputOptions:
+    """How results are shown."""
+
+    quiet: bool = False
+    "Show the result without progress."
+    json: bool = False
+    "Print the result as JSON on standard output."
+
+
+class Result(Protocol):
+    """What a command can print: `str` gives the text, `to_dict` plain Python for JSON."""
+
+    def to_dict(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """A result that has no class in the library: its content as plain Python, and its text."""
+
+    content: Any
+    text: str
+
+    def to_dict(self) -> Any:
+        return self.content
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def emit(result: Result, output: OutputOptions) -> None:
+    """Print a result on standard output: as text, or as JSON."""
+    print(json.dumps(result.to_dict()) if output.json else result)
 
 
 def emit_run(run: "Run", output: OutputOptions) -> int:
-    """Print what came of a run; return the exit code."""
+    """Print the result of a run; return the exit code."""
     if output.json or not run.interrupted:
         emit(run, output)
     if run.interrupted:
@@ -137,15 +128,13 @@ def emit_run(run: "Run", output: OutputOptions) -> int:
     return 0
 
 
-def progress(output: OutputOptions) -> "ProgressLines | nullcontext[OnEvent]":
+def progress(output: OutputOptions) -> "AbstractContextManager[OnEvent]":
     """Return the listener of a run: lines and a bar on standard error, or nothing."""
     if output.quiet:
         return nullcontext(lambda event: None)
-    from rich.console import Console
+    from .progress import show_progress
 
-    from .progress import ProgressLines
-
-    return ProgressLines(Console(stderr=True))
+    return show_progress()
 
 
 def recipe_from_flags(
@@ -154,7 +143,7 @@ def recipe_from_flags(
     set_: Sequence[str] | None,
     epochs: int | None = None,
 ) -> "Recipe":
-    """Return the recipe with what the flags change.
+    """Return the recipe with the changes that the flags make.
 
     Raises:
         UsageError: no such recipe, setting or data, before anything heavy is imported.

@@ -1,61 +1,60 @@
 """The progress of a run on standard error: a bar on a terminal, and lines."""
 
 import time
-from types import TracebackType
-from typing import Self
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from rich import progress as rich_progress
 from rich.console import Console
-from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
 
-from ..events import EpochDone, Event, Message, Progress, StepDone
+from ..events import EpochDone, Event, Message, OnEvent, Progress, StepDone
 from ..records import EpochRow
 
 REFRESH_SECS = 0.25  # reading the loss off a GPU makes it wait, so not at every step
 LINE_SECS = 30.0  # between plain lines within an epoch, where there is no terminal
 
 
-class ProgressLines:
-    """A listener that shows a line an epoch, and on a terminal a bar within the epoch."""
+@contextmanager
+def show_progress() -> Iterator[OnEvent]:
+    """Give a listener that shows a line an epoch, and on a terminal a bar within the epoch."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield ProgressLines(console, None)
+        return
+    with ProgressBar(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        refresh_per_second=4,
+    ) as bar:
+        yield ProgressLines(console, bar)
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.bar: rich_progress.Progress | None = None
-        self.task: TaskID | None = None
+
+class ProgressLines:
+    """The listener: it prints lines, and moves the bar where there is one."""
+
+    def __init__(self, console: Console, bar: ProgressBar | None) -> None:
+        self.console, self.bar = console, bar
         self.last_shown = 0.0
-        self.loaded = ""
+        self.last_task = ""
         self.start: tuple[float, int] | None = None  # when this session started, and its step
         self.epochs = 0
-
-    def __enter__(self) -> Self:
-        if self.console.is_terminal:
-            self.bar = rich_progress.Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                TextColumn("{task.fields[figures]}"),
-                TimeRemainingColumn(),
-                console=self.console,
-                transient=True,
-                refresh_per_second=4,
-            )
-            self.bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self.bar:
-            self.bar.stop()
 
     def __call__(self, event: Event) -> None:
         match event:
             case Message(text):
                 self._line(text)
-            case Progress():
-                self._loading(event)
+            case Progress(task, done, total):
+                if self.bar:
+                    figures = f"{done / total:.0%}" if total else f"{done:,}"
+                    self._move_bar(task, done, total, figures)
+                elif task != self.last_task:
+                    self._line(task)
+                self.last_task = task
             case StepDone():
                 self._step(event)
             case EpochDone(row, best):
@@ -64,14 +63,13 @@ class ProgressLines:
     def _line(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def _loading(self, event: Progress) -> None:
-        if self.bar:
-            done, total = event.done, event.total
-            figures = f"{done / total:.0%}" if total else f"{done:,}"
-            self._show(event.what, done, total, figures)
-        elif event.what != self.loaded:
-            self._line(event.what)
-        self.loaded = event.what
+    def _move_bar(self, label: str, done: int, total: int | None, figures: str) -> None:
+        assert self.bar is not None
+        if not self.bar.task_ids:
+            self.bar.add_task(label, total=total, figures=figures)
+        self.bar.update(
+            self.bar.task_ids[0], description=label, completed=done, total=total, figures=figures
+        )
 
     def _step(self, event: StepDone) -> None:
         now = time.perf_counter()
@@ -89,17 +87,11 @@ class ProgressLines:
             f"lr {event.lr:.3g}  {speed * event.images:,.0f} images/s"
         )
         if self.bar:
-            self._show(label, event.step, event.total_steps, figures)
+            self._move_bar(label, event.step, event.total_steps, figures)
         elif speed:
-            secs = (event.total_steps - event.step) / speed
-            where = f"step {event.step}/{event.total_steps}"
-            self._line(f"  {label}  {where}  {figures}  {secs / 60:.0f} min left")
-
-    def _show(self, label: str, done: int, total: int | None, figures: str) -> None:
-        assert self.bar is not None
-        if self.task is None:
-            self.task = self.bar.add_task(label, total=total, figures=figures)
-        self.bar.update(self.task, description=label, completed=done, total=total, figures=figures)
+            minutes = (event.total_steps - event.step) / speed / 60
+            step = f"step {event.step}/{event.total_steps}"
+            self._line(f"  {label}  {step}  {figures}  {minutes:.0f} min left")
 
 
 def epoch_line(row: EpochRow, epochs: int, *, best: bool) -> str:

@@ -1,6 +1,6 @@
 """The commands of the named recipes: `recipes`, and its `show`, `diff` and `cost`."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
@@ -8,10 +8,11 @@ from cyclopts import App, Parameter
 from ..errors import UsageError
 from ..recipe import Model
 from ..recipe.presets import PRESETS, get_preset, load_recipe
+from ..recipe.presets import recipes as all_recipes
 from ..recipe.presets.published import PUBLISHED
 from ..recipe.toml import differences, to_toml
-from ..text import setting_text, table, table_text
-from .options import Device, OutputOptions, RecipeName, emit
+from ..text import setting_text, table
+from .options import CommandResult, Device, OutputOptions, RecipeName, emit
 
 recipes = App(name="recipes")
 
@@ -19,15 +20,15 @@ recipes = App(name="recipes")
 @recipes.default
 def list_recipes(
     *names: Annotated[str, Parameter(show=False)], output: OutputOptions = OutputOptions()
-) -> int:
+) -> None:
     """List the named recipes."""
     if names:
         get_preset(names[0])  # a mistyped name has its own message
         raise UsageError(
             f"`resight recipes` takes no name; write `resight recipes show {names[0]}`"
         )
-    emit(RecipeList(), output)
-    return 0
+    content = {name: recipe.model_dump() for name, recipe in all_recipes().items()}
+    emit(CommandResult(content, recipe_list()), output)
 
 
 @recipes.command
@@ -36,138 +37,67 @@ def show(
     /,
     *,
     output: OutputOptions = OutputOptions(),
-) -> int:
+) -> None:
     """Show a recipe: its source, how and why it differs from its base, and its TOML."""
-    get_preset(name)
-    emit(RecipeText(name), output)
-    return 0
+    recipe, preset = get_preset(name), PRESETS[name]
+    base = f'"{preset.base}"' if preset.base else "the defaults"
+    lines = [
+        f"# {name}: {preset.summary}",
+        f"# source: {preset.source}",
+        f"# differs from {base}:",
+        *(
+            f"#   {path} = {setting_text(value)}  ({reason})"
+            for path, (value, reason) in preset.changes.items()
+        ),
+        "",
+        to_toml(recipe).rstrip(),
+    ]
+    emit(CommandResult(recipe.model_dump(), "\n".join(lines)), output)
 
 
 @recipes.command
 def diff(
     first: RecipeName, second: RecipeName, /, *, output: OutputOptions = OutputOptions()
-) -> int:
+) -> None:
     """Show every setting in which two recipes differ."""
     changes = differences(load_recipe(second), load_recipe(first))
     changes.pop("name", None)
-    emit(RecipeDifference(first, second, changes), output)
-    return 0
+    content = {path: {first: old, second: new} for path, (old, new) in changes.items()}
+    text = f"{first} and {second} are the same but for their names"
+    if changes:
+        rows = [(path, *map(setting_text, pair)) for path, pair in changes.items()]
+        text = table(rows, "setting", first, second)
+    emit(CommandResult(content, text), output)
 
 
 @recipes.command
-def cost(*, device: Device = "auto", output: OutputOptions = OutputOptions()) -> int:
+def cost(*, device: Device = "auto", output: OutputOptions = OutputOptions()) -> None:
     """Estimate parameters, operations and time of a run of each recipe on this machine."""
-    emit(RecipeCosts(recipe_costs(device)), output)
-    return 0
+    costs = recipe_costs(device)
+    emit(CommandResult(costs, cost_text(costs)), output)
 
 
-@dataclass(frozen=True)
-class RecipeList:
-    """The named recipes, a line each."""
-
-    def to_dict(self) -> dict[str, Any]:
-        return {name: get_preset(name).model_dump() for name in PRESETS}
-
-    def __str__(self) -> str:
-        columns = ("recipe", "network", "epochs", "test accuracy", "published")
-        listed = table(*columns, "what it is", "source", right=("epochs",))
-        for name, preset in PRESETS.items():
-            recipe = get_preset(name)
-            listed.add_row(
-                name,
-                recipe.model.name,
-                str(recipe.schedule.epochs),
-                preset.accuracy,
-                f"{100 * PUBLISHED[name].accuracy:.2f} %" if name in PUBLISHED else "-",
-                preset.summary,
-                preset.source,
-            )
-        return (
-            f"{table_text(listed)}\n\n"
-            "Published: as the project reports it, original pixels, best epoch by the test set. "
-            "JPEG 75: CIFAR-10 re-encoded.\n"
-            "What a run costs on this machine: resight recipes cost"
+def recipe_list() -> str:
+    """Return the named recipes as a table, a line each."""
+    columns = ("recipe", "network", "epochs", "test accuracy", "published", "what it is", "source")
+    rows = [
+        (
+            name,
+            recipe.model.name,
+            str(recipe.schedule.epochs),
+            PRESETS[name].accuracy,
+            f"{100 * PUBLISHED[name].accuracy:.2f} %" if name in PUBLISHED else "-",
+            PRESETS[name].summary,
+            PRESETS[name].source,
         )
-
-
-@dataclass(frozen=True)
-class RecipeText:
-    """A named recipe: where it comes from, how and why it differs from its base, its TOML."""
-
-    name: str
-
-    def to_dict(self) -> dict[str, Any]:
-        return get_preset(self.name).model_dump()
-
-    def __str__(self) -> str:
-        preset = PRESETS[self.name]
-        base = f'"{preset.base}"' if preset.base else "the defaults"
-        return "\n".join(
-            [
-                f"# {self.name}: {preset.summary}",
-                f"# source: {preset.source}",
-                f"# differs from {base}:",
-                *(
-                    f"#   {path} = {_value(value)}  ({reason})"
-                    for path, (value, reason) in preset.changes.items()
-                ),
-                "",
-                to_toml(get_preset(self.name)).rstrip(),
-            ]
-        )
-
-
-@dataclass(frozen=True)
-class RecipeDifference:
-    """The settings in which two recipes differ, side by side."""
-
-    first: str
-    second: str
-    changes: dict[str, tuple[Any, Any]]  # path -> value in the first and in the second
-
-    def to_dict(self) -> dict[str, dict[str, Any]]:
-        return {
-            path: {self.first: old, self.second: new} for path, (old, new) in self.changes.items()
-        }
-
-    def __str__(self) -> str:
-        if not self.changes:
-            return f"{self.first} and {self.second} are the same but for their names"
-        settings = table("setting", self.first, self.second)
-        for path, (old, new) in self.changes.items():
-            settings.add_row(path, _value(old), _value(new))
-        return table_text(settings)
-
-
-@dataclass(frozen=True)
-class RecipeCosts:
-    """The cost of one run of each recipe: counted, and timed on this machine for seconds."""
-
-    costs: dict[str, dict[str, Any]]
-
-    def to_dict(self) -> dict[str, dict[str, Any]]:
-        return self.costs
-
-    def __str__(self) -> str:
-        from ..html_report.view import duration
-
-        columns = ("parameters", "MFLOP an image", "epochs", "TFLOP a run", "images/s", "about")
-        rows = table("recipe", *columns, right=columns)
-        for name, costs in self.costs.items():
-            rows.add_row(
-                name,
-                f"{costs['parameters']:,}",
-                f"{costs['forward_flop'] / 1e6:,.0f}",
-                str(get_preset(name).schedule.epochs),
-                f"{costs['run_flop'] / 1e12:,.1f}",
-                f"{costs['images_per_sec']:,.0f}",
-                duration(costs["secs"]),
-            )
-        return (
-            f"{table_text(rows)}\n\n"
-            "MFLOP of a forward pass; a run is three of each image. Timed over three steps a "
-            "network just now, so a busy machine looks slow; evaluation comes on top."
-        )
+        for name, recipe in all_recipes().items()
+    ]
+    return (
+        f"{table(rows, *columns, right=('epochs',))}\n\n"
+        "Published: as the project reports it, original pixels, best epoch by the test set. "
+        "JPEG 75: CIFAR-10 re-encoded.\n"
+        "What a run costs on this machine: resight recipes cost"
+    )
 
 
 def recipe_costs(device: str) -> dict[str, dict[str, Any]]:
@@ -176,8 +106,7 @@ def recipe_costs(device: str) -> dict[str, dict[str, Any]]:
 
     speeds: dict[tuple[Model, str], float] = {}  # many recipes share a network
     costs = {}
-    for name in PRESETS:
-        recipe = get_preset(name)
+    for name, recipe in all_recipes().items():
         key = (recipe.model, recipe.training.precision)
         if key not in speeds:
             speeds[key] = training_cost.images_per_sec(recipe, device=device)
@@ -187,5 +116,25 @@ def recipe_costs(device: str) -> dict[str, dict[str, Any]]:
     return costs
 
 
-def _value(value: Any) -> str:
-    return "-" if value is None else setting_text(value)
+def cost_text(costs: dict[str, dict[str, Any]]) -> str:
+    """Return what `recipe_costs` gives as a table."""
+    from ..html_report.view import duration
+
+    columns = ("parameters", "MFLOP an image", "epochs", "TFLOP a run", "images/s", "about")
+    rows = [
+        (
+            name,
+            f"{counts['parameters']:,}",
+            f"{counts['forward_flop'] / 1e6:,.0f}",
+            str(get_preset(name).schedule.epochs),
+            f"{counts['run_flop'] / 1e12:,.1f}",
+            f"{counts['images_per_sec']:,.0f}",
+            duration(counts["secs"]),
+        )
+        for name, counts in costs.items()
+    ]
+    return (
+        f"{table(rows, 'recipe', *columns, right=columns)}\n\n"
+        "MFLOP of a forward pass; a run is three of each image. Timed over three steps a "
+        "network just now, so a busy machine looks slow; evaluation comes on top."
+    )

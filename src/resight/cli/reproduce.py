@@ -1,11 +1,11 @@
 """The command that trains a published project again."""
 
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..recipe.presets.published import PUBLISHED, get_published
 from .options import (
+    CommandResult,
     DataSource,
     Device,
     Devices,
@@ -19,31 +19,6 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..runs.reproduction import Reproduction
-
-
-@dataclass(frozen=True)
-class ReproductionText:
-    """The accuracy of a reproduction beside the published one."""
-
-    result: "Reproduction"
-
-    def to_dict(self) -> dict[str, Any]:
-        result = self.result
-        return {
-            "name": result.name,
-            "folder": str(result.folder),
-            "published": result.published.accuracy,
-            "reached": result.accuracy and asdict(result.accuracy),
-            "interrupted": result.interrupted,
-        }
-
-    def __str__(self) -> str:
-        published, reached = self.result.published.accuracy, self.result.accuracy
-        text = f"{reached.value:.2%} ({reached.low:.2%} to {reached.high:.2%})" if reached else "-"
-        return (
-            f"{self.result.name}: published {published:.2%}, reached {text}\n"
-            f"page {self.result.folder / 'README.md'}"
-        )
 
 
 def reproduce(
@@ -81,18 +56,18 @@ def reproduce(
 
     from .. import experiment
 
-    settings: dict[str, Any] = {"data": data, "seeds": seeds, "all_train": all_train}
-    settings |= {"epochs": epochs, "overrides": set_ or [], "out": out}
-    settings |= {"device": device, "devices": devices, "offline": offline}
-    results: list[ReproductionText] = []
+    options: dict[str, Any] = {"data": data, "seeds": seeds, "all_train": all_train}
+    options |= {"epochs": epochs, "overrides": set_ or [], "out": out}
+    options |= {"device": device, "devices": devices, "offline": offline}
+    results: list[Reproduction] = []
     for project in PUBLISHED if name == "all" else [name]:
         with progress(output) as on_event:
-            result = experiment.reproduce(project, **settings, on_event=on_event)
-        results.append(ReproductionText(result))
+            result = experiment.reproduce(project, **options, on_event=on_event)
+        results.append(result)
         if not output.json:  # a table at the end would come days after the first result
-            emit(results[-1], output)
+            emit(result, output)
         if result.interrupted:
             break
     if output.json:
-        emit(results, output)
-    return 130 if results[-1].result.interrupted else 0
+        emit(CommandResult([result.to_dict() for result in results], ""), output)
+    return 130 if results[-1].interrupted else 0

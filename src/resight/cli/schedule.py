@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +16,7 @@ from ..recipe import SGD, Constant, MultiStep, Plateau, Recipe, RMSprop
 from ..recipe.presets import load_recipe
 from ..recipe.toml import with_changes, with_epochs, with_overrides
 from ..text import plot_axis, plot_bars, plot_marks
-from .options import Epochs, OutputOptions, RecipeName, SetOption, emit
+from .options import CommandResult, Epochs, OutputOptions, RecipeName, SetOption, emit
 
 MARKS = {  # of each kind in a plot that compares
     "one_cycle": "o",
@@ -43,7 +42,7 @@ def schedule(
     metrics: str | None = None,
     out: Path | None = None,
     output: OutputOptions = OutputOptions(),
-) -> int:
+) -> None:
     """Draw the learning rate and momentum of a run before it is trained.
 
     Parameters
@@ -72,47 +71,33 @@ def schedule(
         trace(schedule_of(each, steps_per_epoch=steps_per_epoch, images=images), values)
         for each in recipes
     ]
+    text = schedule_text(chosen, curves, images=images, counted=steps_per_epoch is None)
     if out is not None:
         from ..figures.curves import draw_schedule  # matplotlib: only where a file is drawn
 
         draw_schedule(chosen.name, curves, out)
-    counted = steps_per_epoch is None
-    emit(ScheduleText(chosen, curves, images=images, counted=counted, figure=out), output)
-    return 0
+        text += f"\n\nfigure   {out}"
+    content = {"recipe": chosen.name, "figure": out and str(out)}
+    emit(CommandResult({**content, "curves": list(map(_curve_dict, curves))}, text), output)
 
 
-@dataclass(frozen=True)
-class ScheduleText:
-    """The schedule of a recipe, or several kinds of it, as a plot with its numbers."""
+def schedule_text(
+    recipe: Recipe, curves: Sequence[Curve], *, images: int | None = None, counted: bool = True
+) -> str:
+    """Return the schedule of a recipe, or several kinds of it, as a plot with its numbers.
 
-    recipe: Recipe
-    curves: Sequence[Curve]
-    images: int | None = None  # that the steps are counted from
-    counted: bool = True  # the steps are counted from the images
-    figure: Path | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "recipe": self.recipe.name,
-            "figure": str(self.figure) if self.figure else None,
-            "curves": [_curve_dict(curve) for curve in self.curves],
-        }
-
-    def __str__(self) -> str:
-        optimizer, batch_size = self.recipe.optimizer, self.recipe.training.batch_size
-        counted = ""
-        if self.counted:
-            n = f"{self.images:,}" if self.images else f"supposing {IMAGES:,}"
-            counted = f" ({n} training images in batches of {batch_size})"
-        beta1 = "" if isinstance(optimizer, SGD | RMSprop) else " (its momentum is beta1)"
-        length = length_text(self.curves[0])
-        lines = [f"{self.recipe.name}: {length}{counted}, {optimizer.name}{beta1}"]
-        for curve in self.curves:
-            lines += [describe(curve.schedule), *_wiring(curve)]
-        lines += ["", *_plot(self.curves)]
-        if self.figure is not None:
-            lines += ["", f"figure   {self.figure}"]
-        return "\n".join(lines)
+    `counted`: the steps are counted from `images`, or from as many as CIFAR-10 has.
+    """
+    optimizer = recipe.optimizer
+    line = f"{recipe.name}: {length_text(curves[0])}"
+    if counted:
+        n = f"{images:,}" if images else f"supposing {IMAGES:,}"
+        line += f" ({n} training images in batches of {recipe.training.batch_size})"
+    beta1 = "" if isinstance(optimizer, SGD | RMSprop) else " (its momentum is beta1)"
+    lines = [f"{line}, {optimizer.name}{beta1}"]
+    for curve in curves:
+        lines += [describe(curve.schedule), *_wiring(curve)]
+    return "\n".join([*lines, "", *_plot(curves)])
 
 
 def plateau_metrics(recipes: Sequence[Recipe], given: str) -> list[float]:
@@ -206,11 +191,12 @@ def _wiring(curve: Curve) -> list[str]:
                 f"  drops  {', '.join(drops) or 'none'}",
             ]
         case Constant():
-            return ["  wired  once: never changes"]
+            wired = "once: never changes"
         case MultiStep():
-            return ["  wired  per step: drops at the steps named, by the step alone"]
+            wired = "per step: drops at the steps named, by the step alone"
         case _:
-            return ["  wired  per step: changes before every step, by the step alone"]
+            wired = "per step: changes before every step, by the step alone"
+    return [f"  wired  {wired}"]
 
 
 def _plot(curves: Sequence[Curve]) -> list[str]:

@@ -74,24 +74,27 @@ def train(
     from ..lr_finder.find import LRRangeOptions
     from ..recipe.toml import to_toml
 
+    options: dict[str, Any] = {"device": device, "devices": devices}
+    options["offline"] = data_options.offline
     with progress(output) as on_event:
-        how: dict[str, Any] = {"device": device, "devices": devices}
-        how |= {"offline": data_options.offline, "on_event": on_event}
         if dry_run:
-            print(to_toml(experiment.dry_run(changed, **how)), end="")
+            resolved = experiment.dry_run(changed, **options, on_event=on_event)
+            print(to_toml(resolved), end="")
             return 0
-        options = LRRangeOptions(repeats=repeats or 1) if find_lr else False
-        run = experiment.train(changed, find_lr=options, **vars(folder), **how)
+        range_test = LRRangeOptions(repeats=repeats or 1) if find_lr else False
+        run = experiment.train(
+            changed, find_lr=range_test, **vars(folder), **options, on_event=on_event
+        )
     return emit_run(run, output)
 
 
 def _check_find_lr(lr: float | None, overrides: Sequence[str], *, dry_run: bool) -> None:
-    """Refuse what contradicts --find-lr."""
-    others = [f"--lr {lr:g}"] if lr is not None else []
-    others += [f"--set {text}" for text in overrides if text.startswith("optimizer.lr=")]
-    others += ["--dry-run"] if dry_run else []
-    if others:
-        raise UsageError(f"--find-lr and {others[0]} contradict each other; give one of them")
+    """Refuse flags that contradict --find-lr."""
+    conflicts = [f"--lr {lr:g}"] if lr is not None else []
+    conflicts += [f"--set {text}" for text in overrides if text.startswith("optimizer.lr=")]
+    conflicts += ["--dry-run"] if dry_run else []
+    if conflicts:
+        raise UsageError(f"--find-lr and {conflicts[0]} contradict each other; give one of them")
 
 
 def resume(

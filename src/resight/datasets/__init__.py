@@ -1,6 +1,13 @@
 """Data sets: a name or a path to uint8 images, labels, class names and ids."""
 
-from .dataset import Dataset, Split, Statistics, batch_size_for, hold_out, statistics
+from .dataset import (
+    Dataset,
+    Split,
+    Statistics,
+    batch_size_for,
+    hold_out,
+    statistics,
+)
 from .load import data
 from .readers.images import read_pictures
 

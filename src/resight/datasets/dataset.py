@@ -1,4 +1,4 @@
-"""Images and labels in memory, and how they are divided and measured."""
+"""Images and labels in memory: their splits and their statistics."""
 
 import hashlib
 from collections.abc import Callable
@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ..errors import UsageError
 
-OnProgress = Callable[[str, int, int | None], None]  # (what, done, total or None if unknown)
+OnProgress = Callable[[str, int, int | None], None]  # (stage, done, total or None if unknown)
 
-_CHUNK = 4096  # images whose pixels are widened at a time, to need little memory
+_CHUNK = 4096  # images counted at a time, to need little memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ class Dataset:
     train: Split
     test: Split
     notes: tuple[str, ...] = ()  # what was converted, skipped or split, one line each
-    fingerprint: str = ""  # hex digest of classes, images and labels; worked out when not given
+    fingerprint: str = ""  # hex digest of classes, images and labels; computed if empty
 
     def __post_init__(self) -> None:
         for split in (self.train, self.test):
@@ -86,16 +86,16 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean and standard deviation of each channel, in units of [0, 1]."""
+    """Mean and standard deviation of each channel, for pixels in [0, 1]."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
 def batch_size_for(images: Tensor, num_32_px: int) -> int:
-    """Return how many of `images` (N, C, H, W) have the pixels of `num_32_px` images of 32 px.
+    """Return how many of `images` (N, C, H, W) have as many pixels as `num_32_px` images of 32 px.
 
-    At least 1.
+    It is at least 1.
     """
     height, width = images.shape[-2:]
     return max(1, num_32_px * 32 * 32 // (height * width))
@@ -107,12 +107,10 @@ def statistics(split: Split) -> Statistics:
     Sums are kept as integers, so the result is the same on every device. A channel that never
     varies gets std 1, which leaves it at 0 after normalizing.
     """
-    channels = split.images.shape[1]
-    counts = torch.zeros(channels, 256, dtype=torch.int64)
+    counts = torch.zeros(split.images.shape[1], 256, dtype=torch.int64)  # (C, levels)
     for images in torch.split(split.images, _CHUNK):
-        for channel in range(channels):
-            values = images[:, channel].flatten()  # (N * H * W,)
-            counts[channel] += torch.bincount(values, minlength=256).cpu()
+        for channel, values in enumerate(images.unbind(1)):
+            counts[channel] += torch.bincount(values.flatten(), minlength=256).cpu()
     levels = torch.arange(256, dtype=torch.float64) / 255
     share = counts.double() / counts.sum(dim=1, keepdim=True)  # (C, 256)
     mean = share @ levels
@@ -122,10 +120,10 @@ def statistics(split: Split) -> Statistics:
 
 
 def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
-    """Divide into (train, val), taking `fraction` of every class for val.
+    """Divide a split into (train, val), with `fraction` of every class in val.
 
-    Decided by the labels, the fraction and the seed alone. Every class keeps at least one image
-    in train, and has one in val if it has two. Rows stay in order within each part.
+    Only the labels, the fraction and the seed decide. Every class keeps at least one image in
+    train, and has one in val if it has two. Rows stay in order within each part.
 
     Raises:
         UsageError: the fraction is not between 0 and 1, or no class has two images.
@@ -134,12 +132,12 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
         raise UsageError(f"fraction to hold out = {fraction} must lie between 0 and 1")
     labels = split.labels.cpu()
     generator = torch.Generator().manual_seed(seed)
-    held = torch.zeros(len(labels), dtype=torch.bool)
+    in_val = torch.zeros(len(labels), dtype=torch.bool)
     for label in sorted(set(labels.tolist())):
         rows = (labels == label).nonzero().flatten()
-        count = round(fraction * len(rows))
-        count = min(max(count, 1), len(rows) - 1)
-        held[rows[torch.randperm(len(rows), generator=generator)[:count]]] = True
-    if not held.any():
+        count = min(max(round(fraction * len(rows)), 1), len(rows) - 1)
+        in_val[rows[torch.randperm(len(rows), generator=generator)[:count]]] = True
+    if not in_val.any():
         raise UsageError("no class has two images, so none can be held out; add images")
-    return split.select((~held).nonzero().flatten()), split.select(held.nonzero().flatten())
+    train, val = (split.select(part.nonzero().flatten()) for part in (~in_val, in_val))
+    return train, val

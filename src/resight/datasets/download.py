@@ -1,4 +1,4 @@
-"""Fetching an archive: mirrors in order, resumed where it broke off, never trusted unchecked."""
+"""Download of an archive: from one mirror or the next, resumed after a break, and verified."""
 
 import hashlib
 import http.client
@@ -35,14 +35,6 @@ class _MirrorFailed(Exception):
     """The mirror cannot give the file; another try would fail too."""
 
 
-def is_offline() -> bool:
-    """Return whether `RESIGHT_OFFLINE` or `HF_HUB_OFFLINE` forbids the network."""
-    return any(
-        os.environ.get(name, "").strip().lower() in ("1", "true", "yes", "on")
-        for name in ("RESIGHT_OFFLINE", "HF_HUB_OFFLINE")
-    )
-
-
 def fetch(
     archive: Archive,
     folder: Path,
@@ -53,18 +45,20 @@ def fetch(
 ) -> Path:
     """Return the path of `archive` in `folder`, and download it if it is not there whole.
 
-    Bytes go to a `.part` file, from which a later call goes on; it gets its name only when size
-    and digests are right. `RESIGHT_MIRROR` names a base URL to be tried before the others.
-    Failures that may pass are tried again after `wait_secs`, twice as long each time.
+    Bytes go to a `.part` file, which a later call completes. The file gets its name only when size
+    and SHA-256 are right. `RESIGHT_MIRROR` is a base URL to try first. A failure that may pass is
+    tried again after `wait_secs`, then after twice as long each time.
 
     Raises:
         ResightError: no mirror has the right file, or the folder cannot be written.
-        UsageError: offline and not there yet, or `RESIGHT_MIRROR` is not a web address.
+        UsageError: the file is not there and `offline`, `RESIGHT_OFFLINE` or `HF_HUB_OFFLINE`
+            forbids the network, or `RESIGHT_MIRROR` is not a web address.
     """
     target = folder / archive.file
     if _is_whole(target, archive):
         return target
-    if offline or is_offline():
+    switches = (os.environ.get(name, "") for name in ("RESIGHT_OFFLINE", "HF_HUB_OFFLINE"))
+    if offline or any(s.strip().lower() in ("1", "true", "yes", "on") for s in switches):
         raise UsageError(
             f"{archive.file} is not in {folder} (or not the official file) and downloads are "
             f"off; put {archive.mirrors[0]}/{archive.file} there, or pass --data PATH"
@@ -73,7 +67,7 @@ def fetch(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            if _is_whole(target, archive):  # another process may have been quicker
+            if _is_whole(target, archive):  # by another process, meanwhile
                 return target
             for url in _urls(archive):
                 try:
@@ -93,25 +87,26 @@ def fetch(
 
 
 def _urls(archive: Archive) -> list[str]:
-    own = os.environ.get("RESIGHT_MIRROR", "").strip()
-    if own and not own.startswith(("http://", "https://")):
+    first = os.environ.get("RESIGHT_MIRROR", "").strip()
+    if first and not first.startswith(("http://", "https://")):
         raise UsageError(
-            f"RESIGHT_MIRROR = {own!r} is not an http(s) address; for a file here pass --data PATH"
+            f"RESIGHT_MIRROR = {first!r} is not an http(s) address; for a file here pass "
+            "--data PATH"
         )
-    bases = [own, *archive.mirrors] if own else archive.mirrors
+    bases = [first, *archive.mirrors] if first else archive.mirrors
     return [f"{base.rstrip('/')}/{archive.file}" for base in bases]
 
 
 def _fetch_from(
     url: str, target: Path, archive: Archive, on_progress: OnProgress, wait_secs: float
 ) -> None:
-    """Download from one mirror, as often as it gets further.
+    """Download from one mirror, with new requests as long as they bring more bytes.
 
     Raises:
         _MirrorFailed: it has no such file, has another one, or keeps breaking off.
     """
     part = target.with_name(target.name + ".part")
-    may_restart = _size(part) > 0  # bytes from before may be what spoils the checksum
+    may_restart = _size(part) > 0  # an older part may be damaged
     furthest = _size(part)
     tries = 0
     while True:
@@ -131,7 +126,7 @@ def _fetch_from(
         except _NETWORK_ERRORS as error:
             problem = _describe(error)
             if isinstance(error, urllib.error.HTTPError) and error.code == 416:
-                part.unlink(missing_ok=True)  # what is here is no beginning of what is there
+                part.unlink(missing_ok=True)  # the part is longer than the file
         if _size(part) >= archive.size:
             continue
         tries = 0 if _size(part) > furthest else tries + 1
@@ -142,7 +137,7 @@ def _fetch_from(
 
 
 def _transfer(url: str, part: Path, archive: Archive, on_progress: OnProgress) -> None:
-    """Append to `part` what is missing; from the start if the server cannot resume."""
+    """Append the missing bytes to `part`, or write it anew if the server cannot resume."""
     done = _size(part)
     headers = {"User-Agent": f"resight/{__version__}"}
     if done:
@@ -151,7 +146,7 @@ def _transfer(url: str, part: Path, archive: Archive, on_progress: OnProgress) -
     with urllib.request.urlopen(request, timeout=_TIMEOUT_SECS) as response:
         resumes = response.status == 206
         done = done if resumes else 0
-        length = response.length  # of what is to come; None if the server does not say
+        length = response.length  # bytes to come; None if the server does not say
         if length is not None and done + length != archive.size:
             raise _MirrorFailed(f"has {done + length:,} bytes where {archive.size:,} are expected")
         with part.open("ab" if resumes else "wb") as file:
@@ -162,7 +157,7 @@ def _transfer(url: str, part: Path, archive: Archive, on_progress: OnProgress) -
 
 
 def _describe(error: Exception) -> str:
-    """One short reason; a refusal that another try would not change ends with this mirror."""
+    """Return the reason in a few words; raise _MirrorFailed if another try would not change it."""
     if isinstance(error, urllib.error.HTTPError):
         error.close()
         reason = f"HTTP {error.code} {error.reason}"
@@ -180,14 +175,10 @@ def _describe(error: Exception) -> str:
 
 
 def _is_whole(path: Path, archive: Archive) -> bool:
-    """Whether the file has the archive's size, SHA-256 and MD5."""
     if _size(path) != archive.size:
         return False
     with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        file.seek(0)
-        md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    return (sha256, md5) == (archive.sha256, archive.md5)
+        return hashlib.file_digest(file, "sha256").hexdigest() == archive.sha256
 
 
 def _size(path: Path) -> int:

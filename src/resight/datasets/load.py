@@ -1,15 +1,15 @@
 """Load a data set by name or path."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ..errors import UsageError
-from ..recipe.sources import ARCHIVES, find_source
+from ..recipe.sources import ARCHIVES, Archive, find_source
 from . import cache
 from .dataset import Dataset, OnProgress, hold_out
 from .download import fetch
-from .readers import cifar, digits, folder, parquet
-from .readers import npz as arrays
+from .readers import cifar, digits, folder, npz, parquet
 from .readers.contents import MAX_PX, MIN_PX, DataLayout, LoadedData, ReadOptions, no_progress
 
 _TEST_FRACTION = 0.2  # held out of sources that come in one piece
@@ -24,12 +24,13 @@ def data(
     skip_unreadable: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Dataset:
-    """Load a built-in data set by name, or any of the layouts below by path.
+    """Load a data set, either a built-in one by its name or any other by its path.
 
-    Parquet as on the Hugging Face hub; CIFAR batches, binary files or their archive; a folder a
-    class; `.npz`. What it is, the content decides. Pictures keep their size if all are the same
-    square, and become 32 px otherwise, unless `image_size` (8..512 px) says more. They are
-    decoded once and cached; see `Dataset.notes` for everything that was changed or skipped.
+    The path leads to Parquet as on the Hugging Face hub; to CIFAR batches, binary files or their
+    archive; to a folder a class; or to a `.npz` file. The layout is recognized by its content.
+    Without an `image_size` (8..512 px), pictures keep their size if all are the same square, and
+    become 32 px otherwise. They are decoded once and cached. `Dataset.notes` lists everything that
+    was changed or skipped.
 
     Raises:
         UsageError: the source does not exist, has none of these layouts, or is damaged.
@@ -44,32 +45,24 @@ def data(
     if isinstance(location, str):
         name, archive = location, ARCHIVES[location]
         digest = cache.digest_of({"": archive.sha256})
-
-        def read() -> LoadedData:
-            downloads = cache.cache_folder() / "downloads"
-            path = fetch(archive, downloads, offline=offline, on_progress=options.on_progress)
-            return cifar.read_archive(path, options)
+        read: Callable[[ReadOptions], LoadedData] = partial(_download, archive, offline)
     else:
         layout = _recognize(location)
         name = location.resolve().name if location.is_dir() else location.name.partition(".")[0]
-        digest = cache.digest_files(layout.files)
-
-        def read() -> LoadedData:
-            return layout.read(options)
-
+        digest, read = cache.digest_files(layout.files), layout.read
     key = cache.entry_key(digest, options)
-    return cache.read_entry(key, name) or cache.write_entry(key, _finish(name, read()))
+    return cache.read_entry(key, name) or cache.write_entry(key, _finish(name, read(options)))
+
+
+def _download(archive: Archive, offline: bool, options: ReadOptions) -> LoadedData:
+    downloads = cache.cache_folder() / "downloads"
+    path = fetch(archive, downloads, offline=offline, on_progress=options.on_progress)
+    return cifar.read_archive(path, options)
 
 
 def _recognize(path: Path) -> DataLayout:
-    finders: tuple[Callable[[Path], DataLayout | None], ...] = (
-        arrays.find,
-        cifar.find,
-        parquet.find,
-        folder.find,
-    )
     try:
-        for find in finders:
+        for find in (npz.find, cifar.find, parquet.find, folder.find):
             if layout := find(path):
                 return layout
     except OSError as error:

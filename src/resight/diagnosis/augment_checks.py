@@ -1,6 +1,6 @@
 """Check that augmentation changes images, each by a random draw for itself."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -16,9 +16,9 @@ def augment(change: Transform, images: Tensor) -> Iterator[Issue]:
     """Check that a transform of images (N, ...) changes them, each by a draw for itself.
 
     Why is this bad:
-        Augmentation that changes nothing, or changes every image of a batch in the same way, runs
-        without an error and helps little or not at all. A transform that changes the images that
-        it is given damages the data set a little more in every epoch.
+        A transform that changes nothing, or every image of a batch in the same way, helps little
+        or not at all. A transform that changes its input damages the data set a little more in
+        every epoch.
     Example:
         def cutout(images):
             images.clone()[:, :, 8:16, 8:16] = 0
@@ -44,7 +44,7 @@ def augment(change: Transform, images: Tensor) -> Iterator[Issue]:
     if all(_same(out.to(images), images) for out in after):
         yield (error if NUM_DRAWS * len(images) >= MIN_CHANGES else warning)(
             f"it changes none of {len(images)} images in {NUM_DRAWS} draws",
-            "use what it returns; look at its probability and its sizes",
+            "use its return value; look at its probability and its sizes",
         )
     elif len(images) > 1 and _draws_once_a_batch(change, images):
         yield error(
@@ -53,17 +53,9 @@ def augment(change: Transform, images: Tensor) -> Iterator[Issue]:
         )
     elif all(_same(out, after[0]) for out in after):
         yield warning(
-            f"{NUM_DRAWS} calls change the images in the same way: it is seeded, or leaves nothing "
-            "to chance",
+            f"{NUM_DRAWS} calls change the images in the same way: it is seeded, or not random",
             "draw again at every call",
         )
-
-
-def named_transforms(transforms: Transform | Mapping[str, Transform]) -> dict[str, Transform]:
-    """Return each transform by the name that its check has in the diagnosis."""
-    if isinstance(transforms, Mapping):
-        return {f"augment {name}": change for name, change in transforms.items()}
-    return {"augment": transforms}
 
 
 def _draws_once_a_batch(change: Transform, images: Tensor) -> bool:

@@ -67,8 +67,8 @@ def pixel_values(probe: Probe) -> Iterator[Issue]:
     """Check that images are normalized: mean 0 and deviation 1 a channel, nothing far outside.
 
     Why is this bad:
-        Rates and initial weights are made for inputs of about this size. Stored pixels from 0 to
-        255 or a fill value of 127 after normalizing are a hundred times as large.
+        Learning rates and initial weights are made for inputs of this size. Pixels from 0 to 255,
+        or a fill value of 127 after normalizing, are a hundred times as large.
     Example:
         batches = [((images * 60 + 128).clamp(0, 255).round(), labels)]  # pixels as stored
     Fix:
@@ -76,7 +76,11 @@ def pixel_values(probe: Probe) -> Iterator[Issue]:
         channel, as the last transform. Ignore the warning if the model normalizes its input, or
         if it was pretrained with other statistics.
     """
-    images = _checked_images(probe)
+    shape = probe.batches[0][0].shape[1:]
+    if len(shape) != 3:
+        raise Skipped("needs images of shape (N, C, H, W)")
+    batches = [images[: MAX_IMAGES // 4].float() for images, _ in probe.batches]
+    images = torch.cat([batch for batch in batches if batch.shape[1:] == shape])
     if bad := int((~images.isfinite()).sum()):
         yield error(
             f"{bad:,} values are NaN or infinite",
@@ -100,12 +104,12 @@ def repeated_images(probe: Probe) -> Iterator[Issue]:
     """Check that the images of a batch are not copies of each other, and that none is blank.
 
     Why is this bad:
-        A data set that gives the same image for several rows, or blank ones, trains on fewer
+        If the data set gives one image for several rows, or blank images, you train on fewer
         images than you think.
     Example:
         batches = [(images[:4].repeat(16, 1, 1, 1), labels[:64])]
     Fix:
-        Look at how the data set uses its index, and at what its transforms leave.
+        Look at how the data set uses its index, and at the images after its transforms.
     """
     images = probe.images
     if len(images) < MIN_IMAGES or getattr(_sampler(probe.source), "replacement", False):
@@ -128,8 +132,8 @@ def validation_data(probe: Probe) -> Iterator[Issue]:
     """Check that validation reads all of its images, unchanged, and none that is trained on.
 
     Why is this bad:
-        Images that are trained on make validation look better than the model is. Images that are
-        dropped or augmented make it another number than the one you mean.
+        Validation on images that are trained on makes the model look better than it is. If images
+        are dropped or augmented, the accuracy is that of other images than you think.
     Example:
         data = TensorDataset(images, labels)
         batches = DataLoader(data, batch_size=64, shuffle=True)
@@ -138,15 +142,13 @@ def validation_data(probe: Probe) -> Iterator[Issue]:
         Hold images out, for example by `torch.utils.data.random_split`, with `drop_last=False` and
         without augmentation.
     """
-    loader, source = probe.val_batches, probe.source
+    loader = probe.val_batches
     if loader is None:
         raise Skipped("needs val_batches=")
-    batches = _batch_sampler(loader)
-    if batches is None:
+    if (sampler := _sampler(loader)) is None:
         raise Skipped("needs a DataLoader of data with a length, with torch's own BatchSampler")
-    sampler = _sampler(loader)
-    n = len(sampler)
-    (val_data, val_rows), (train_data, train_rows) = _rows(loader), _rows(source)
+    n, batches = len(sampler), loader.batch_sampler
+    (val_data, val_rows), (train_data, train_rows) = _rows(loader), _rows(probe.source)
     if val_data is train_data and (num_shared := len(val_rows & train_rows)):
         yield error(
             f"{num_shared:,} of its {n:,} images are trained on",
@@ -156,32 +158,16 @@ def validation_data(probe: Probe) -> Iterator[Issue]:
     if batches.drop_last and remainder:
         yield error(f"drop_last drops {remainder} of its {n:,} images", "pass drop_last=False")
     if isinstance(sampler, SequentialSampler):
-        one, two = (next(iter(islice(loader, 1)), None) for _ in range(2))
-        if one is not None and not torch.equal(
-            *(image_label_pair(batch)[0].nan_to_num() for batch in (one, two))
-        ):
+        passes = [image_label_pair(batch)[0] for _ in range(2) for batch in islice(loader, 1)]
+        if any(not torch.equal(images.nan_to_num(), passes[0].nan_to_num()) for images in passes):
             yield warning(
                 "its images differ from pass to pass: they are augmented",
                 "give the validation set transforms of its own, without random draws",
             )
 
 
-def _checked_images(probe: Probe) -> Tensor:
-    """Return the first images (N, C, H, W) of every batch of the first one's shape."""
-    shape = probe.batches[0][0].shape[1:]
-    parts = [
-        images[: MAX_IMAGES // 4].float()
-        for images, _ in probe.batches
-        if images.shape[1:] == shape
-    ]
-    images = torch.cat(parts)
-    if images.ndim != 4:
-        raise Skipped("needs images of shape (N, C, H, W)")
-    return images
-
-
 def _pixel_problem(images: Tensor, mean: Tensor, std: Tensor) -> tuple[str, str]:
-    """Return what is wrong with pixels that are not normalized, and what to do."""
+    """Return the problem with pixels that are not normalized, and its fix."""
     low, high = float(images.min()), float(images.max())
     far = float((images.abs() > 10).any(dim=1).float().mean())  # share of the pixels
     measure = "measure mean and standard deviation of the training images, channel by channel"
@@ -201,21 +187,16 @@ def _pixel_problem(images: Tensor, mean: Tensor, std: Tensor) -> tuple[str, str]
     ), measure
 
 
-def _batch_sampler(source: Any) -> BatchSampler | None:
-    """Return torch's own batch sampler of a DataLoader; None for a stream or another sampler."""
+def _sampler(source: Any) -> Any:
+    """Return what draws the rows of a DataLoader; None for a stream or a custom BatchSampler."""
     if not isinstance(source, DataLoader) or isinstance(source.dataset, IterableDataset):
         return None
-    return source.batch_sampler if type(source.batch_sampler) is BatchSampler else None
-
-
-def _sampler(source: Any) -> Any:
-    """Return what draws the rows; None if that is not known."""
-    batches = _batch_sampler(source)
-    return None if batches is None else batches.sampler
+    batches = source.batch_sampler
+    return batches.sampler if type(batches) is BatchSampler else None
 
 
 def _rows(source: Any) -> tuple[object, set[int]]:
-    """Return the data set below all subsets, and its rows that are drawn, as far as is known."""
+    """Return the data set below all subsets, and its rows that are drawn, if they are known."""
     sampler = _sampler(source)
     rows: set[int] = set()
     if sampler is None:

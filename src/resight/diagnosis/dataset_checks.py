@@ -1,40 +1,31 @@
 """Check a data set: images in both splits, contradictory labels, classes without images."""
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from hashlib import blake2b
 
 import torch
 from torch import Tensor
 
 from ..datasets import Dataset, Split, statistics
-from .issues import Issue, by_name, error, warning
+from .issues import Issue, by_name, error, first_names, warning
 
 
 class DatasetProbe:
-    """A data set, and a digest of the pixels of each of its images, made once."""
+    """A data set, and the rows of each split by a digest of their pixels."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
-
-    @cached_property
-    def train(self) -> dict[bytes, list[int]]:
-        """Digest -> rows of the training split."""
-        return _rows_by_digest(self.dataset.train)
-
-    @cached_property
-    def test(self) -> dict[bytes, list[int]]:
-        """Digest -> rows of the test split."""
-        return _rows_by_digest(self.dataset.test)
+        self.splits = {"training": dataset.train, "test": dataset.test}
+        self.train_rows = _rows_by_digest(dataset.train)
+        self.test_rows = _rows_by_digest(dataset.test)
 
 
 def train_test_overlap(probe: DatasetProbe) -> Iterator[Issue]:
     """Check that no test image is a training image, pixel for pixel.
 
     Why is this bad:
-        The network has learned these images by heart, so the test accuracy is too high. Copies
-        that were cropped, mirrored or compressed again have other pixels; the check does not see
-        them.
+        The network has learned these images by heart, so the test accuracy is too high. The check
+        does not see copies that were cropped, mirrored or compressed again.
     Example:
         images = digits.test.images.clone()
         images[0] = digits.train.images[0]
@@ -43,11 +34,10 @@ def train_test_overlap(probe: DatasetProbe) -> Iterator[Issue]:
         Remove the copies from one of the two splits.
     """
     train, test = probe.dataset.train, probe.dataset.test
-    shared = [digest for digest in probe.test if digest in probe.train]
-    if shared:
-        n = sum(len(probe.test[digest]) for digest in shared)
-        test_id = test.ids[probe.test[shared[0]][0]]
-        train_id = train.ids[probe.train[shared[0]][0]]
+    if shared := [digest for digest in probe.test_rows if digest in probe.train_rows]:
+        n = sum(len(probe.test_rows[digest]) for digest in shared)
+        test_id = test.ids[probe.test_rows[shared[0]][0]]
+        train_id = train.ids[probe.train_rows[shared[0]][0]]
         yield error(
             f"{n:,} of {len(test):,} test images are training images, pixel for pixel: {test_id} "
             f"is {train_id}",
@@ -60,9 +50,8 @@ def duplicates(probe: DatasetProbe) -> Iterator[Issue]:
     """Check that equal training images have equal labels, and that there are few of them.
 
     Why is this bad:
-        One of two labels of the same image is wrong, and the network cannot learn both. Copies
-        with the same label count double, and validation images that are held out may have a copy
-        that is trained on.
+        If one image has two labels, one of them is wrong. Copies with the same label count
+        double, and a copy of a validation image may be trained on.
     Example:
         images = digits.train.images.clone()
         images[0] = images[1]
@@ -71,16 +60,15 @@ def duplicates(probe: DatasetProbe) -> Iterator[Issue]:
         Correct the labels, or remove the copies.
     """
     train = probe.dataset.train
-    labels = train.labels.tolist()
-    groups = [rows for rows in probe.train.values() if len(rows) > 1]
-    contradictory = [rows for rows in groups if len({labels[row] for row in rows}) > 1]
+    classes = [probe.dataset.classes[label] for label in train.labels.tolist()]
+    groups = [rows for rows in probe.train_rows.values() if len(rows) > 1]
+    contradictory = [rows for rows in groups if len({classes[row] for row in rows}) > 1]
     if contradictory:
         one = contradictory[0][0]
-        other = next(row for row in contradictory[0] if labels[row] != labels[one])
-        pair = (f"{train.ids[row]} is {probe.dataset.classes[labels[row]]}" for row in (one, other))
+        other = next(row for row in contradictory[0] if classes[row] != classes[one])
         yield error(
             f"{sum(map(len, contradictory)):,} training images have a copy with another label: "
-            f"{' and '.join(pair)}",
+            f"{train.ids[one]} is {classes[one]} and {train.ids[other]} is {classes[other]}",
             "correct the labels, or remove the images",
         )
     num_copies = sum(len(rows) - 1 for rows in groups)
@@ -108,19 +96,19 @@ def class_counts(probe: DatasetProbe) -> Iterator[Issue]:
     names = probe.dataset.classes
     counts = {
         split_name: torch.bincount(split.labels.cpu(), minlength=len(names)).tolist()
-        for split_name, split in (("training", probe.dataset.train), ("test", probe.dataset.test))
+        for split_name, split in probe.splits.items()
     }
-    for split_name, of_classes in counts.items():
-        if empty := [name for name, count in zip(names, of_classes, strict=True) if count == 0]:
+    for split_name, sizes in counts.items():
+        if empty := [name for name, size in zip(names, sizes, strict=True) if size == 0]:
             yield (error if split_name == "training" else warning)(
                 f"{len(empty)} of {len(names)} classes have no {split_name} image: "
-                f"{', '.join(empty[:5])}",
+                f"{first_names(empty, 5)}",
                 "add images, or remove the class",
             )
-    least, most = min(counts["training"]), max(counts["training"])
+    sizes = counts["training"]
+    least, most = min(sizes), max(sizes)
     if least and most > 10 * least:
-        small = names[counts["training"].index(least)]
-        large = names[counts["training"].index(most)]
+        small, large = names[sizes.index(least)], names[sizes.index(most)]
         yield warning(
             f"{large} has {most:,} training images and {small} {least:,}: accuracy is mostly that "
             "of the large classes",
@@ -132,7 +120,7 @@ def blank_images(probe: DatasetProbe) -> Iterator[Issue]:
     """Check that no image of the data set has one color throughout.
 
     Why is this bad:
-        A blank image shows nothing of its class. It is often a file that was not read correctly.
+        A blank image shows nothing of its class. Often its file was not read correctly.
     Example:
         images = digits.train.images.clone()
         images[5] = 0
@@ -140,9 +128,8 @@ def blank_images(probe: DatasetProbe) -> Iterator[Issue]:
     Fix:
         Look at the files that the message names.
     """
-    for split_name, split in (("training", probe.dataset.train), ("test", probe.dataset.test)):
-        rows = is_blank(split.images).nonzero().flatten().tolist()
-        if rows:
+    for split_name, split in probe.splits.items():
+        if rows := is_blank(split.images).nonzero().flatten().tolist():
             yield warning(
                 f"{len(rows):,} {split_name} images have one color throughout, such as "
                 f"{split.ids[rows[0]]}",
@@ -154,15 +141,15 @@ def split_statistics(probe: DatasetProbe) -> Iterator[Issue]:
     """Check that test images have the brightness and the contrast of training images.
 
     Why is this bad:
-        The network is tested on images of another kind than it was trained on, for example
-        because one split was read or resized in another way. The test accuracy is then too low.
+        If one split was read or resized in another way, the network is tested on images of
+        another kind than it was trained on, and the test accuracy is too low.
     Example:
         test = replace(digits.test, images=digits.test.images // 2)
         dataset = replace(digits, test=test)
     Fix:
         Read and resize both splits in the same way.
     """
-    train, test = statistics(probe.dataset.train), statistics(probe.dataset.test)
+    train, test = map(statistics, probe.splits.values())
     pairs = zip(train.mean, test.mean, train.std, test.std, strict=True)
     if any(abs(a - b) > 0.25 * s or not 0.75 < t / s < 1.33 for a, b, s, t in pairs):
         yield warning(

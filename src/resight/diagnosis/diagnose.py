@@ -1,10 +1,11 @@
 """Diagnose your own PyTorch objects: errors that do not stop a training.
 
-Each check is a function of a `Probe`, and looks for what has gone wrong, unseen, in published
-work. `docs/doctor.md` lists the checks.
+Each check is a function of a `Probe`, and looks for an error of published work. `docs/doctor.md`
+lists the checks.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.optim import Optimizer
 from ..lr_finder.range_test import LossFunction
 from ..training.restore import preserve_positions, preserve_state
 from . import batch_checks, model_checks, optimizer_checks
-from .augment_checks import Transform, named_transforms
+from .augment_checks import Transform
 from .augment_checks import augment as check_augment
 from .issues import Diagnosis, apply_checks, by_name
 from .probe import run_probe
@@ -56,7 +57,8 @@ def diagnose(
 
     One batch goes forward and backward in training mode and forward in evaluation mode; nothing
     is stepped. Weights, buffers, gradients and random numbers are restored. Two things cannot be:
-    the position of an iterator that has already started, and a generator of `augment`'s own.
+    the position of an iterator that has already started, and the generator of `augment`, if it
+    has its own.
 
     Args:
         model, optimizer, loss_fn: as for `lr_range_test`.
@@ -72,11 +74,8 @@ def diagnose(
     """
     modules = [m for m in (model, loss_fn) if isinstance(m, nn.Module)]
     with preserve_state(optimizer, *modules), preserve_positions(batches, val_batches):
-        probe = run_probe(
-            model,
-            optimizer,
-            loss_fn,
-            batches,
+        probe = replace(
+            run_probe(model, optimizer, loss_fn, batches),
             scheduler=scheduler,
             steps=steps,
             val_batches=val_batches,
@@ -84,10 +83,11 @@ def diagnose(
         diagnosis = apply_checks(probe, OBJECT_CHECKS, foreign_code=True)
         if augment is None:
             return diagnosis + Diagnosis((), (), {"augment": "needs augment="})
-        changes = named_transforms(augment).items()
+        if isinstance(augment, Mapping):
+            transforms = {f"augment {name}": change for name, change in augment.items()}
+        else:
+            transforms = {"augment": augment}
+        checks = {name: partial(check_augment, change) for name, change in transforms.items()}
+        images = probe.batches[0][0][:64].nan_to_num()
         with torch.no_grad():
-            return diagnosis + apply_checks(
-                probe.batches[0][0][:64].nan_to_num(),
-                {name: partial(check_augment, change) for name, change in changes},
-                foreign_code=True,
-            )
+            return diagnosis + apply_checks(images, checks, foreign_code=True)

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeVar
 
 Subject = TypeVar("Subject")
+Check = Callable[[Subject], Iterable["Issue"]]
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,7 @@ class Issue:
 
     check: str
     severity: Literal["error", "warning"]
-    message: str  # what is wrong, with its numbers
+    message: str  # the problem, with its numbers
     fix: str
 
 
@@ -35,6 +36,10 @@ class Diagnosis:
     passed: tuple[str, ...]  # checks without an issue
     skipped: Mapping[str, str]  # check -> what it needs
 
+    def __post_init__(self) -> None:
+        errors_first = sorted(self.issues, key=lambda issue: issue.severity == "warning")
+        object.__setattr__(self, "issues", tuple(errors_first))
+
     @property
     def errors(self) -> tuple[Issue, ...]:
         """The issues that are hardly ever intended."""
@@ -48,10 +53,8 @@ class Diagnosis:
     def __repr__(self) -> str:
         lines = []
         for issue in self.issues:
-            lines += [
-                f"{issue.severity:8} {issue.check}: {issue.message}",
-                f"         fix: {issue.fix}",
-            ]
+            lines.append(f"{issue.severity:8} {issue.check}: {issue.message}")
+            lines.append(f"         fix: {issue.fix}")
         if self.passed:
             lines.append(f"passed   {', '.join(self.passed)}")
         lines += [f"skipped  {check}: {reason}" for check, reason in self.skipped.items()]
@@ -67,31 +70,26 @@ class Diagnosis:
 
     def __add__(self, other: "Diagnosis") -> "Diagnosis":
         """Return both as one."""
-        issues, passed = self.issues + other.issues, self.passed + other.passed
-        return _errors_first(issues, passed, {**self.skipped, **other.skipped})
+        skipped = {**self.skipped, **other.skipped}
+        return Diagnosis(self.issues + other.issues, self.passed + other.passed, skipped)
 
 
 class Skipped(Exception):
     """A check cannot be made; the message says what it needs."""
 
 
-def by_name(
-    *checks: Callable[[Subject], Iterable[Issue]],
-) -> dict[str, Callable[[Subject], Iterable[Issue]]]:
+def by_name(*checks: Check[Subject]) -> dict[str, Check[Subject]]:
     """Return the checks by the name of each: that of its function, with hyphens."""
     return {check.__name__.replace("_", "-"): check for check in checks}
 
 
 def apply_checks(
-    subject: Subject,
-    checks: Mapping[str, Callable[[Subject], Iterable[Issue]]],
-    *,
-    foreign_code: bool = False,
+    subject: Subject, checks: Mapping[str, Check[Subject]], *, foreign_code: bool = False
 ) -> Diagnosis:
     """Apply every check to the subject, in order.
 
-    A check yields issues, and may raise Skipped; the issues before that count. `foreign_code`: the
-    checks run losses, transforms and modules that are not part of resight. A check in which such
+    A check yields issues, and may raise Skipped; the issues before that count. With `foreign_code`,
+    checks run losses, transforms and modules that are not part of resight: a check in which such
     code raises an error is skipped too.
     """
     issues: list[Issue] = []
@@ -111,11 +109,11 @@ def apply_checks(
         else:
             if len(issues) == before:
                 passed.append(name)
-    return _errors_first(tuple(issues), tuple(passed), skipped)
+    return Diagnosis(tuple(issues), tuple(passed), skipped)
 
 
-def _errors_first(
-    issues: tuple[Issue, ...], passed: tuple[str, ...], skipped: Mapping[str, str]
-) -> Diagnosis:
-    ordered = sorted(issues, key=lambda issue: issue.severity == "warning")
-    return Diagnosis(tuple(ordered), passed, skipped)
+def first_names(names: Iterable[str], limit: int = 3) -> str:
+    """Return the first few names as text, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

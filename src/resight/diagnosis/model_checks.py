@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from ..networks.eval_mode import eval_mode
-from .issues import Issue, Skipped, error, warning
-from .optimizer_checks import first_names
-from .probe import Probe, ignored_label
+from .issues import Issue, Skipped, error, first_names, warning
+from .probe import Probe, has_class_rows, ignored_label
 
 
 def outputs(probe: Probe) -> Iterator[Issue]:
@@ -26,7 +25,7 @@ def outputs(probe: Probe) -> Iterator[Issue]:
         throughout.
     """
     logits = probe.outputs
-    if logits.ndim != 2 or logits.shape[1] < 2:
+    if not has_class_rows(logits):
         raise Skipped(
             f"needs outputs (N, K), a logit a class; their shape is {tuple(logits.shape)}"
         )
@@ -35,7 +34,7 @@ def outputs(probe: Probe) -> Iterator[Issue]:
             "outputs are NaN or infinite before the first step",
             "look at the pixels, and for a division by 0 or a log of 0",
         )
-    elif len(logits) > 1 and float(logits.float().std(dim=0).max()) <= 1e-6 * _size(logits):
+    elif len(logits) > 1 and float(logits.float().std(dim=0).max()) <= 1e-6 * _mean_size(logits):
         yield warning(
             "outputs are the same for every image",
             "look for a layer that gives 0 throughout, unless the last one starts at 0 on purpose",
@@ -49,8 +48,8 @@ def logits(probe: Probe) -> Iterator[Issue]:
     the number. The negative log likelihood falls in proportion to the number.
 
     Why is this bad:
-        After a softmax in the model, cross entropy takes a second softmax. The loss falls, but
-        slowly, and never near 0. A negative log likelihood of logits falls without bound.
+        After a softmax in the model, cross entropy takes a second softmax: the loss falls slowly,
+        and never near 0. A negative log likelihood of logits falls without bound.
     Example:
         model = nn.Sequential(model, nn.Softmax(dim=1))
         loss_fn = nn.CrossEntropyLoss()
@@ -62,9 +61,11 @@ def logits(probe: Probe) -> Iterator[Issue]:
     unmoved = abs(six - zero) <= 1e-3 * max(1.0, abs(zero))
     falls = zero - three > 0.5 and abs((zero - six) - 2 * (zero - three)) < 0.01 * (zero - six)
     if probe.kind == "probabilities" and unmoved:
+        # The lowest cross entropy of probabilities: one of them is 1, the rest are 0.
+        lowest = math.log(math.e + values.shape[1] - 1) - 1
         yield error(
             "the model gives probabilities, and the loss takes a softmax of them: the loss can "
-            f"then not fall below {_lowest_loss(values.shape[1]):.2f}",
+            f"then not fall below {lowest:.2f}",
             "remove the softmax at the end of the model",
         )
     elif probe.kind == "log-probabilities" and unmoved:
@@ -195,8 +196,7 @@ def dropout(probe: Probe) -> Iterator[Issue]:
     """Check that forward goes through every dropout layer.
 
     Why is this bad:
-        A dropout layer that is built and never called regularizes nothing, whatever its
-        probability is.
+        A dropout layer that is never called regularizes nothing.
     Example:
         model.extra = nn.Dropout(0.5)  # forward does not call it
     Fix:
@@ -229,7 +229,7 @@ def evaluation_mode(probe: Probe) -> Iterator[Issue]:
     with eval_mode(probe.model):
         batches = (probe.images, probe.images, probe.images[:1])
         first, second, alone = (probe.model(images) for images in batches)
-    close = 0.02 * _size(first)
+    close = 0.02 * _mean_size(first)
     if not bool(first.isfinite().all()):
         yield error(
             "outputs are NaN or infinite in evaluation mode",
@@ -247,11 +247,6 @@ def evaluation_mode(probe: Probe) -> Iterator[Issue]:
         )
 
 
-def _size(outputs: torch.Tensor) -> float:
-    """Return the mean size of an output."""
+def _mean_size(outputs: torch.Tensor) -> float:
+    """Return the mean absolute value of the outputs, and never 0."""
     return max(float(outputs.float().abs().mean()), 1e-12)
-
-
-def _lowest_loss(classes: int) -> float:
-    """Return the lowest cross entropy of probabilities: one of them is 1, the rest are 0."""
-    return math.log(math.e + classes - 1) - 1

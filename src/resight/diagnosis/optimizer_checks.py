@@ -1,21 +1,21 @@
 """Check that optimizer, scheduler and model belong together, and that nothing is trained yet."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from torch import nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
-from .issues import Issue, Skipped, error, warning
+from .issues import Issue, Skipped, error, first_names, warning
 from .probe import Probe
 
 
 def optimizer_parameters(probe: Probe) -> Iterator[Issue]:
-    """Check that the optimizer holds every parameter that can learn, and no other model's.
+    """Check that the optimizer holds every trainable parameter, and none of another model.
 
     Why is this bad:
-        The optimizer steps, but parameters that it does not hold stay as they are. This happens
-        when the model is built again, or a layer is replaced, after the optimizer was built.
+        Parameters that the optimizer does not hold are never trained. This happens when the model
+        is built again, or a layer is replaced, after the optimizer was built.
     Example:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         model.head = nn.Linear(8, 10)
@@ -38,15 +38,13 @@ def optimizer_parameters(probe: Probe) -> Iterator[Issue]:
         return
     if num_foreign := len(held - known):
         yield warning(
-            f"{num_foreign} of the {len(held)} tensors in the optimizer are not this model's",
-            fix,
+            f"{num_foreign} of the {len(held)} tensors in the optimizer are not this model's", fix
         )
     if missing:
         yield warning(
-            f"{len(missing)} tensors that could learn are in no group of this optimizer: "
+            f"{len(missing)} trainable tensors are in no group of this optimizer: "
             f"{first_names(missing)}",
-            "add them, unless another optimizer has them; set requires_grad = False on tensors "
-            "that are not to learn",
+            "add them, unless another optimizer has them; else set requires_grad = False on them",
         )
 
 
@@ -54,8 +52,8 @@ def scheduler_optimizer(probe: Probe) -> Iterator[Issue]:
     """Check that the scheduler sets the learning rate of the optimizer that steps.
 
     Why is this bad:
-        The scheduler changes the rate of an optimizer that nobody uses, and training runs at a
-        constant rate.
+        The scheduler changes the rate of an unused optimizer, and training runs at a constant
+        rate.
     Example:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=30)
@@ -70,9 +68,10 @@ def scheduler_optimizer(probe: Probe) -> Iterator[Issue]:
         raise Skipped(f"a {type(probe.scheduler).__name__} has no .optimizer to look at")
     groups = {id(group) for group in probe.optimizer.param_groups}
     if not groups & {id(group) for group in other.param_groups}:  # a wrapper shares its groups
+        rates = ", ".join(f"{group['lr']:g}" for group in probe.optimizer.param_groups)
         yield error(
             f"{type(probe.scheduler).__name__} is bound to another optimizer, so the rate stays at "
-            f"{_rates(probe.optimizer)}",
+            f"{rates}",
             "build the scheduler from the optimizer that steps, after it",
         )
 
@@ -82,7 +81,7 @@ def schedule_length(probe: Probe) -> Iterator[Issue]:
 
     Why is this bad:
         If the schedule is too long, training ends at a high rate. If it is too short, the cosine
-        raises the rate again, and one cycle raises an error. Often epochs were counted in place
+        raises the rate again, and one cycle raises an error. Often someone counted epochs instead
         of steps.
     Example:
         epochs, steps = 20, 20 * 391
@@ -132,8 +131,8 @@ def untrained(probe: Probe) -> Iterator[Issue]:
     """Check that nothing was trained before the first epoch.
 
     Why is this bad:
-        In a notebook it is easy to run the training cell twice: the second "epoch 1" goes on from
-        trained weights, and its result cannot be compared with other results.
+        If you run the training cell of a notebook twice, the second "epoch 1" goes on from trained
+        weights, and its result cannot be compared with other results.
     Example:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         F.cross_entropy(model(images), labels).backward()
@@ -144,7 +143,7 @@ def untrained(probe: Probe) -> Iterator[Issue]:
     """
     signs = []
     states = probe.optimizer.state.values()  # some optimizers start with one, after no step
-    if num_stepped := sum(1 for state in states if state and state.get("step", 1)):
+    if num_stepped := sum(bool(state and state.get("step", 1)) for state in states):
         signs.append(f"the optimizer has stepped ({num_stepped} tensors have a state)")
     if probe.tracked:
         signs.append(f"batch norm has seen {probe.tracked} batches")
@@ -162,9 +161,9 @@ def weight_decay(probe: Probe) -> Iterator[Issue]:
     """Check that weight decay acts on weights only, and that it is a true decay.
 
     Why is this bad:
-        Decay of biases and of the scales of norms pulls them to 0 and rarely helps. Adam adds the
-        decay to the gradient and then divides by the gradient's size, so weights with large
-        gradients hardly decay (Loshchilov and Hutter 2019).
+        Decay pulls biases and the scales of norms to 0, which rarely helps. Adam adds the decay to
+        the gradient and then divides by the gradient's size, so weights with large gradients
+        hardly decay (Loshchilov and Hutter 2019).
     Example:
         optimizer = torch.optim.Adam(model.parameters(), weight_decay=0.01)
     Fix:
@@ -178,9 +177,8 @@ def weight_decay(probe: Probe) -> Iterator[Issue]:
             "of norms",
             "put them in a group of their own with weight_decay=0",
         )
-    defaults = probe.optimizer.defaults
-    coupled = type(probe.optimizer) is Adam and not defaults.get("decoupled_weight_decay")
-    if groups and coupled:
+    decoupled = probe.optimizer.defaults.get("decoupled_weight_decay")
+    if groups and type(probe.optimizer) is Adam and not decoupled:
         yield warning(
             "Adam adds weight decay to the gradient and then divides by the gradient's size, so "
             "weights with large gradients hardly decay",
@@ -188,16 +186,6 @@ def weight_decay(probe: Probe) -> Iterator[Issue]:
         )
 
 
-def first_names(names: Sequence[str], limit: int = 3) -> str:
-    """Return the first few names as text, and how many more there are."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
-
-
 def _steps_done(probe: Probe) -> int:
     """Return how often the scheduler has stepped so far."""
     return max(0, getattr(probe.scheduler, "last_epoch", 0) or 0)
-
-
-def _rates(optimizer: Optimizer) -> str:
-    return ", ".join(f"{group['lr']:g}" for group in optimizer.param_groups)

@@ -1,7 +1,7 @@
 """Your model, optimizer, loss and batches, and what one forward and backward pass gave."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
@@ -27,10 +27,10 @@ class Probe:
     model: nn.Module  # without the wrappers of DDP and torch.compile
     optimizer: Optimizer
     loss_fn: LossFunction
-    scheduler: Any
-    steps: int | None
+    scheduler: Any = None
+    steps: int | None = None
     source: Any  # the batches as they were passed in
-    val_batches: Any
+    val_batches: Any = None
     batches: tuple[tuple[Tensor, Tensor], ...]  # images (B, C, H, W) and labels, where they lie
     tracked: int  # batches that batch norm had counted before
     images: Tensor  # of the first batch, on the model's device
@@ -46,7 +46,7 @@ class Probe:
             Skipped: labels are no class numbers, or outputs not a row of classes an image.
         """
         labels = self.batches[0][1][: len(self.outputs)].to(self.outputs.device)
-        if not _has_class_rows(self.outputs) or not has_class_numbers(labels):
+        if not has_class_rows(self.outputs) or not has_class_numbers(labels):
             raise Skipped("needs outputs (N, K) and a class number an image")
         return labels
 
@@ -65,14 +65,7 @@ class Probe:
 
 
 def run_probe(
-    model: nn.Module,
-    optimizer: Optimizer,
-    loss_fn: LossFunction,
-    batches: Iterable[Any],
-    *,
-    scheduler: Any = None,
-    steps: int | None = None,
-    val_batches: Iterable[Any] | None = None,
+    model: nn.Module, optimizer: Optimizer, loss_fn: LossFunction, batches: Iterable[Any]
 ) -> Probe:
     """Pass the first batch forward and backward; the caller restores the state of everything.
 
@@ -90,39 +83,42 @@ def run_probe(
     tracked = max(counts, default=0)
     if not model.training:  # otherwise, a part that is frozen in evaluation mode stays so
         model.train()
-    with torch.enable_grad(), _idle_dropout(model) as idle:
+    with torch.enable_grad(), _idle_dropout(model) as idle_dropout:
         outputs = model(images)
         _check_outputs(outputs, [labels for _, labels in pairs], ignored_label(loss_fn))
-        _backward(loss_fn(outputs, labels))
+        loss = loss_fn(outputs, labels)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            raise UsageError("loss_fn must give one number, the mean of a batch")
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
     return Probe(
         model=model,
         optimizer=optimizer,
         loss_fn=loss_fn,
-        scheduler=scheduler,
-        steps=steps,
         source=batches,
-        val_batches=val_batches,
         batches=pairs,
         tracked=tracked,
         images=images,
         outputs=outputs.detach(),
         gradients={n: p.grad for n, p in model.named_parameters() if p.requires_grad},
-        idle_dropout=tuple(idle),
+        idle_dropout=tuple(idle_dropout),
     )
 
 
 def image_label_pair(batch: Any) -> tuple[Tensor, Tensor]:
     """Return images and labels of a batch; raises UsageError if it is no such pair."""
-    if (
-        not isinstance(batch, tuple | list)
-        or len(batch) < 2
-        or not all(isinstance(part, Tensor) for part in batch[:2])
-    ):
-        raise UsageError(
-            f"a batch is a {type(batch).__name__}, not two tensors (images, labels); wrap the "
-            "batches in a generator that gives pairs"
-        )
-    return batch[0], batch[1]
+    match batch:
+        case [Tensor() as images, Tensor() as labels, *_]:
+            return images, labels
+    raise UsageError(
+        f"a batch is a {type(batch).__name__}, not two tensors (images, labels); wrap the "
+        "batches in a generator that gives pairs"
+    )
+
+
+def has_class_rows(outputs: Tensor) -> bool:
+    """Whether outputs are (N, K), a number for each of at least two classes."""
+    return outputs.ndim == 2 and outputs.shape[1] >= 2
 
 
 def has_class_numbers(labels: Tensor) -> bool:
@@ -133,10 +129,6 @@ def has_class_numbers(labels: Tensor) -> bool:
 def ignored_label(loss_fn: LossFunction) -> int:
     """Return the label that a loss ignores; torch's is -100."""
     return int(getattr(loss_fn, "ignore_index", -100))
-
-
-def _has_class_rows(outputs: Tensor) -> bool:
-    return outputs.ndim == 2 and outputs.shape[1] >= 2
 
 
 def _add_up(probs: Tensor) -> bool:
@@ -151,7 +143,7 @@ def _check_outputs(outputs: Any, batches_of_labels: list[Tensor], ignored: int) 
             f"the model gives a {type(outputs).__name__}, not a tensor; wrap it in a module "
             "that gives its logits"
         )
-    if not _has_class_rows(outputs):
+    if not has_class_rows(outputs):
         return
     classes = outputs.shape[1]
     for labels in filter(has_class_numbers, batches_of_labels):
@@ -163,26 +155,13 @@ def _check_outputs(outputs: Any, batches_of_labels: list[Tensor], ignored: int) 
             )
 
 
-def _backward(loss: Any) -> None:
-    if not isinstance(loss, Tensor) or loss.numel() != 1:
-        raise UsageError("loss_fn must give one number, the mean of a batch")
-    if loss.requires_grad:
-        loss.backward()  # type: ignore[no-untyped-call]
-
-
 @contextmanager
-def _idle_dropout(model: nn.Module) -> Iterator[list[str]]:
-    """Yield a list of the dropout layers that are not called inside, filled in at the end."""
+def _idle_dropout(model: nn.Module) -> Iterator[dict[str, None]]:
+    """Yield the names of the dropout layers; each is removed when its layer is called."""
     layers = {name: m for name, m in model.named_modules() if isinstance(m, DROPOUT) and m.p > 0}
-    called: set[str] = set()
-    handles = [
-        layer.register_forward_hook(lambda *_, name=name: called.add(name))
-        for name, layer in layers.items()
-    ]
-    idle: list[str] = []
-    try:
+    idle = dict.fromkeys(layers)
+    with ExitStack() as hooks:
+        for name, layer in layers.items():
+            hook = layer.register_forward_hook(lambda *_, name=name: idle.pop(name, None))
+            hooks.callback(hook.remove)
         yield idle
-    finally:
-        for handle in handles:
-            handle.remove()
-    idle += [name for name in layers if name not in called]

@@ -3,36 +3,34 @@
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 
 from ..cam.layers import default_layers
-from ..datasets import Split
 from ..datasets.augment import augment, normalize
 from ..metrics.intervals import wilson
 from ..networks import layer_table
 from ..optim.schedules import steps_per_epoch
 from ..recipe import Augment, Plateau
+from ..records import evenly_spaced
 from ..training.batches import step_generator
 from ..training.setup import TrainSetup
 from .augment_checks import NUM_DRAWS
 from .issues import Issue, Skipped, by_name, error, warning
-
-MAX_IMAGES = 256  # images that augmentation and the network are tried on
+from .probe import MAX_IMAGES
 
 
 def augmentation(setup: TrainSetup) -> Iterator[Issue]:
     """Check that every augmentation of the recipe changes images of this data.
 
     Why is this bad:
-        The recipe says that images are augmented, and they are not: for example a random flip of
-        images that are symmetric.
+        The images are not augmented, although the recipe says so: for example by a random flip of
+        symmetric images.
     Example:
         resight doctor digits --set augment.cutout.prob=0.001
     Fix:
         Remove the augmentation, or set wider limits.
     """
     train, stats = setup.splits.train, setup.splits.stats
-    rows = spread_rows(train, MAX_IMAGES)
+    rows = torch.from_numpy(evenly_spaced(len(train), MAX_IMAGES))
     images = train.images[rows]
     before = normalize(images, stats)
     for kind, spec in setup.recipe.augment:
@@ -66,8 +64,7 @@ def validation_size(setup: TrainSetup) -> Iterator[Issue]:
     Example:
         resight doctor digits --set data.val_fraction=0.02
     Fix:
-        Hold out more images, or choose nothing by them: a cycle can keep the weights of its last
-        epoch.
+        Hold out more images, or keep the weights of the last epoch of a cycle.
     """
     val = setup.splits.val
     if val is None:
@@ -90,8 +87,8 @@ def step_count(setup: TrainSetup) -> Iterator[Issue]:
     """Check that the recipe takes at least 100 steps on this data.
 
     Why is this bad:
-        A schedule with a warm-up needs some steps to rise and fall, and a network needs some to
-        learn at all.
+        A schedule with a warm-up needs steps to rise and fall, and a network needs steps to learn
+        at all.
     Example:
         resight doctor digits --set training.batch_size=1024
     Fix:
@@ -111,8 +108,8 @@ def plateau_patience(setup: TrainSetup) -> Iterator[Issue]:
     """Check that a plateau schedule has the time to lower the rate.
 
     Why is this bad:
-        The schedule waits `patience` epochs without progress. If the run has no more epochs than
-        that, the rate never falls, and much of the accuracy is missed.
+        If the run has no more epochs than the `patience` with which the schedule waits for
+        progress, the rate never falls, and the accuracy stays low.
     Example:
         resight doctor digits --set schedule.name=plateau --set schedule.epochs=4
     Fix:
@@ -121,14 +118,13 @@ def plateau_patience(setup: TrainSetup) -> Iterator[Issue]:
     schedule = setup.recipe.schedule
     if isinstance(schedule, Plateau) and schedule.patience + 2 >= schedule.epochs:
         yield error(
-            f"the rate cannot fall within {schedule.epochs} epochs: patience is "
-            f"{schedule.patience}",
+            f"the rate cannot fall in {schedule.epochs} epochs: patience is {schedule.patience}",
             "set schedule.patience lower, or train for longer",
         )
 
 
 def batch_norm_images(setup: TrainSetup) -> Iterator[Issue]:
-    """Check that batch norm takes its statistics of at least eight images.
+    """Check that batch norm takes its statistics over at least eight images.
 
     Why is this bad:
         The mean and the variance of few images are mostly noise, and differ from the running
@@ -138,47 +134,44 @@ def batch_norm_images(setup: TrainSetup) -> Iterator[Issue]:
     Fix:
         Set a larger `training.batch_size` or `training.micro_batch`, or another norm.
     """
-    train, training = setup.splits.train, setup.recipe.training
-    size = min(training.batch_size, len(train))
-    size //= training.parts(size, train.images.device.type)
+    size = images_at_a_time(setup)
     if getattr(setup.recipe.model, "norm", "batch") == "batch" and size < 8:
         yield warning(
-            f"batch norm takes its statistics of {size} images at a time",
+            f"batch norm takes its statistics over {size} images at a time",
             "give it 16 or more: training.batch_size and training.micro_batch",
         )
 
 
 def heat_map_size(setup: TrainSetup) -> Iterator[Issue]:
-    """Check that the last layer that heat maps are made of has at least 5 x 5 cells.
+    """Check that the last layer with heat maps has at least 5 x 5 cells.
 
     Why is this bad:
-        A map of 4 x 4 cells is enlarged to the size of the image; it can say which quarter the
-        network used, but hardly more.
+        A map of 4 x 4 cells can say which quarter of the image the network used, but hardly more.
     Example:
         resight doctor digits --set model.name=resnet18
     Fix:
         Trust the maps of earlier layers more, or keep maps larger with `model.last_stage_stride`
         or `data.image_size`.
     """
-    model = setup.state.model
-    _, channels, height, width = setup.dataset.train.images.shape
-    shape = (channels, height, width)
+    channels, height, width = setup.dataset.train.images.shape[1:]
+    model, shape = setup.state.model, (channels, height, width)
     layers = setup.recipe.explain.layers or default_layers(model, shape)
     sizes = {row.path: row.map_size for row in layer_table(model, shape)}
     last = sizes.get(layers[-1]) if layers else None
     if not layers or (last and min(last) < 5):
         cells = f"{layers[-1]} has {last[0]} x {last[1]}" if last else "no layer has 3 x 3"
         yield warning(
-            f"for images of {height} px {cells} cells, too few to say where",
+            f"for images of {height} px, {cells} cells, too few to say where",
             "trust earlier layers more, or keep maps larger: model.last_stage_stride=1 for "
             "resnet18, or data.image_size",
         )
 
 
-def spread_rows(split: Split, limit: int) -> Tensor:
-    """Return at most so many rows of the split, evenly spread from its first to its last."""
-    rows = torch.linspace(0, len(split) - 1, min(limit, len(split))).long()
-    return rows.to(split.images.device)
+def images_at_a_time(setup: TrainSetup) -> int:
+    """Return how many images go through the network at a time: a batch, or a micro-batch."""
+    train, training = setup.splits.train, setup.recipe.training
+    size = min(training.batch_size, len(train))
+    return size // training.parts(size, train.images.device.type)
 
 
 RECIPE_CHECKS = by_name(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..recipe import Plateau
-from ..records import EpochRow, Predictions
+from ..records import EpochRow, FloatArray, Predictions
 from ..runs.run import Run
 from .issues import Issue, Skipped, by_name, error, warning
 
@@ -17,7 +17,7 @@ def finished(run: Run) -> Iterator[Issue]:
     Why is this bad:
         A run that was stopped has no test accuracy. A damaged file is missing from the report.
     Example:
-        The power fails after epoch 12 of 40, or a disk gives back half of `predictions.npz`.
+        The power fails after epoch 12 of 40, or half of `predictions.npz` is lost.
     Fix:
         Resume the run with `resight resume`, or copy the file from a backup.
     """
@@ -27,11 +27,12 @@ def finished(run: Run) -> Iterator[Issue]:
             f"go on with resight resume {run.folder}",
         )
     for line in run.missing:
-        if " is damaged and was passed over" in line:
-            if line.startswith("gallery"):
-                yield warning(line, f"resight explain {run.folder} makes it again")
-            else:
-                yield error(line, "take the file from a copy of the run")
+        if " is damaged and was passed over" not in line:
+            continue
+        if line.startswith("gallery"):
+            yield warning(line, f"resight explain {run.folder} makes it again")
+        else:
+            yield error(line, "take the file from a copy of the run")
 
 
 def learned(run: Run) -> Iterator[Issue]:
@@ -41,23 +42,21 @@ def learned(run: Run) -> Iterator[Issue]:
         The network has learned nothing about the images. If one class has 90 % of them, the
         accuracy is 90 % all the same.
     Example:
-        With ten equal classes guessing has a loss of 2.30, and after four epochs the training
-        loss is 2.30.
+        With ten equal classes guessing has a loss of 2.30, and the training loss stays at 2.30.
     Fix:
-        Look for a lower learning rate or a longer warm-up with `resight lr-find`, and at the data
-        with `resight doctor RECIPE --data PATH`.
+        Try the learning rate of `resight lr-find` or a longer warm-up, and check the data with
+        `resight doctor RECIPE --data PATH`.
     """
-    rows = _rows(run)
-    counts = np.bincount(_predictions(run).labels)
-    share = counts[counts > 0] / counts.sum()
+    rows, labels = _rows(run), _predictions(run).labels
+    share = np.unique(labels, return_counts=True)[1] / len(labels)
     guessing = float(-(share * np.log(share)).sum())
     lowest = min(row.train_loss for row in rows)
     if lowest > 0.98 * guessing:
         yield error(
             f"in {len(rows)} epochs the training loss came to {lowest:.3g}, where guessing has "
             f"{guessing:.3g}",
-            "look for a lower rate or a longer warm-up with resight lr-find, and at the data with "
-            "resight doctor RECIPE --data",
+            "try a lower rate (resight lr-find) or a longer warm-up; check the data with resight "
+            "doctor RECIPE --data",
         )
 
 
@@ -68,7 +67,7 @@ def long_enough(run: Run) -> Iterator[Issue]:
 
     Why is this bad:
         A run that stops while it improves, or before the plateau schedule has lowered the rate,
-        has an accuracy below what the recipe can reach.
+        does not reach the accuracy of its recipe.
     Example:
         The plateau schedule has a rate of 0.1 in each of four epochs.
     Fix:
@@ -96,8 +95,7 @@ def overfitted(run: Run) -> Iterator[Issue]:
     """Check that validation keeps up with training.
 
     Why is this bad:
-        The network learns the training images by heart, and gets worse at images that it has not
-        seen.
+        The network learns the training images by heart, and gets worse at new images.
     Example:
         Validation loss is 0.8 after epoch 2 and 1.1 at the end.
     Fix:
@@ -126,7 +124,7 @@ def overfitted(run: Run) -> Iterator[Issue]:
 
 
 def recommended_lr(run: Run) -> Iterator[Issue]:
-    """Check that the range test can be trusted, and that the run used about the rate it recommends.
+    """Check that the range test can be trusted, and that the run used about its recommended rate.
 
     Why is this bad:
         A rate that is five times too low or too high costs accuracy or makes training unstable.
@@ -138,8 +136,8 @@ def recommended_lr(run: Run) -> Iterator[Issue]:
     curve = run.lr_curve
     if curve is None:
         raise Skipped("there is no range test; --find-lr makes one")
-    holds = run.recipe.schedule.holds_rate
-    recommended, used = curve.constant if holds else curve.peak, run.recipe.optimizer.lr
+    recommended = curve.constant if run.recipe.schedule.holds_rate else curve.peak
+    used = run.recipe.optimizer.lr
     for reason in curve.verdict.reasons:
         yield warning(f"the range test cannot be trusted: {reason}", "test again")
     if curve.verdict.ok and recommended and not recommended / 5 <= used <= recommended * 5:
@@ -176,7 +174,7 @@ def validation_and_test(run: Run) -> Iterator[Issue]:
 
     Why is this bad:
         Either validation images have copies in training, or test images are of another kind. One
-        of the two accuracies does not say how well the network does on new images.
+        of the two accuracies is not that on new images.
     Example:
         Validation accuracy is 90 % and test accuracy 80 %, with 1,000 images each.
     Fix:
@@ -203,7 +201,7 @@ def _rows(run: Run) -> tuple[EpochRow, ...]:
     return run.history.epochs
 
 
-def _validation(rows: tuple[EpochRow, ...]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _validation(rows: tuple[EpochRow, ...]) -> FloatArray:
     losses = [row.val_loss for row in rows if row.val_loss is not None]
     if len(losses) < len(rows):
         raise Skipped("nothing was held out")
@@ -221,11 +219,6 @@ def _ended(run: Run) -> bool:
 
 
 RUN_CHECKS = by_name(
-    finished,
-    learned,
-    long_enough,
-    overfitted,
-    recommended_lr,
-    predicted_classes,
-    validation_and_test,
+    *(finished, learned, long_enough, overfitted),
+    *(recommended_lr, predicted_classes, validation_and_test),
 )

@@ -15,13 +15,11 @@ from .curves import (
     schedule_curve,
     training_curves,
 )
-from .flips import FlippedImage, flip_sheet
 from .grouped import NeighborImages, label_issue_sheet, pair_sheet
-from .heat import LayerHeatmap, SheetImages, heat_sheet, heat_strip
-from .heat_grid import heat_grid
+from .heat import LayerHeatmap, SheetImages, heat_grid, heat_sheet, heat_strip
 from .lr_curve import lr_curve
 from .numbers import confusion_matrix, per_class, reliability
-from .pictures import before_after, image_grid, prediction_grid
+from .pictures import FlippedImage, before_after, flip_sheet, image_grid, prediction_grid
 from .style import check_path, save
 
 __all__ = [

@@ -7,7 +7,7 @@ inferno, rises evenly in brightness and reads the same with every kind of color 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import matplotlib
 import numpy as np
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..records import COARSE_CELLS, Float32Array, ImageArray, IntArray, Predictions
-from .canvas import GAP, HEAD, Canvas
-from .style import BLUE, GRAY, VERMILION, house_style
+from .contact_sheet import Line, Row, Tile, contact_sheet
+from .pictures import verdict_line
+from .style import GRAY
 
 Maps = Float32Array
 
@@ -28,6 +29,15 @@ AREAS = (
 PALETTE = np.rint(255 * matplotlib.colormaps["inferno"](np.arange(256))[:, :3]).astype(np.uint8)
 _OPACITY = 0.8  # of the strongest evidence
 _OVERLAY_PX = 128  # a side, at least
+_CAPTION_WIDTH, _LAYER_SPACE = 1.65, 0.12  # inches
+_SCALE = "the strongest evidence at that layer in that row, for either class"
+_LEGEND = Row(
+    [
+        Tile(below=[Line("none", size=7, color=GRAY)], width=0.25),
+        Tile(np.tile(PALETTE, (28, 1, 1)), width=0.9),
+        Tile(below=[Line(_SCALE, size=7, color=GRAY)], width=3.5),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -96,91 +106,103 @@ def blend_heatmap(picture: ImageArray, heat: Maps) -> ImageArray:
     return np.asarray(np.rint(mixed), dtype=np.uint8)
 
 
-@house_style()
 def heat_sheet(images: SheetImages, heats: Sequence[LayerHeatmap], title: str) -> Figure:
-    """A row a picture; for each layer the overlay of both classes and the predicted one raw.
-
-    Without rows the figure says that there are none.
-    """
-    check(images, heats)
-    r, side, words = len(images.rows), 0.78, 1.75
-    pitch = side + 0.06
-    starts = [GAP + words + side + 0.2 + i * (3 * pitch + 0.16) for i in range(len(heats))]
-    notes = _notes(heats, images.pictures)
-    other = " or ".join(sorted({images.kind(i) for i in range(r)}))
-    top, row = HEAD + 0.42, pitch + _area_room(heats)
-    end = starts[-1] + 3 * pitch if starts else GAP + words + side
-    canvas = Canvas(max(end + GAP, 4.5), top + max(r, 1) * row + 0.3 + 0.16 * len(notes), title)
-    if r == 0:
-        canvas.words(GAP, top + 0.3, "", "none of these pictures", 4, color=GRAY, fontsize=11)
-    for x, heat in zip(starts, heats, strict=True):
-        canvas.words(x, HEAD + 0.14, "", heat.name, 3 * pitch, fontsize=9, fontweight="bold")
-        for i, name in enumerate(("predicted", other, "predicted, raw")):
-            canvas.words(x + i * pitch, HEAD + 0.34, "", name, pitch, fontsize=7, color=GRAY)
-    for i in range(r):
-        y = top + i * row
-        _caption(canvas, images, i, (GAP, y + 0.2), words - 0.1)
-        canvas.picture(GAP + words, y, side, images.pictures[i])
-        for x, heat in zip(starts, heats, strict=True):
-            scaled = positive_map(heat.maps[i])  # (2, h, w)
-            for j in range(2):
-                _over(canvas, (x + j * pitch, y), side, images.pictures[i], scaled[j])
-            canvas.picture(x + 2 * pitch, y, side, _colored(scaled[0]))
-            _areas_text(canvas, heat, i, (x, y + side + 0.1), 3 * pitch)
-    _legend(canvas, top + max(r, 1) * row + 0.1, notes)
-    return canvas.figure
+    """Draw a row for each picture: at each layer both classes' overlays and the predicted's map."""
+    _check(images, heats)
+    r = len(images.rows)
+    kinds = (" or ".join(sorted({images.kind(i) for i in range(r)})), "predicted, raw")
+    head = [Tile(width=_CAPTION_WIDTH), Tile()]
+    for heat in heats:
+        above = [_layer_line(heat), Line("predicted", size=6, color=GRAY)]
+        head.append(Tile(above=above, space=_LAYER_SPACE))
+        head += [Tile(above=[Line(kind, size=6, color=GRAY)]) for kind in kinds]
+    rows = []
+    for i, picture in enumerate(images.pictures):
+        tiles = [Tile(below=_caption(images, i), width=_CAPTION_WIDTH), Tile(picture)]
+        for heat in heats:
+            predicted, other = positive_map(heat.maps[i])  # each (h, w)
+            overlay = _overlay(picture, predicted)
+            tiles.append(replace(overlay, below=_areas(heat, i), space=_LAYER_SPACE))
+            tiles += [_overlay(picture, other), Tile(_colored(predicted))]
+        rows.append(Row(tiles))
+    return contact_sheet(
+        rows,
+        title=title,
+        side=0.8,
+        head=Row(head),
+        legend=_LEGEND,
+        notes=_notes(heats, images.pictures),
+        empty="none of these pictures",
+    )
 
 
-@house_style()
 def heat_strip(images: SheetImages, heats: Sequence[LayerHeatmap], title: str) -> Figure:
-    """One picture, large: a row for each of the two classes, overlay and raw map of each layer."""
-    check(images, heats)
+    """Draw one picture, large: a row for each of two classes, overlay and map of each layer."""
+    _check(images, heats)
     if len(images.rows) != 1:
         raise UsageError(f"a strip shows one picture, not {len(images.rows)}; use heat_sheet")
-    side = 1.25
-    pitch, row = side + 0.06, side + 0.3
-    starts = [GAP + side + 0.3 + i * (2 * pitch + 0.2) for i in range(len(heats))]
-    notes, top = _notes(heats, images.pictures), HEAD + 0.24 + _area_room(heats)
-    width = max((starts[-1] + 2 * pitch if starts else 0) + GAP, 4.5)
-    canvas = Canvas(width, top + 2 * row + 0.3 + 0.16 * len(notes), title)
-    canvas.picture(GAP, top + 0.22, side, images.pictures[0])
-    _caption(canvas, images, 0, (GAP, top + row + 0.14), side)
-    predictions, at = images.predictions, images.rows[0]
-    kinds = (("predicted", predictions.preds[at]), (images.kind(0), images.others[0]))
-    for x, heat in zip(starts, heats, strict=True):
-        canvas.words(x, HEAD + 0.14, "", heat.name, 2 * pitch, fontsize=9, fontweight="bold")
-        _areas_text(canvas, heat, 0, (x, HEAD + 0.28), 2 * pitch)
-        scaled = positive_map(heat.maps[0])  # (2, h, w)
-        for j, (kind, k) in enumerate(kinds):
-            y = top + j * row + 0.22
-            name = predictions.classes[k]
-            canvas.words(x, y - 0.05, "for ", f"{name} ({kind})", 2 * pitch, fontsize=7.5)
-            _over(canvas, (x, y), side, images.pictures[0], scaled[j])
-            canvas.picture(x + pitch, y, side, _colored(scaled[j]))
-    _legend(canvas, top + 2 * row + 0.1, notes)
-    return canvas.figure
+    picture, classes = images.pictures[0], images.predictions.classes
+    predicted = classes[images.predictions.preds[images.rows[0]]]
+    names = (f"{predicted} (predicted)", f"{classes[images.others[0]]} ({images.kind(0)})")
+    rows = []
+    for j, name in enumerate(names):
+        tiles = [Tile(below=_caption(images, 0)) if j else Tile(picture)]
+        for heat in heats:
+            scaled = positive_map(heat.maps[0])[j]
+            above = [Line("for ", name, size=7.5)]
+            if j == 0:
+                above = [_layer_line(heat), *_areas(heat, 0), *above]
+            tiles.append(replace(_overlay(picture, scaled), above=above, space=_LAYER_SPACE))
+            tiles.append(Tile(_colored(scaled)))
+        rows.append(Row(tiles))
+    notes = _notes(heats, images.pictures)
+    return contact_sheet(rows, title=title, side=1.25, legend=_LEGEND, notes=notes)
 
 
-def check(images: SheetImages, heats: Sequence[LayerHeatmap]) -> None:
-    """UsageError unless every row has a picture, another class and two maps at every layer."""
-    r = len(images.rows)
-    if len(images.pictures) != r or len(images.others) != r:
+def heat_grid(
+    pictures: ImageArray | None,
+    captions: Sequence[str],
+    heats: Sequence[LayerHeatmap],
+    names: Sequence[Sequence[str]],
+) -> Figure:
+    """Draw a row for each image: the map of every layer and class over the gray picture.
+
+    Maps are (R, M, h, w), raw and signed; `names` are those of the M classes of each of R images,
+    `captions` are what the pictures were taken for. Without `pictures` (R, H, W, 1 or 3) the maps
+    are shown on black.
+    """
+    shapes = {heat.maps.shape[:2] for heat in heats}
+    if shapes != {(len(captions), len(names[0]) if names else 0)} or len(names) != len(captions):
         raise UsageError(
-            f"{r} rows have {len(images.pictures)} pictures and {len(images.others)} other "
-            "classes; "
-            "give one of each a row"
+            f"{len(captions)} images have {len(names)} rows of names and maps of (images, classes) "
+            f"{sorted(shapes)}; give a row of names an image and a map a name"
         )
-    for heat in heats:
-        if heat.maps.ndim != 4 or heat.maps.shape[:2] != (r, 2):
-            raise UsageError(
-                f"the heat maps at {heat.layer} are {heat.maps.shape}; for {r} rows they must be "
-                f"({r}, 2, h, w)"
-            )
-        if heat.areas is not None and heat.areas.shape != (r, 2):
-            raise UsageError(
-                f"the areas at {heat.layer} are {heat.areas.shape}; for {r} rows they must be "
-                f"({r}, 2)"
-            )
+    rows = []
+    for i, caption in enumerate(captions):
+        picture = None if pictures is None else pictures[i]
+        tiles = [Tile(picture, above=[Line(name=caption, bold=True)])]
+        for heat in heats:
+            behind = np.zeros((*heat.maps.shape[2:], 1), np.uint8) if picture is None else picture
+            maps = zip(names[i], positive_map(heat.maps[i]), strict=True)
+            row = [replace(_overlay(behind, m), above=[Line("for ", name)]) for name, m in maps]
+            above = [*([] if i else [_layer_line(heat)]), *row[0].above]
+            tiles += [replace(row[0], above=above, space=0.1), *row[1:]]
+        rows.append(Row(tiles))
+    title = "Yellow: the strongest evidence at that layer in that image"
+    return contact_sheet(rows, title=title, side=1.0)
+
+
+def _check(images: SheetImages, heats: Sequence[LayerHeatmap]) -> None:
+    """Check that every row has a picture, another class, and two maps and areas at every layer."""
+    r = len(images.rows)
+    for name, shape, expected in (
+        ("pictures", images.pictures.shape, (r, *images.pictures.shape[1:])),
+        ("other classes", images.others.shape, (r,)),
+        *((f"heat maps at {h.layer}", h.maps.shape, (r, 2, *h.maps.shape[2:])) for h in heats),
+        *((f"areas at {h.layer}", h.areas.shape, (r, 2)) for h in heats if h.areas is not None),
+    ):
+        if shape != expected:
+            raise UsageError(f"the {name} are {shape}; for {r} rows they must be {expected}")
 
 
 def _bilinear(cells: int, px: int) -> NDArray[np.float64]:
@@ -194,59 +216,32 @@ def _colored(heat: Maps) -> ImageArray:
     return np.asarray(PALETTE[np.rint(255 * np.clip(heat, 0, 1)).astype(np.int64)])
 
 
-def _over(
-    canvas: Canvas, place: tuple[float, float], side: float, picture: ImageArray, heat: Maps
-) -> None:
-    canvas.picture(*place, side, blend_heatmap(picture, heat))
-    if not heat.any():
-        x, y = place[0] + side / 2, place[1] + side / 2
-        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.0}
-        look = {"ha": "center", "va": "center", "fontsize": 6, "bbox": box}
-        canvas.words(x, y, "", "none", side, **look)
+def _overlay(picture: ImageArray, heat: Maps) -> Tile:
+    return Tile(blend_heatmap(picture, heat), over="" if heat.any() else "none")
 
 
-def _caption(
-    canvas: Canvas, images: SheetImages, i: int, place: tuple[float, float], room: float
-) -> None:
+def _layer_line(heat: LayerHeatmap) -> Line:
+    return Line(name=heat.name, size=9, bold=True)
+
+
+def _caption(images: SheetImages, i: int) -> list[Line]:
     """Sign, confidence and predicted class; the other class and its probability; the id."""
-    predictions, row, (x, y) = images.predictions, images.rows[i], place
-    known = predictions.labels[row] >= 0
-    sign, color = "", "black"
-    if known:
-        sign, color = ("✓ ", BLUE) if predictions.correct[row] else ("✗ ", VERMILION)
-    for lift, k, lead, look in (
-        (0.0, predictions.preds[row], sign, {"color": color, "fontweight": "bold"}),
-        (0.16, images.others[i], f"{images.kind(i)} ", {}),
-    ):
-        share = f"{100 * predictions.probs[row, k]:.0f} %  "
-        canvas.words(x, y + lift, lead + share, predictions.classes[k], room, **look)
-    canvas.words(x, y + 0.31, "", predictions.ids[row], room, fontsize=6.5, color=GRAY)
+    predictions, row, other = images.predictions, images.rows[i], images.others[i]
+    pred, probs = predictions.preds[row], predictions.probs[row]
+    right = None if predictions.labels[row] < 0 else predictions.correct[row]
+    return [
+        verdict_line(right, f"{100 * probs[pred]:.0f} %  ", predictions.classes[pred]),
+        Line(f"{images.kind(i)} {100 * probs[other]:.0f} %  ", predictions.classes[other]),
+        Line(name=predictions.ids[row], size=6.5, color=GRAY),
+    ]
 
 
-def _area_room(heats: Sequence[LayerHeatmap]) -> float:
-    """Inches that the line of deletion and insertion needs."""
-    return 0.14 if any(heat.areas is not None for heat in heats) else 0.0
-
-
-def _areas_text(
-    canvas: Canvas, heat: LayerHeatmap, i: int, place: tuple[float, float], room: float
-) -> None:
+def _areas(heat: LayerHeatmap, i: int) -> list[Line]:
     """Deletion and insertion of the predicted class, where they are known."""
-    if heat.areas is not None:
-        deletion, insertion = heat.areas[i]
-        text = f"deletion {deletion:.2f}   insertion {insertion:.2f}"
-        canvas.words(*place, "", text, room, fontsize=6.5, color=GRAY)
-
-
-def _legend(canvas: Canvas, y: float, notes: Sequence[str]) -> None:
-    look = {"fontsize": 7, "color": GRAY}
-    room = canvas.figure.get_figwidth() - 2 * GAP
-    canvas.words(GAP, y + 0.09, "", "none", room, **look)
-    canvas.ramp(GAP + 0.3, y, (0.9, 0.1), PALETTE)
-    text = "the strongest evidence at that layer in that row, for either class"
-    canvas.words(GAP + 1.26, y + 0.09, "", text, room - 1.26, **look)
-    for i, note in enumerate(notes):
-        canvas.words(GAP, y + 0.27 + 0.16 * i, "", note, room, **look)
+    if heat.areas is None:
+        return []
+    deletion, insertion = heat.areas[i]
+    return [Line(f"deletion {deletion:.2f}   insertion {insertion:.2f}", size=6.5, color=GRAY)]
 
 
 def _notes(heats: Sequence[LayerHeatmap], pictures: ImageArray) -> list[str]:

@@ -1,63 +1,65 @@
-"""The images themselves, with what was predicted for them."""
+"""The images themselves, with what was predicted for them by one run or by several."""
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..errors import UsageError
 from ..records import ImageArray, IntArray, Predictions
-from .style import BLUE, GRAY, VERMILION, fit_text, house_style, sheet
+from .contact_sheet import Line, Row, Tile, contact_sheet, in_rows
+from .style import BLUE, GRAY, VERMILION
+
+_SIDE = 1.4  # inches
+_SHORT_NAME = 8  # letters of a run's name that leave room for a class
 
 
-@house_style()
+@dataclass(frozen=True)
+class FlippedImage:
+    """One image and what several runs predict for it."""
+
+    picture: ImageArray  # (H, W, 1 or 3)
+    id: str
+    true: str
+    predictions: tuple[tuple[str, float, bool], ...]  # of each run: class, confidence, right
+
+
 def image_grid(
     images: ImageArray, titles: Sequence[str], *, columns: int = 5, title: str = ""
 ) -> Figure:
-    """(N, H, W, C) pictures in rows, each under its title; without any, the figure says so."""
+    """Draw (N, H, W, C) pictures in rows, each under its title."""
     _check_images(images, titles, "titles")
-    figure, cells = _grid(images, _lefts(min(columns, len(images))), title, above=0.18)
-    for axes, text in zip(cells, titles, strict=True):
-        _write(axes, "", text, (0, 1), 3)
-    return figure
+    pairs = zip(images, titles, strict=True)
+    tiles = [Tile(picture, above=[Line(name=text)]) for picture, text in pairs]
+    return contact_sheet(in_rows(tiles, columns), title=title, side=_SIDE)
 
 
-@house_style()
 def prediction_grid(
     images: ImageArray, predictions: Predictions, rows: IntArray, title: str, *, columns: int = 5
 ) -> Figure:
-    """What the model said of some images: sign, confidence, prediction, true class and id.
+    """Draw images with what the model predicts: right or wrong, confidence, both classes and id.
 
     `rows` (R,) chooses from `predictions`; `images` (R, H, W, C) are the pictures of these rows.
-    Without rows the figure says that there are none.
     """
     _check_images(images, rows, "rows")
-    n = len(predictions)
-    figure, cells = _grid(
-        images,
-        _lefts(min(columns, len(images))),
-        title,
-        above=0.34,
-        below=0.16,
-        nothing=f"none of {n:,} images" if n else "no images",
-    )
-    for axes, row in zip(cells, rows, strict=True):
-        sign, color = ("✓", BLUE) if predictions.correct[row] else ("✗", VERMILION)
-        verdict = f"{sign} {100 * predictions.confidence[row]:.0f} %  "
+    tiles = []
+    for picture, row in zip(images, rows, strict=True):
         predicted = predictions.classes[predictions.preds[row]]
-        true = predictions.classes[predictions.labels[row]]
-        _write(axes, verdict, predicted, (0, 1), 14, color=color, fontweight="bold")
-        _write(axes, "true: ", true, (0, 1), 4)
-        _write(axes, "", predictions.ids[row], (0, 0), -9, fontsize=6.5, color=GRAY)
-    return figure
+        true = Line("true: ", predictions.classes[predictions.labels[row]])
+        verdict = verdict_line(
+            predictions.correct[row], f"{100 * predictions.confidence[row]:.0f} %  ", predicted
+        )
+        id_line = Line(name=predictions.ids[row], size=6.5, color=GRAY)
+        tiles.append(Tile(picture, above=[verdict, true], below=[id_line]))
+    n = len(predictions)
+    empty = f"none of {n:,} images" if n else "no images"
+    return contact_sheet(in_rows(tiles, columns), title=title, side=_SIDE, empty=empty)
 
 
-@house_style()
 def before_after(before: ImageArray, after: ImageArray, titles: Sequence[str]) -> Figure:
-    """Augmentation: a row an image, the original, then its draws.
+    """Draw augmentation: a row for each image, the original, then its draws.
 
     `before` is (N, H, W, C), `after` (N, D, H, W, C): D >= 1 draws of each of the N images.
     """
@@ -68,15 +70,41 @@ def before_after(before: ImageArray, after: ImageArray, titles: Sequence[str]) -
             f"after has shape {after.shape}; for {n} images it must be "
             f"({n}, draws, height, width, channels)"
         )
-    draws = after.shape[1]
-    lefts = _lefts(draws + 1)
-    lefts[1:] = [left + 2 * _GAP for left in lefts[1:]]  # sets the original apart
-    together = np.concatenate([before[:, None], after], axis=1)  # (N, 1 + D, H, W, C)
-    flat = together.reshape(-1, *before.shape[1:])
-    figure, cells = _grid(flat, lefts, "Original, then as augmented", above=0.18)
-    for axes, text in zip(cells[:: draws + 1], titles, strict=True):
-        _write(axes, "", text, (0, 1), 3)
-    return figure
+    rows = []
+    for original, (first, *more), text in zip(before, after, titles, strict=True):
+        draws = [Tile(first, space=0.2), *map(Tile, more)]
+        rows.append(Row([Tile(original, above=[Line(name=text)]), *draws]))
+    return contact_sheet(rows, title="Original, then as augmented", side=_SIDE)
+
+
+def flip_sheet(
+    images: Sequence[FlippedImage], runs: Sequence[str], title: str, *, columns: int = 5
+) -> Figure:
+    """Draw images that one run has right and another has not, with what each run predicts.
+
+    If the names of `runs` are long, numbers stand for them, spelled out under the title.
+    """
+    short = max(map(len, runs), default=0) <= _SHORT_NAME
+    labels = runs if short else [str(1 + i) for i in range(len(runs))]
+    tiles = []
+    for image in images:
+        below = [
+            verdict_line(right, f"{label}: {100 * confidence:.0f} % ", name, bold=False)
+            for label, (name, confidence, right) in zip(labels, image.predictions, strict=True)
+        ]
+        below.append(Line(name=image.id, size=6.5, color=GRAY))
+        tiles.append(Tile(image.picture, above=[Line("true: ", image.true)], below=below))
+    legend = [Line(f"{1 + i}: ", name, size=7.5) for i, name in enumerate(runs) if not short]
+    rows = in_rows(tiles, columns)
+    return contact_sheet(rows, title=title, side=_SIDE, head=Row(heading=legend))
+
+
+def verdict_line(right: bool | None, lead: str, name: str, *, bold: bool = True) -> Line:
+    """Return a line after a sign for right or wrong, in its color; None: the truth is unknown."""
+    if right is None:
+        return Line(lead, name, bold=bold)
+    sign, color = ("✓", BLUE) if right else ("✗", VERMILION)
+    return Line(f"{sign} {lead}", name, color=color, bold=bold)
 
 
 def _check_images(images: ImageArray, partners: Sequence[Any] | IntArray, what: str) -> None:
@@ -86,60 +114,3 @@ def _check_images(images: ImageArray, partners: Sequence[Any] | IntArray, what: 
         )
     if len(images) != len(partners):
         raise UsageError(f"{len(images)} images but {len(partners)} {what}; give one for each")
-
-
-_SIDE, _GAP, _HEAD = 1.4, 0.12, 0.36  # inches: a picture, the space around it, the title
-
-
-def _lefts(columns: int) -> list[float]:
-    """Where each column begins, in inches."""
-    return [_GAP + column * (_SIDE + _GAP) for column in range(max(columns, 1))]
-
-
-def _grid(
-    images: ImageArray,
-    lefts: Sequence[float],
-    title: str,
-    *,
-    above: float,
-    below: float = 0.0,
-    nothing: str = "no images",
-) -> tuple[Figure, list[Axes]]:
-    """(N, H, W, C) pictures, in columns that begin at `lefts`, and their axes.
-
-    All in inches and fixed, with `above` and `below` left for text: what is written cannot
-    change the size of a picture.
-    """
-    high = _SIDE * min(max(images.shape[1] / max(images.shape[2], 1), 0.5), 2.0)
-    rows = max(1, math.ceil(len(images) / len(lefts)))
-    pitch = above + high + below + _GAP
-    width, height = max(lefts[-1] + _SIDE + _GAP, 4.5), _HEAD + rows * pitch
-    figure = sheet(width, height)
-    heading = figure.text(_GAP / width, 1 - 0.25 / height, "", fontsize=11)
-    fit_text(heading, "", title, width - 2 * _GAP)
-    if len(images) == 0:
-        figure.text(0.5, 0.4, nothing, ha="center", fontsize=11, color=GRAY)
-    cells = []
-    for i, image in enumerate(images):
-        row, column = divmod(i, len(lefts))
-        bottom = height - _HEAD - row * pitch - above - high
-        box = (lefts[column] / width, bottom / height, _SIDE / width, high / height)
-        cells.append(axes := figure.add_axes(box))
-        axes.axis("off")
-        axes.imshow(image[:, :, 0] if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=255)
-    return figure, cells
-
-
-def _write(
-    axes: Axes, lead: str, name: str, corner: tuple[int, int], lift: float, **look: Any
-) -> None:
-    """Write `lead` and a name, as wide as the picture at most, `lift` points over its corner."""
-    text = axes.annotate(
-        "",
-        corner,
-        (0, lift),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        **{"fontsize": 8, "annotation_clip": False, **look},
-    )
-    fit_text(text, lead, name, _SIDE)

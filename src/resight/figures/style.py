@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib import font_manager, style
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -81,18 +80,6 @@ def short_names(names: Sequence[str], limit: int) -> list[str]:
     """Shortened, and numbered where that has made two of them the same."""
     short = [shorten(name, limit) for name in names]
     return [f"{i} {name}" if short.count(name) > 1 else name for i, name in enumerate(short)]
-
-
-def sheet(width: float, height: float) -> Figure:
-    """An empty figure in inches that nothing resizes, and in which words can be measured.
-
-    Its canvas keeps one renderer for that. Without it every word would make one, with a buffer as
-    large as the whole sheet: gigabytes for a long one.
-    """
-    # Set later, "none" leaves a placeholder, for which everything is drawn twice.
-    figure = Figure(figsize=(width, height), layout="none")  # type: ignore[arg-type]
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def fit_text(text: Text, lead: str, name: str, room: float) -> None:

@@ -1,4 +1,4 @@
-"""The figures of a run as SVG to be put into the page: small, selectable, in the page's colors."""
+"""The figures of a run as SVG for the page: small, with text to select, in the page's colors."""
 
 import io
 import re
@@ -12,7 +12,6 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from .. import figures
-from ..figures.heat import PALETTE
 from ..figures.style import house_style
 from ..optim.curve import all_rates
 from ..optim.schedules import Schedule, describe, schedule_of
@@ -43,11 +42,14 @@ _FONT = re.compile(r"font: (?:(\d+) )?([\d.]+px) [^;]*|font-family: [^;]*")
 def charts(run: Run) -> dict[str, Markup]:
     """Return the SVG of each figure that can be drawn; `schedule` also has a `schedule_text`."""
     drawn: dict[str, Markup] = {}
-    summary = run.summary
-    if run.history.epochs:
+    summary, rows = run.summary, run.history.epochs
+    if rows:
         figure = figures.training_curves(run.history, summary.best_epoch if summary else None)
         drawn["curves"] = inline(figure, "curves", "Loss and accuracy of each epoch")
-    drawn |= _schedule(run)
+        schedule = schedule_of(run.recipe, steps_per_epoch=rows[0].step)
+        drawn["schedule_text"] = Markup.escape(describe(schedule))
+        if schedule.total_steps <= MAX_CHART_STEPS:
+            drawn["schedule"] = inline(_rates(schedule, rows), "schedule", "Learning rate by epoch")
     if run.lr_curve is not None and np.isfinite(run.lr_curve.losses).any():
         figure = figures.lr_curve(run.lr_curve)
         drawn["lr_range"] = inline(figure, "lr", "Loss against learning rate in the range test")
@@ -59,47 +61,31 @@ def charts(run: Run) -> dict[str, Markup]:
     return drawn
 
 
-def _schedule(run: Run) -> dict[str, Markup]:
-    """The rates as the recipe has them; plateau follows the validation that was measured."""
-    rows = run.history.epochs
-    if not rows:
-        return {}
-    schedule = schedule_of(run.recipe, steps_per_epoch=rows[0].step)
-    drawn = {"schedule_text": Markup.escape(describe(schedule))}
-    if schedule.total_steps <= MAX_CHART_STEPS:
-        drawn["schedule"] = inline(_rates(schedule, rows), "schedule", "Learning rate by epoch")
-    return drawn
-
-
 def _rates(schedule: Schedule, rows: Sequence[EpochRow]) -> Figure:
+    """The rates that the recipe plans; plateau follows the validation that was measured."""
     metric = getattr(schedule.spec, "metric", None)
-    values = [getattr(row, metric) for row in rows] if metric else []
-    rates = all_rates(schedule, values)
+    rates = all_rates(schedule, [getattr(row, metric) for row in rows] if metric else [])
     lrs = np.array([rate.lr for rate in rates])
-    momenta = np.array([np.nan if rate.momentum is None else rate.momentum for rate in rates])
+    momenta = np.array([rate.momentum for rate in rates], dtype=np.float64)  # None becomes NaN
     if np.ptp(momenta) == 0:
-        momenta = np.full(len(rates), np.nan)  # a straight line says nothing
+        momenta[:] = np.nan  # a straight line says nothing
     return figures.schedule_curve(lrs, momenta, steps_per_epoch=schedule.steps_per_epoch, title="")
 
 
-def palette() -> list[int]:
-    """256 colors of a heat map, from none to the strongest: red, green, blue, red, ..."""
-    return [int(c) for c in PALETTE.ravel()]
-
-
 def inline(figure: Figure, name: str, label: str) -> Markup:
-    """An SVG element with ids of its own, text as text, and colors that follow the page."""
-    written = io.StringIO()
+    """Return a figure as an SVG element that fits into the page.
+
+    Its ids begin with `name`, its text is text, and its colors and fonts are those of the page.
+    """
+    content = io.StringIO()
     with house_style(), mpl.rc_context({"svg.fonttype": "none"}):
-        figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
     ElementTree.register_namespace("", _SVG)
     ElementTree.register_namespace("xlink", _XLINK)
     # Made by matplotlib a line above, so this is no foreign XML.
-    root = ElementTree.fromstring(written.getvalue())
-    for child in [c for c in root if c.tag == f"{{{_SVG}}}metadata"]:
-        root.remove(child)
+    root = ElementTree.fromstring(content.getvalue())
     for parent in root.iter():  # a style element would hold for the whole page
-        for child in [c for c in parent if c.tag == f"{{{_SVG}}}style"]:
+        for child in [c for c in parent if c.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style")]:
             parent.remove(child)
     for element in root.iter():
         _adapt(element.attrib, name)
@@ -115,12 +101,10 @@ def inline(figure: Figure, name: str, label: str) -> Markup:
 
 
 def _adapt(attributes: dict[str, Any], name: str) -> None:
-    """Ids that no other figure has; colors and fonts of the page."""
+    """Make ids differ from those of other figures; take colors and fonts from the page."""
     for key in ("id", f"{{{_XLINK}}}href", "clip-path"):
         if key in attributes:
-            value = attributes[key]
-            start = {"id": 0, "clip-path": len("url(#")}.get(key, len("#"))
-            attributes[key] = f"{value[:start]}{name}-{value[start:]}"
+            attributes[key] = re.sub(r"^(url\(#|#|)", rf"\1{name}-", attributes[key])
     if "style" in attributes:
         style = _COLOR.sub(lambda match: _COLORS[match[0]], attributes["style"])
         attributes["style"] = _FONT.sub(_system_font, style)

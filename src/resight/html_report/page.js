@@ -60,7 +60,7 @@
     unsure: (row) => confidence[row],
     order: (row) => row,
   };
-  const atFirst = preds.some((pred, row) => pred !== labels[row]) ? "wrong" : "all";
+  const firstVerdict = preds.some((pred, row) => pred !== labels[row]) ? "wrong" : "all";
   let selection = new Int32Array(0); // rows, sorted
   let shown = 0;
 
@@ -90,14 +90,14 @@
     const same = Number(trueClass.value) === t && Number(predClass.value) === p;
     trueClass.value = same ? -1 : t;
     predClass.value = same ? -1 : p;
-    if (same) verdict.value = atFirst;
+    if (same) verdict.value = firstVerdict;
     else if (t >= 0 && p >= 0) verdict.value = "all";
     select();
   }
 
   function reset() {
     trueClass.value = predClass.value = -1;
-    verdict.value = atFirst;
+    verdict.value = firstVerdict;
     low.value = 0;
     high.value = 100;
     text.value = "";
@@ -134,22 +134,19 @@
   }
 
   function card(row) {
-    const said = classes[preds[row]];
+    const [label, prediction] = [classes[labels[row]], classes[preds[row]]];
     const sure = percent(confidence[row]);
     const sign = right(row) ? "✓" : "✗";
     const button = make(
       "button",
       { type: "button", className: "card", title: idOf(row) },
       thumbnail(row),
-      make("span", { className: "said" }, make("i", { textContent: sure }), `${sign} ${said}`),
-      make("span", { className: "truth", textContent: right(row) ? "as labeled" : `is ${classes[labels[row]]}` }),
+      make("span", { className: "prediction" }, make("i", { textContent: sure }), `${sign} ${prediction}`),
+      make("span", { className: "truth", textContent: right(row) ? "as labeled" : `is ${label}` }),
       make("span", { className: "id" }, make("bdi", { textContent: idOf(row).slice(shared) })),
     );
     button.dataset.row = row;
-    button.setAttribute(
-      "aria-label",
-      `${idOf(row)}: ${classes[labels[row]]}, predicted ${said} at ${sure}, loss ${losses[row].toFixed(2)}`,
-    );
+    button.ariaLabel = `${idOf(row)}: ${label}, predicted ${prediction} at ${sure}, loss ${losses[row].toFixed(2)}`;
     return make("li", {}, button);
   }
 
@@ -182,7 +179,7 @@
   }
 
   function readMaps() {
-    while (gallery && levels.length < gallery.maps.length) {
+    while (levels.length < gallery.maps.length) {
       const atlas = $(`maps-${levels.length}`);
       const canvas = make("canvas", { width: atlas.naturalWidth, height: atlas.naturalHeight });
       const context = canvas.getContext("2d", { willReadFrequently: true });
@@ -246,25 +243,25 @@
 
   function show() {
     const row = rows[at];
-    const [is, said] = [classes[labels[row]], classes[preds[row]]];
-    $("viewer-title").textContent = right(row) ? `✓ ${said}, as labeled` : `✗ ${is}, taken for ${said}`;
+    const [label, prediction] = [classes[labels[row]], classes[preds[row]]];
+    $("viewer-title").textContent = right(row) ? `✓ ${prediction}, as labeled` : `✗ ${label}, taken for ${prediction}`;
     $("viewer-id").textContent = `${idOf(row)} · loss ${losses[row].toFixed(3)}`;
     $("viewer-place").textContent = `${number(at + 1)} of ${number(rows.length)}`;
     $("previous").disabled = at === 0;
     $("next").disabled = at === rows.length - 1;
-    const facts = [fact(`predicted: ${said}`, confidence[row], "")];
-    if (!right(row)) facts.push(fact(`true: ${is}`, Math.exp(-losses[row]), " other"));
-    $("viewer-facts").replaceChildren(...facts.flat());
-    $("strip").replaceChildren(strip(row, is));
+    const facts = fact(`predicted: ${prediction}`, confidence[row], "");
+    if (!right(row)) facts.push(...fact(`true: ${label}`, Math.exp(-losses[row]), " other"));
+    $("viewer-facts").replaceChildren(...facts);
+    $("strip").replaceChildren(strip(row, label));
     $("viewer-tools").hidden = overlays.length === 0;
     $("viewer-note").textContent = remark(row);
     blend();
   }
 
-  function fact(what, share, kind) {
+  function fact(text, share, kind) {
     const meter = make("span", { className: `meter${kind}` }, make("i"));
     meter.style.setProperty("--share", share);
-    return [make("span", { textContent: what }), meter, make("span", { textContent: percent(share, share < 0.01 ? 2 : 1) })];
+    return [make("span", { textContent: text }), meter, make("span", { textContent: percent(share, share < 0.01 ? 2 : 1) })];
   }
 
   function remark(row) {
@@ -277,11 +274,11 @@
     return `${gallery.method}: what speaks for a class, layer by layer, from early to late. The maps of an image at a layer share one scale; 100 % shows the map alone.`;
   }
 
-  function strip(row, is) {
+  function strip(row, label) {
     overlays = [];
     if (!gallery || sheetOf(row) < 0) return "";
     const factor = Math.max(1, Math.round(264 / gallery.sheets[sheetOf(row)].size[1]));
-    const picture = make("canvas", { className: "picture", role: "img", ariaLabel: `the image, labeled ${is}` });
+    const picture = make("canvas", { className: "picture", role: "img", ariaLabel: `the image, labeled ${label}` });
     drawPicture(picture, row, factor);
     if (!hasMaps(row)) return picture;
     readMaps();
@@ -292,15 +289,15 @@
       head.append(make("th", { scope: "col" }, make("b", { textContent: layer }), `${h} × ${w} map${kept}${coarse}`));
     });
     const lines = [line(row, "predicted", classes[preds[row]], mapOf[row], picture, factor)];
-    if (hasTrueMap(row)) lines.push(line(row, "true", is, trueMapOf[row], null, factor));
+    if (hasTrueMap(row)) lines.push(line(row, "true", label, trueMapOf[row], null, factor));
     return make("table", {}, make("thead", {}, head), make("tbody", {}, ...lines));
   }
 
-  function line(row, what, name, tile, picture, factor) {
+  function line(row, kind, name, tile, picture, factor) {
     const made = make(
       "tr",
       {},
-      make("th", { scope: "row" }, make("small", { textContent: `for ${what}` }), name),
+      make("th", { scope: "row" }, make("small", { textContent: `for ${kind}` }), name),
       make("td", {}, ...(picture ? [picture] : [])),
     );
     gallery.maps.forEach(({ layer }, i) => {

@@ -1,18 +1,17 @@
 """The data of the page's script: predictions, gallery and pictures of a run."""
 
 import base64
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..figures.heat import PALETTE
 from ..files import as_written
 from ..metrics.classification import confusion
 from ..records import COARSE_CELLS, Predictions
 from ..runs.gallery import shared_start
 from ..runs.run import Run
-from .charts import palette
 
 
 def script_data(run: Run, predictions: Predictions) -> dict[str, Any]:
@@ -21,30 +20,25 @@ def script_data(run: Run, predictions: Predictions) -> dict[str, Any]:
         list(map(as_written, names)) for names in (predictions.ids, predictions.classes)
     )
     shared = shared_start(ids)
-    k = len(predictions.classes)
-    kind = np.uint8 if k <= 256 else np.uint16
+    wide = len(classes) > 256
+    kind = np.uint16 if wide else np.uint8
+    counts = confusion(predictions)
     return {
         "classes": classes,
         "count": len(ids),
         "idPrefix": shared,
         "ids": [id[len(shared) :] for id in ids],
-        "wide": k > 256,
+        "wide": wide,
         "labels": _base64(predictions.labels.astype(kind)),
         "preds": _base64(predictions.preds.astype(kind)),
         "confidence": _base64(predictions.confidence.astype("<f4")),
         "losses": _base64(predictions.losses.astype("<f4")),
-        "confusion": _sparse(predictions),
+        "confusion": [[t, p, int(counts[t, p])] for t, p in np.argwhere(counts).tolist()],
         "gallery": _gallery(run),
-        "palette": palette(),
+        "palette": PALETTE.ravel().tolist(),  # red, green, blue, red, ... from none to strongest
         "coarse": COARSE_CELLS,
         "file": _file_name(run.folder.resolve().name),
     }
-
-
-def _sparse(predictions: Predictions) -> list[list[int]]:
-    """True class, predicted class and count of every cell that is not 0."""
-    counts = confusion(predictions)
-    return [[int(t), int(p), int(counts[t, p])] for t, p in zip(*np.nonzero(counts), strict=True)]
 
 
 def _gallery(run: Run) -> dict[str, Any] | None:
@@ -78,16 +72,12 @@ def atlases(run: Run) -> list[tuple[str, str]]:
     """Return element id and data URL of every atlas."""
     if run.gallery is None:
         return []
-    folder = run.folder / "gallery"
-    groups: Iterable[tuple[str, str, Any]] = (
-        ("pictures", "image/webp", run.gallery.pictures),
-        ("maps", "image/png", run.gallery.maps),
-    )
+    sheets = [(f"pictures-{i}", "webp", s) for i, (s, _) in enumerate(run.gallery.pictures)]
+    sheets += [(f"maps-{i}", "png", s) for i, (s, *_) in enumerate(run.gallery.maps)]
+    contents = [(run.folder / "gallery" / sheet.file).read_bytes() for *_, sheet in sheets]
     return [
-        (f"{stem}-{i}", f"data:{kind};base64,{base64.b64encode(content).decode()}")
-        for stem, kind, sheets in groups
-        for i, (sheet, *_) in enumerate(sheets)
-        for content in [(folder / sheet.file).read_bytes()]
+        (id, f"data:image/{kind};base64,{base64.b64encode(content).decode()}")
+        for (id, kind, _), content in zip(sheets, contents, strict=True)
     ]
 
 
@@ -96,6 +86,6 @@ def _base64(values: NDArray[Any]) -> str:
 
 
 def _file_name(name: str) -> str:
-    """For the CSV that is downloaded: letters, digits, dots and dashes alone."""
-    kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
-    return f"{kept.strip('.') or 'run'}-images.csv"
+    """The name of the CSV file to download, of letters, digits, dots and dashes alone."""
+    safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+    return f"{safe.strip('.') or 'run'}-images.csv"

@@ -1,4 +1,4 @@
-"""What the page says: a run in words and numbers for the template, and data for the script."""
+"""The content of the page: words and numbers for the template, and data for the script."""
 
 import re
 from pathlib import Path
@@ -6,11 +6,11 @@ from typing import Any
 
 from ..diagnosis.issues import apply_checks
 from ..diagnosis.run_checks import RUN_CHECKS
+from ..metrics.intervals import Interval
 from ..recipe import Recipe
 from ..recipe.presets import PRESETS, load_recipe
 from ..recipe.toml import differences, to_toml
 from ..runs.run import Run
-from ..runs.summary import Summary
 from .charts import charts
 from .script_data import atlases, script_data
 
@@ -48,11 +48,6 @@ def view(run: Run) -> tuple[dict[str, Any], dict[str, Any] | None]:
 # --- words and numbers ----------------------------------------------------------------------
 
 
-def percent(share: float, digits: int = 2) -> str:
-    """Return a share as text: 0.9167 as `91.67 %`."""
-    return f"{100 * share:.{digits}f} %"
-
-
 def duration(secs: float) -> str:
     """Return a time as text: `41 s`, `7 min 32 s` or `2 h 05 min`."""
     if secs < 99.5:
@@ -67,123 +62,101 @@ def _source(recipe: Recipe) -> str:
     return Path(recipe.data.source).name or recipe.data.source
 
 
+def _interval(accuracy: Interval) -> str:
+    return f"{100 * accuracy.low:.2f} to {100 * accuracy.high:.2f} %, n = {accuracy.n:,}"
+
+
 def _headline(run: Run) -> dict[str, str] | None:
-    """The test accuracy, or where there is none that of validation."""
+    """The test accuracy, or the validation accuracy if the test set was not read."""
     summary = run.summary
-    for result, what in (
-        (summary and summary.test, "test accuracy"),
-        (summary and summary.validation, "validation accuracy"),
-    ):
-        if result:
-            accuracy = result.accuracy
-            interval = f"{100 * accuracy.low:.2f} to {100 * accuracy.high:.2f} %"
-            return {
-                "value": f"{100 * accuracy.value:.2f}",
-                "what": what,
-                "interval": f"95 % interval {interval}, n = {accuracy.n:,}",
-            }
-    return None
+    result = summary and (summary.test or summary.validation)
+    if not summary or not result:
+        return None
+    return {
+        "value": f"{100 * result.accuracy.value:.2f}",
+        "metric": "test accuracy" if summary.test else "validation accuracy",
+        "interval": f"95 % interval {_interval(result.accuracy)}",
+    }
 
 
 def _facts(run: Run) -> list[tuple[str, str, str]]:
-    """What, how much, and a remark."""
-    summary, epochs = run.summary, run.recipe.schedule.epochs
+    """Name, value and remark of each fact in the header."""
+    summary, epochs, environment = run.summary, run.recipe.schedule.epochs, run.environment or {}
     if summary is None:
         return [("Epochs", f"{len(run.history.epochs)} of {epochs}", "so far")]
-    best = summary.best_epoch
-    kept = f"weights of epoch {best}, by {summary.selected_by}" if best else "none finished"
-    data = summary.data
+    facts = []
+    if test := summary.test:
+        if summary.validation:
+            accuracy = summary.validation.accuracy
+            facts.append(("Validation", f"{100 * accuracy.value:.2f} %", _interval(accuracy)))
+        facts.append(("Test loss", f"{test.loss:.3f}", "cross entropy, mean"))
+        facts.append(("Calibration error", f"{100 * test.calibration.ece:.1f} %", "expected (ECE)"))
+        if views := run.recipe.evaluation.views:
+            number, _, rest = views.partition(" ")
+            facts.append(("Test-time views", number, rest))
+    place = str(environment.get("gpu") or environment.get("device", "unknown device"))
+    if place == "cpu":
+        place = f"CPU, {environment.get('threads')} threads"
+    best, data = summary.best_epoch, summary.data
+    weights = f"weights of epoch {best}, by {summary.selected_by}" if best else "none finished"
+    images = f"{data.val:,} for validation, {data.test:,} to test"
     return [
-        *_test_facts(summary, run.recipe),
-        ("Training time", duration(summary.train_secs), _place(run.environment or {})),
+        *facts,
+        ("Training time", duration(summary.train_secs), place),
         ("Parameters", f"{summary.model.parameters:,}", summary.model.name),
-        ("Epochs", f"{summary.epochs} of {epochs}", kept),
-        (
-            "Training images",
-            f"{data.train:,}",
-            f"{data.val:,} for validation, {data.test:,} to test",
-        ),
+        ("Epochs", f"{summary.epochs} of {epochs}", weights),
+        ("Training images", f"{data.train:,}", images),
     ]
 
 
-def _test_facts(summary: Summary, recipe: Recipe) -> list[tuple[str, str, str]]:
-    facts: list[tuple[str, str, str]] = []
-    test, validation = summary.test, summary.validation
-    if test is None:
-        return facts
-    if validation:
-        accuracy = validation.accuracy
-        ends = f"{100 * accuracy.low:.2f} to {100 * accuracy.high:.2f} %, n = {accuracy.n:,}"
-        facts.append(("Validation", percent(accuracy.value), ends))
-    facts.append(("Test loss", f"{test.loss:.3f}", "cross entropy, mean"))
-    error = percent(test.calibration.ece, 1)
-    facts.append(("Calibration error", error, "expected (ECE)"))
-    if views := recipe.evaluation.views:
-        facts.append(("Test-time views", views.split()[0], views.partition(" ")[2]))
-    return facts
-
-
-def _place(environment: dict[str, Any]) -> str:
-    if environment.get("device") == "cpu":
-        return f"CPU, {environment.get('threads')} threads"
-    return f"{environment.get('gpu') or environment.get('device', 'unknown device')}"
-
-
 def _doctor(run: Run) -> list[tuple[str, str]]:
-    """What may have gone wrong, and what to do about it, as sentences."""
-    of_training = {name: check for name, check in RUN_CHECKS.items() if name != "finished"}
-    issues = apply_checks(run, of_training).issues
-    lines = ((issue.message, issue.fix) for issue in issues)
-    return [(f"{a[0].upper()}{a[1:]}.", f"{b[0].upper()}{b[1:]}.") for a, b in lines]
+    """The doctor's warnings about the training, and the fix of each, as sentences."""
+    checks = {name: check for name, check in RUN_CHECKS.items() if name != "finished"}
+    issues = apply_checks(run, checks).issues
+    return [(_sentence(issue.message), _sentence(issue.fix)) for issue in issues]
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _lr_range(run: Run) -> str | None:
-    """The range test in a line: what it recommends for this schedule, and what was used."""
+    """The range test in a line: the recommended rate for this schedule, and the rate of the run."""
     curve = run.lr_curve
     if curve is None:
         return None
-    what, rate = "peak", curve.peak
+    name, rate = "peak", curve.peak
     if run.recipe.schedule.holds_rate:
-        what, rate = "rate to hold", curve.constant
-    used = getattr(run.recipe.optimizer, "lr", None)
+        name, rate = "rate to hold", curve.constant
     recommended = "none" if rate is None else f"{rate:.3g}"
-    note = f"Recommended {what}: {recommended}."
-    return note if used is None else f"{note} This run used {used:.3g}."
+    return f"Recommended {name}: {recommended}. This run used {run.recipe.optimizer.lr:.3g}."
 
 
 def _changes(recipe: Recipe) -> dict[str, Any]:
-    """What differs from `base`, why the named recipe has it so, and what was changed for this run.
+    """The settings that differ from `base`, with the reasons that the named recipe gives.
 
-    A setting that the named recipe does not have so is `here`, and `why` says that it was set for
-    this run. Of a recipe that does not come with resight no reasons are known, nor what it rests
-    on: `preset` is None, every `why` is empty and nothing is `here`.
+    A setting that was changed for this run alone is `here`. The reasons of a recipe that does not
+    come with resight are not known: `preset` is None, every `why` is empty and nothing is `here`.
     """
     preset = PRESETS.get(recipe.name)
-    base = load_recipe("base")
     own = differences(recipe, load_recipe(recipe.name)) if preset else {}
     reasons: dict[str, str] = {}
     above = preset
     while above is not None:
-        for path, (_, why) in above.changes.items():
-            reasons.setdefault(path, why)
+        reasons = {path: why for path, (_, why) in above.changes.items()} | reasons
         above = PRESETS.get(above.base) if above.base else None
     rows = []
-    for path, (old, new) in differences(recipe, base).items():
+    for path, (old, new) in differences(recipe, load_recipe("base")).items():
         parts = path.split(".")
         if path == "name" or not _has(recipe, parts):
             continue  # a setting of another kind of network, optimizer or schedule
         stems = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
         why = next((reasons[stem] for stem in stems if stem in reasons), "")
         here = path in own
-        rows.append(
-            {
-                "path": path,
-                "base": _text(old),
-                "value": _text(new),
-                "here": here,
-                "why": "set for this run" if here else why,
-            }
-        )
+        if here:
+            why = "set for this run"
+        row = {"path": path, "base": _text(old), "value": _text(new), "here": here, "why": why}
+        rows.append(row)
     return {"preset": recipe.name if preset else None, "rows": rows}
 
 
@@ -191,14 +164,15 @@ _SHARES = ("p_given", "p_suggested", "margin")  # columns of label_issues.csv
 
 
 def _rounded(cell: str) -> str:
-    """A share with three digits; what is no share stays as it is."""
+    """A share with three digits; any other text stays as it is."""
     return f"{float(cell):.3f}" if re.fullmatch(r"-?[01]\.\d+(e-\d+)?", cell) else cell
 
 
 def _has(section: object, path: list[str]) -> bool:
+    """Whether a recipe has a setting; a subsection that is turned off has all of its settings."""
     for name in path:
         if not hasattr(section, name):
-            return False
+            return section is None
         section = getattr(section, name)
     return True
 

@@ -1,4 +1,4 @@
-"""Why it was wrong: the mistakes of a run, or your own pictures, and where the network looked."""
+"""Explain the mistakes of a run, or what a network predicts for your own pictures."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from .. import figures
@@ -15,12 +14,10 @@ from ..cam.layers import check_layers, default_layers
 from ..datasets import Dataset, Split, hold_out, read_pictures
 from ..errors import ResightError, UsageError, suggest
 from ..events import OnEvent, ignore_events
-from ..figures import LayerHeatmap, SheetImages
+from ..figures import SheetImages
 from ..metrics.mistakes import MistakeOrder, check_order, mistakes, sheet_rows
-from ..networks.unwrap import device_of
 from ..recipe import Explain
 from ..recipe.toml import with_changes
-from ..records import IntArray, Predictions
 from ..runs.checkpoint import ModelInfo, load_model
 from ..runs.inference import predict_images
 from ..runs.results import draw_sheets
@@ -28,7 +25,13 @@ from ..runs.run import Run
 from ..training.device import pick_device
 from ..training.setup import load_dataset
 from .explain_run import Explanation, explain_run
-from .layer_maps import LayerMaps, faithfulness_areas, layer_maps, predicted_and_other
+from .layer_maps import (
+    LayerMaps,
+    faithfulness_areas,
+    layer_heatmaps,
+    layer_maps,
+    predicted_and_other,
+)
 from .steps import ExplainInputs, as_pictures
 
 
@@ -49,19 +52,20 @@ def explain(
 ) -> Explanation:
     """Explain a finished run: where it looked in its mistakes, or in picture files of your own.
 
-    Without `images`: mistakes, heat maps of the `count` worst and of as many right answers, label
-    issues and report.html, all into the run folder, from the run's saved predictions. With
-    `images`: heat maps of these, into a new folder inside it, for the predicted class and the
-    runner-up, or the true class where `label` names it and the network predicts another.
+    Without `images`, this writes mistakes, label issues, report.html and heat maps of the `count`
+    worst mistakes and of as many correct images into the run folder, from the saved predictions.
+    With `images`, it writes heat maps of these pictures into a new folder inside the run, for the
+    predicted class and the runner-up. If `label` names the true class and the network predicts
+    another, the true class takes the place of the runner-up.
 
-    `layers`, `method` and `count` stand in for the settings in the recipe's section `explain`.
-    `rank` says which mistakes are the worst, by default those of largest loss. `data` is the run's
-    own data set, where it has moved or was passed in from Python. Steps that fail are in `failed`
-    of the result; the rest are done.
+    `layers`, `method` and `count` replace the settings in the recipe's section `explain`. `rank`
+    says which mistakes are the worst, by default those of largest loss. `data` is the run's own
+    data set, if it has moved or was passed in from Python. Steps that fail are listed in `failed`
+    of the result; all other steps are done.
 
     Raises:
         UsageError: no such run, layer, method, rank, label or picture; the data is not the run's;
-            or what is for pictures goes with none, or what is for the test set with pictures.
+            `label` without pictures; or `rank`, `count` or `data` with pictures.
         ResightError: the run was stopped before its end, or a file cannot be written.
     """
     paths = [Path(p) for p in ([images] if isinstance(images, str | Path) else images)]
@@ -113,7 +117,7 @@ def _inputs(
     offline: bool,
     on_event: OnEvent,
 ) -> ExplainInputs:
-    """The network with the data of the finished run and the predictions that were saved."""
+    """The network, with the data and the saved predictions of the finished run."""
     predictions, summary = run.predictions, run.summary
     if predictions is None or summary is None:
         images = run.test.images  # raises if the run is not finished
@@ -134,21 +138,17 @@ def _inputs(
 
 
 def _draw_sheets(folder: Path, inputs: ExplainInputs, count: int, rank: MistakeOrder) -> None:
-    """Draw the sheets without heat maps; where they change, remove old ones with heat maps.
+    """Draw the sheets without heat maps; if they change, remove older sheets with heat maps.
 
     So the sheets of all methods in a run folder show the same images.
     """
-    kinds = ("misclassified", "correct")
-
-    def content() -> list[bytes]:
-        return [file.read_bytes() for kind in kinds if (file := folder / f"{kind}.png").exists()]
-
-    before = content()
+    sheets = [folder / "misclassified.png", folder / "correct.png"]
+    before = [sheet.exists() and sheet.read_bytes() for sheet in sheets]
     rows = sheet_rows(inputs.predictions, count, rank=rank)
     draw_sheets(folder, inputs.predictions, inputs.pictures, rows, rank)
-    if content() != before:
-        for kind, method in product(kinds, METHODS):
-            (folder / f"{kind}_{method}.png").unlink(missing_ok=True)
+    if [sheet.read_bytes() for sheet in sheets] != before:
+        for sheet, method in product(sheets, METHODS):
+            sheet.with_stem(f"{sheet.stem}_{method}").unlink(missing_ok=True)
 
 
 def _explain_pictures(
@@ -160,7 +160,7 @@ def _explain_pictures(
     *,
     label: str | None,
 ) -> Explanation:
-    """Draw a sheet of all pictures and a strip of each, into a folder that is not there yet."""
+    """Draw a sheet of all pictures and a strip of each into a new folder in the run."""
     if label is not None and label not in info.classes:
         raise UsageError(
             f"there is no class {label!r}{suggest(label, info.classes)} "
@@ -173,58 +173,55 @@ def _explain_pictures(
     split = read_pictures(paths, image_size=info.image_size, channels=info.channels)
     true = -1 if label is None else info.classes.index(label)
     split = Split(split.images, torch.full_like(split.labels, true), split.ids)
-    device = device_of(model, split.images.device)
-    predictions = predict_images(model, split, info, info.recipe, device)
+    predictions = predict_images(model, split, info)
     both = predicted_and_other(predictions)
     maps = layer_maps(model, split, info.stats, both, layers=layers, method=options.method)
     areas = faithfulness_areas(model, split, info.stats, predictions.preds, maps)
     folder = _new_folder(run.folder, paths[0].stem)
-    files = _draw_pictures(folder, paths, predictions, as_pictures(split), maps, areas, options)
-    wrong = mistakes(predictions) if label is not None else []
-    names = tuple(LayerHeatmap(layer, values).name for layer, values in maps.items())
-    return Explanation(folder, files, options.method, names, tuple(wrong), (), (), of_pictures=True)
+    images = SheetImages(as_pictures(split), predictions, np.arange(len(paths)), both[:, 1])
+    files = _draw_pictures(folder, paths, images, maps, areas, method=options.method)
+    names = tuple(heat.name for heat in layer_heatmaps(maps))
+    wrong = () if label is None else tuple(mistakes(predictions))
+    return Explanation(folder, files, options.method, names, wrong, (), (), of_pictures=True)
 
 
 def _draw_pictures(
     folder: Path,
     paths: Sequence[Path],
-    predictions: Predictions,
-    pictures: NDArray[np.uint8],
+    images: SheetImages,
     maps: LayerMaps,
     areas: LayerMaps,
-    options: Explain,
+    *,
+    method: str,
 ) -> tuple[str, ...]:
-    """Draw the sheet and the strips; return the names of the files."""
-    rows, others = np.arange(len(paths)), predicted_and_other(predictions)[:, 1]
-
-    def heatmaps(part: IntArray) -> list[LayerHeatmap]:
-        return [LayerHeatmap(layer, maps[layer][part], areas[layer][part]) for layer in maps]
-
+    """Draw a sheet of several pictures, and a strip of each; return the names of the files."""
     files = []
     if len(paths) > 1:
-        files.append(f"pictures_{options.method}.png")
-        images = SheetImages(pictures, predictions, rows, others)
-        figure = figures.heat_sheet(images, heatmaps(rows), f"Where it looked: {options.method}")
+        files.append(f"pictures_{method}.png")
+        heats = layer_heatmaps(maps, areas)
+        figure = figures.heat_sheet(images, heats, f"Where it looked: {method}")
         figures.save(figure, folder / files[0])
     for i, path in enumerate(paths):
-        part = rows[i : i + 1]
-        images = SheetImages(pictures[part], predictions, part, others[part])
+        row = slice(i, i + 1)
+        one = SheetImages(
+            images.pictures[row], images.predictions, images.rows[row], images.others[row]
+        )
         number = f"{i + 1:03d}-" if len(paths) > 1 else ""
-        files.append(f"{number}{path.stem}_{options.method}.png")
-        figure = figures.heat_strip(images, heatmaps(part), f"{path.name}: {options.method}")
+        files.append(f"{number}{path.stem}_{method}.png")
+        heats = layer_heatmaps(maps, areas, row)
+        figure = figures.heat_strip(one, heats, f"{path.name}: {method}")
         figures.save(figure, folder / files[-1])
     return tuple(files)
 
 
 def _new_folder(run: Path, stem: str) -> Path:
-    """`explain-<stem>` in the run, or with the first free number behind it."""
-    for number in range(1, 10_000):
-        path = run / (f"explain-{stem}" + (f"-{number}" if number > 1 else ""))
-        try:
-            path.mkdir()
-            return path
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise ResightError(f"cannot make {path}: {error.strerror}") from error
-    raise ResightError(f"{run} has too many folders explain-{stem}; remove some")
+    """Make the folder `explain-<stem>` in the run, or with the first free number behind it."""
+    path, number = run / f"explain-{stem}", 1
+    while path.exists():
+        number += 1
+        path = run / f"explain-{stem}-{number}"
+    try:
+        path.mkdir()
+    except OSError as error:
+        raise ResightError(f"cannot make {path}: {error.strerror}") from error
+    return path

@@ -1,4 +1,4 @@
-"""A finished run explained: its mistakes, heat maps and label issues, and report.html.
+"""Explain a finished run: its mistakes, heat maps and label issues, and report.html.
 
 `Predictions -> mistakes -> layer maps -> sheets, gallery -> report.html`
 """
@@ -29,16 +29,16 @@ from ..recipe import Explain
 from ..records import Predictions
 from ..runs.run import Run
 from ..training.setup import TrainSetup
-from .neighbors import Neighbors, find_neighbors
+from .neighbors import find_neighbors
 from .run_maps import draw_and_keep_maps
-from .steps import ExplainInputs, StepLog, as_pictures
+from .steps import ExplainInputs, StepLog
 
 NUM_NEIGHBORS = 3  # of each class, beside a label issue
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What `explain` concludes, and the names of the files that it wrote into `folder`."""
+    """The mistakes and label issues of `explain`, and the files that it wrote into `folder`."""
 
     folder: Path
     files: tuple[str, ...]
@@ -46,9 +46,9 @@ class Explanation:
     layers: tuple[str, ...]  # with the size of their maps
     mistakes: tuple[Mistake, ...]
     label_issues: tuple[LabelIssue, ...]
-    notes: tuple[str, ...]  # what to know of it, one line each
-    failed: tuple[str, ...] = ()  # the steps that went wrong, one line each
-    of_pictures: bool = False  # picture files, not the test set of the run
+    notes: tuple[str, ...]  # what was left out and why, one line each
+    failed: tuple[str, ...] = ()  # the steps that failed, one line each
+    of_pictures: bool = False  # whether it explains picture files, not the run's test set
 
     def to_dict(self) -> dict[str, Any]:
         """Return the explanation as plain Python, fit for JSON."""
@@ -76,9 +76,9 @@ class Explanation:
 def explain_finished(
     run: Run, setup: TrainSetup, predictions: Predictions, on_event: OnEvent
 ) -> None:
-    """Explain a run that has just ended, if its recipe says so; whatever happens, it returns.
+    """Explain a run that has just ended, if its recipe says so; nothing is raised.
 
-    What fails is only a message, and Ctrl-C ends the explanation, not the run, which is complete.
+    A step that fails gives a message. Ctrl-C ends the explanation, not the run, which is complete.
     """
     recipe, splits = setup.recipe, setup.splits
     if not recipe.explain.report:
@@ -111,7 +111,7 @@ def explain_run(
 ) -> Explanation:
     """Explain the mistakes of a finished run, into its folder.
 
-    Each step fails on its own, and the page, which needs the folder only, is made of what is there.
+    If a step fails, the steps after it still run. The page is made from the files in the folder.
     """
     folder, predictions = run.folder, inputs.predictions
     wrong = mistakes(predictions, rank=rank)
@@ -151,10 +151,10 @@ def explain_run(
 def _draw_label_issues(
     folder: Path, inputs: ExplainInputs, issues: Sequence[LabelIssue], log: StepLog
 ) -> None:
-    """Draw `label_issues.png`: each beside its nearest training images of both classes."""
+    """Draw `label_issues.png`: each issue beside its nearest training images of both classes."""
     rows = np.array([issue.row for issue in issues])
     names = inputs.predictions.classes
-    beside: list[tuple[NeighborImages, NeighborImages]] = []
+    neighbors: list[tuple[NeighborImages, NeighborImages]] = []
     note = ""
     with log.step("neighbors of label issues"):
         try:
@@ -167,14 +167,8 @@ def _draw_label_issues(
                 k=NUM_NEIGHBORS,
                 training=inputs.recipe.training,
             )
-            beside = [(_as_images(given), _as_images(other)) for given, other in neighbors]
         except UsageError as error:
             log.notes.append(f"label issues without neighbors: {error}")
     title = "Is it the label? The most suspicious first"
-    figure = figures.label_issue_sheet(inputs.pictures[rows], issues, beside, title, note=note)
+    figure = figures.label_issue_sheet(inputs.pictures[rows], issues, neighbors, title, note=note)
     figures.save(figure, folder / "label_issues.png")
-
-
-def _as_images(neighbors: Neighbors) -> NeighborImages:
-    images = neighbors.images
-    return NeighborImages(as_pictures(images), images.ids, neighbors.cosines)

@@ -1,4 +1,4 @@
-"""Heat maps as sheets and galleries take them: which layers, in which batches, as arrays."""
+"""Heat maps of two classes of many images, as arrays for sheets and the gallery."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -11,14 +11,15 @@ from ..cam.heatmaps import heatmaps
 from ..cam.maps import Heatmaps
 from ..datasets import Split, Statistics, batch_size_for
 from ..datasets.augment import normalize
+from ..figures import LayerHeatmap
 from ..networks.unwrap import device_of
 from ..recipe import Method
 from ..records import Float32Array, IntArray, Predictions
-from ..runs.gallery.area_resize import area_resize
+from ..runs.gallery import area_resize
 
 LayerMaps = dict[str, Float32Array]  # layer -> (R, 2, h, w), raw and signed
 
-PER_IMAGE = ("score-cam", "ablation-cam")  # many passes an image: not for thousands of images
+SLOW_METHODS = ("score-cam", "ablation-cam")  # many passes an image: not for thousands of images
 
 
 def layer_maps(
@@ -35,9 +36,9 @@ def layer_maps(
 ) -> LayerMaps:
     """Compute maps of R images for two classes each, (R, 2, h, w) a layer, on the CPU.
 
-    Values that are no numbers become 0. The images are those at `rows`, all by default. With
-    `side` a map has at most so many cells a side, means of its positive part. Finer-CAM tells
-    each of the two classes from the other.
+    Values that are not finite become 0. The images are those at `rows` (R,), by default all. With
+    `side`, larger maps are shrunk to so many cells a side, see `shrink_maps`. Finer-CAM tells each
+    of the two classes from the other.
     """
     rows = np.arange(len(split)) if rows is None else rows
     batch = batch_size_for(split.images, 256)
@@ -45,16 +46,15 @@ def layer_maps(
     for first in range(0, len(rows), batch):
         images = _normalized(model, split, stats, rows[first : first + batch])
         both = torch.from_numpy(classes[first : first + batch]).to(images.device)  # (n, 2)
-        maps = _two_classes(model, images, both, layers, method)
-        for layer in layers:
-            values = maps[layer].nan_to_num(0.0, 0.0, 0.0).cpu().numpy()
+        for layer, maps in _two_classes(model, images, both, layers, method).items():
+            values = maps.nan_to_num(0.0, 0.0, 0.0).cpu().numpy()
             parts[layer].append(values if side is None else shrink_maps(values, side))
         on_batch(min(first + batch, len(rows)))
     return {layer: np.concatenate(maps) for layer, maps in parts.items()}
 
 
 def shrink_maps(maps: Float32Array, side: int) -> Float32Array:
-    """Return maps (..., h, w); those of more than `side` cells as means of their positive part."""
+    """Return maps (..., h, w) of at most `side` cells a side: means of their positive part."""
     return maps if max(maps.shape[-2:]) <= side else area_resize(np.maximum(maps, 0), side)
 
 
@@ -69,7 +69,7 @@ def faithfulness_areas(
 ) -> dict[str, Float32Array]:
     """Return the areas under the deletion and the insertion curve of each layer, (R, 2).
 
-    They are of `classes` (R,) by the first of the two maps; images and maps are those of
+    They belong to `classes` (R,) and the first of the two maps. Images and maps are those of
     `layer_maps`. See `cam.faithfulness`.
     """
     rows = np.arange(len(split)) if rows is None else rows
@@ -87,10 +87,20 @@ def faithfulness_areas(
     return areas
 
 
+def layer_heatmaps(
+    maps: LayerMaps, areas: Mapping[str, Float32Array] | None = None, rows: slice = slice(None)
+) -> list[LayerHeatmap]:
+    """Return the maps of some rows as figures take them, with their areas if there are any."""
+    return [
+        LayerHeatmap(layer, values[rows], areas[layer][rows] if areas else None)
+        for layer, values in maps.items()
+    ]
+
+
 def areas_table(
     predictions: Predictions, rows: IntArray, areas: LayerMaps, method: str
 ) -> list[list[object]]:
-    """Return a header, and for each row and layer the areas of the predicted class."""
+    """Return a header, then the areas of the predicted class for each row and layer."""
     table: list[list[object]] = [["id", "method", "layer", "class", "deletion", "insertion"]]
     for i, row in enumerate(rows.tolist()):
         predicted = predictions.classes[predictions.preds[row]]
@@ -101,17 +111,16 @@ def areas_table(
 
 
 def predicted_and_other(predictions: Predictions) -> IntArray:
-    """Return the two classes that get maps, (N, 2): the predicted, the true or the runner-up."""
-    use_runner_up = predictions.correct | (predictions.labels < 0)
-    others = np.where(use_runner_up, runners_up(predictions), predictions.labels)
-    return np.stack([predictions.preds, others], axis=1)
+    """Return the two classes that get maps, (N, 2): the predicted, and the true or the runner-up.
 
-
-def runners_up(predictions: Predictions) -> IntArray:
-    """Return the class with the second largest logit, (N,)."""
+    The runner-up has the second largest logit. It takes the place of the true class where that is
+    the predicted one, or not known.
+    """
+    preds = predictions.preds
     logits = predictions.logits.copy()
-    logits[np.arange(len(predictions)), predictions.preds] = -np.inf
-    return np.asarray(logits.argmax(axis=1), dtype=np.int64)
+    logits[np.arange(len(predictions)), preds] = -np.inf
+    no_other = predictions.correct | (predictions.labels < 0)
+    return np.stack([preds, np.where(no_other, logits.argmax(axis=1), predictions.labels)], axis=1)
 
 
 def _normalized(model: nn.Module, split: Split, stats: Statistics, rows: IntArray) -> Tensor:

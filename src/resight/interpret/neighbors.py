@@ -1,8 +1,7 @@
-"""Which training images a network takes for most similar: neighbors by its last features."""
+"""Neighbors of an image: the training images whose features in the network are most similar."""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,21 +10,23 @@ from torch import Tensor, nn
 
 from ..datasets import Split, Statistics, batch_size_for
 from ..errors import UsageError
+from ..figures import NeighborImages
 from ..networks.unwrap import device_of
 from ..recipe import Training
+from ..records import evenly_spaced
 from ..training.predict import predict_split
+from .steps import as_pictures
 
-MAX_CANDIDATES = 10_000  # images of 32 px, at most, among which neighbors are looked for
+MAX_CANDIDATES = 10_000  # images of 32 px to search for neighbors
 
 
 def features(
     model: nn.Module, split: Split, stats: Statistics, *, training: Training | None = None
 ) -> Tensor:
-    """Return what the last linear layer of `model` is given, (N, D) float32, on the split's device.
+    """Return the penultimate features of a split, (N, D) float32, on the device of the split.
 
-    The penultimate features: pooled, right before they are turned into logits. The last linear
-    layer is the one that runs last. Evaluation mode, without gradients; the model is given back
-    without hooks.
+    They are the input of the linear layer that runs last: pooled maps, before they become logits.
+    The model runs in evaluation mode without gradients, and comes back without hooks.
 
     Raises:
         UsageError: no linear layer runs.
@@ -33,14 +34,6 @@ def features(
     with _inputs_of_linear(model) as batches:
         predict_split(model, split, stats, classes=(), training=training)
     return torch.cat(batches)
-
-
-@dataclass(frozen=True)
-class Neighbors:
-    """Images of one class, the most similar first, with their cosines."""
-
-    images: Split
-    cosines: tuple[float, ...]
 
 
 def find_neighbors(
@@ -52,11 +45,11 @@ def find_neighbors(
     *,
     k: int,
     training: Training | None = None,
-) -> tuple[list[tuple[Neighbors, Neighbors]], str]:
-    """Find, for each query, the k images of `train` most similar to it in either class of its pair.
+) -> tuple[list[tuple[NeighborImages, NeighborImages]], str]:
+    """Find the k images of `train` most similar to each query, in either class of its pair.
 
-    Of large classes and of large images only some are compared, see `candidate_rows`; the text is a
-    line that says how many.
+    Only some images of large classes, or of many pixels, are compared, see `candidate_rows`. The
+    text is a line that says how many.
     """
     classes = {label for pair in pairs for label in pair}
     candidates = train.select(candidate_rows(train, classes))
@@ -66,10 +59,11 @@ def find_neighbors(
         for split in (queries, candidates)
     )
 
-    def in_class(query: Tensor, label: int) -> Neighbors:
+    def in_class(query: Tensor, label: int) -> NeighborImages:
         members = (candidates.labels == label).nonzero().flatten().cpu()
         rows, cosines = nearest_neighbors(query[None], candidate_features[members], k)
-        return Neighbors(candidates.select(members[rows[0]]), tuple(cosines[0].tolist()))
+        images = candidates.select(members[rows[0]])
+        return NeighborImages(as_pictures(images), images.ids, tuple(cosines[0].tolist()))
 
     neighbors = [
         (in_class(query, one), in_class(query, other))
@@ -78,28 +72,28 @@ def find_neighbors(
     total = sum(int((train.labels == label).sum()) for label in classes)
     among = f"{len(candidates):,} of {total:,}" if len(candidates) < total else f"{total:,}"
     text = (
-        f"most similar among {among} training images of these classes, by cosine of the features "
-        "that the last linear layer is given"
+        f"most similar among {among} training images of these classes, by cosine of the "
+        "penultimate features"
     )
     return neighbors, text
 
 
 def candidate_rows(split: Split, classes: Collection[int]) -> Tensor:
-    """Return rows (M,) of images of these classes, evenly, as many as take a short time.
+    """Return rows (M,) of images of these classes, evenly, few enough to compare in a short time.
 
     That is 10,000, or as many as have the pixels of 10,000 images of 32 px.
     """
-    of_classes = torch.isin(split.labels, torch.tensor(sorted(classes)).to(split.labels))
-    rows = of_classes.nonzero().flatten()
-    most = min(MAX_CANDIDATES, batch_size_for(split.images, MAX_CANDIDATES), len(rows))
-    return rows[torch.linspace(0, len(rows) - 1, most).long()]
+    members = torch.isin(split.labels, torch.tensor(sorted(classes)).to(split.labels))
+    rows = members.nonzero().flatten()
+    count = min(MAX_CANDIDATES, batch_size_for(split.images, MAX_CANDIDATES))
+    return rows[torch.from_numpy(evenly_spaced(len(rows), count))]
 
 
 def nearest_neighbors(queries: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Find the k of `candidates` (N, D) most similar to each of `queries` (M, D), by cosine.
 
-    Returns their rows (M, k) and cosines (M, k) in [-1, 1], the most similar first; fewer than k
-    where there are not as many. A row of zeros is similar to nothing: cosine 0.
+    Returns their rows (M, k) and cosines (M, k) in [-1, 1], the most similar first; with fewer
+    than k candidates, all of them. A row of zeros is similar to nothing: cosine 0.
     """
     cosines = F.normalize(queries, dim=1) @ F.normalize(candidates, dim=1).T  # (M, N)
     values, rows = cosines.sort(dim=1, descending=True, stable=True)
@@ -119,7 +113,7 @@ def _inputs_of_linear(model: nn.Module) -> Iterator[list[Tensor]]:
         if not latest:
             raise UsageError(
                 f"{type(model).__name__} has no linear layer, so images cannot be compared by "
-                "what it is given"
+                "its input"
             )
         batches.append(latest.pop().flatten(1).float())  # (n, D)
 

@@ -1,22 +1,21 @@
-"""What the steps of an explanation share: the trained network with its data, and a log."""
+"""The inputs that the steps of an explanation share, and a log of what they write."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from ..datasets import Split, Statistics
 from ..errors import ResightError
 from ..recipe import Recipe
-from ..records import Predictions
+from ..records import ImageArray, Predictions
 
 
 @dataclass(frozen=True)
 class ExplainInputs:
-    """A trained network, and the data that it was trained on and tested on."""
+    """A trained network, the data that it was trained and tested on, and its predictions."""
 
     model: nn.Module
     recipe: Recipe
@@ -26,14 +25,14 @@ class ExplainInputs:
     predictions: Predictions  # of `test`
 
     @property
-    def pictures(self) -> NDArray[np.uint8]:
-        """The test images as figures take them: (N, H, W, C)."""
+    def pictures(self) -> ImageArray:
+        """The test images as figures take them, (N, H, W, C)."""
         return as_pictures(self.test)
 
 
 @dataclass(frozen=True)
 class StepLog:
-    """What has come of the steps so far."""
+    """The files, notes and failures of the steps so far."""
 
     files: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -41,10 +40,10 @@ class StepLog:
 
     @contextmanager
     def step(self, name: str, *files: str) -> Iterator[None]:
-        """Run a step that writes `files`; what goes wrong is a line in `failed`.
+        """Run a step that writes `files`; an error becomes a line in `failed`.
 
-        The one place that catches everything: networks and listeners are anybody's code, and what
-        breaks in them must cost neither a training that is done nor the steps that would work.
+        This is the one place that catches every error. Networks and listeners are code of the user,
+        and an error in them must cost neither the finished training nor the steps that would work.
         """
         try:
             yield
@@ -56,6 +55,6 @@ class StepLog:
             self.failed.append(f"{name} failed: {line}")
 
 
-def as_pictures(split: Split) -> NDArray[np.uint8]:
-    """Return the images of a split as figures take them: (N, H, W, C)."""
+def as_pictures(split: Split) -> ImageArray:
+    """Return the images of a split as figures take them, (N, H, W, C)."""
     return np.asarray(split.images.permute(0, 2, 3, 1).cpu().numpy())

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from ..datasets import Dataset
 from ..errors import ResightError, UsageError
-from ..events import OnEvent, Progress
+from ..events import OnEvent, Progress, ignore_events
 from ..recipe import Custom, Recipe, Training
 from ..recipe.presets import load_recipe
 from ..recipe.toml import with_changes
@@ -26,7 +27,7 @@ from .verdict import MIN_POINTS, Verdict
 
 NUM_STEPS = 56  # with the batch set aside 58 batches: 7,424 images, 0.15 epochs of CIFAR-10
 MAX_BATCH_SIZE = 128  # a step; see docs/lr-find.md for what other sizes change
-NUM_VAL_IMAGES = 512  # of the validation images, scored after every step where that is asked for
+NUM_VAL_IMAGES = 512  # validation images scored after every step, with `on_validation`
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class LRRangeOptions:
     steps: int = NUM_STEPS
     scale: LRScale = "exponential"
     repeats: int = 1
-    on_validation: bool = False  # score held-out images in place of the training loss
-    set_aside: bool = True  # score one batch every time; False: each step's own, as other tools do
+    on_validation: bool = False  # score validation images in place of training batches
+    set_aside: bool = True  # score the same batch every time; False: the next one, as fastai does
     stop_at: float = 4.0  # times the best loss
 
 
@@ -51,17 +52,16 @@ def lr_find(
     device: str = "auto",
     offline: bool = False,
     options: LRRangeOptions = LRRangeOptions(),
-    on_event: OnEvent | None = None,
+    on_event: OnEvent = ignore_events,
 ) -> LRCurve:
     """Find the learning rate of a recipe (a value, a preset's name or a TOML file) by a range test.
 
-    Batches, augmentation, precision and cross entropy are those of training, without the L1
-    penalty; the test set is not touched. See `lr_range_test` for your own model and data.
+    Batches, augmentation, precision and cross entropy are the recipe's, without the L1 penalty; the
+    test set is not touched. See `lr_range_test` for your own model and data.
 
     Raises:
         UsageError: the recipe, the data or the options cannot be used.
     """
-    on_event = on_event or (lambda event: None)
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
     setup = prepare(
         recipe, data=data, model=model, device=device, offline=offline, on_event=on_event
@@ -94,16 +94,16 @@ def run_range_test(setup: TrainSetup, options: LRRangeOptions, on_event: OnEvent
         state = setup.state
         if repeat and not isinstance(recipe.model, Custom):
             state = init_state(recipe, setup.splits, init_model(recipe, setup.splits))
-        what = "learning-rate range test"
+        title = "learning-rate range test"
         if options.repeats > 1:
-            what += f" {repeat + 1} of {options.repeats}"
-        on_progress = partial(_report, on_event, what)
-        curve = _run_once(recipe, setup.splits, state, options, on_progress=on_progress)
+            title += f" {repeat + 1} of {options.repeats}"
+        test = partial(_run_once, recipe, setup.splits, state, title=title, on_event=on_event)
+        curve = test(options)
         broke_down = curve.stopped and len(curve.lrs) >= MIN_POINTS and not curve.verdict.ok
         if broke_down and options.end is None and repeat == 0:
-            # It broke down early, and most steps are left: take them all below where it did.
+            # Most steps are left: take them all below the rate at which it broke down.
             options = replace(options, start=float(curve.lrs[0]), end=float(curve.lrs[-1]))
-            again = _run_once(recipe, setup.splits, state, options, on_progress=on_progress)
+            again = test(options)
             curve = replace(again, images=again.images + curve.images)
         curves.append(curve)
     return merge_curves(curves) if len(curves) > 1 else curves[0]
@@ -129,32 +129,17 @@ def with_found_lr(setup: TrainSetup, curve: LRCurve) -> TrainSetup:
     return replace(setup, recipe=recipe, state=init_state(recipe, setup.splits, setup.state.model))
 
 
-def _report(on_event: OnEvent, what: str, done: int, total: int) -> None:
-    on_event(Progress(what, done, total))
-
-
-@dataclass(frozen=True)
-class _TrainBatches:
-    """The batches that training draws, from the first one again for each iterator."""
-
-    recipe: Recipe
-    data: TrainData
-    size: int
-    total: int
-    on_progress: Callable[[int, int], None]
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        batches = train_batches(
-            self.data.train,
-            self.recipe.augment,
-            self.data.stats,
-            batch_size=self.size,
-            seed=self.recipe.seed,
-            epoch=0,
-        )
-        for done, (images, labels) in enumerate(batches):
-            self.on_progress(done, self.total)
-            yield to_memory_format(images, self.recipe.training), labels
+def _train_batches(
+    recipe: Recipe, data: TrainData, size: int, on_batch: Callable[[int], None]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of the first epoch, over and over; `on_batch` gets the number before each."""
+    drawn = count()
+    while True:
+        for images, labels in train_batches(
+            data.train, recipe.augment, data.stats, batch_size=size, seed=recipe.seed, epoch=0
+        ):
+            on_batch(next(drawn))
+            yield to_memory_format(images, recipe.training), labels
 
 
 def _run_once(
@@ -163,7 +148,8 @@ def _run_once(
     state: TrainState,
     options: LRRangeOptions,
     *,
-    on_progress: Callable[[int, int], None],
+    title: str,
+    on_event: OnEvent,
 ) -> LRCurve:
     training = recipe.training
     size = min(training.batch_size, MAX_BATCH_SIZE)
@@ -177,7 +163,9 @@ def _run_once(
         state.model,
         state.optimizer,
         loss_fn,
-        _TrainBatches(recipe, data, size // parts, total, on_progress),
+        _train_batches(
+            recipe, data, size // parts, lambda done: on_event(Progress(title, done, total))
+        ),
         start=options.start,
         end=options.end,
         steps=options.steps,

@@ -3,17 +3,18 @@
 A few dozen training steps at ever higher rates, on your own model, optimizer and batches; then
 everything is restored, so that training after the test is the training that would have been.
 
-The loss after a step is that of the same few batches every time, which are not trained on: so the
-curve shows what the rate does and not which images came. The test stops once the loss is NaN or
-infinite, or twice running above `stop_at` times the best smoothed loss and above the first loss.
+After each step the same few batches are scored, which are not trained on: so the curve shows the
+effect of the rate and not of the images. The test stops once the loss is NaN or infinite, or twice
+running above `stop_at` times the best smoothed loss and above the first loss.
 
-The generator of a DataLoader is restored too. What cannot be is the place in an iterator that has
-already begun, and the workers of a DataLoader with `persistent_workers`.
+The generator of a DataLoader is restored too. The place in an iterator that has already started
+cannot be restored, nor can the workers of a DataLoader with `persistent_workers`.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, get_args
 
 import numpy as np
@@ -51,7 +52,8 @@ def lr_range_test(
 ) -> LRCurve:
     """Train at ever higher rates, record the loss after each step, and restore everything.
 
-    See the module for what is scored, when the test stops and what it cannot restore.
+    After each step the same `probe` batches are scored, which are not trained on. The place in an
+    iterator that has already started cannot be restored.
 
     Args:
         model: trained in place, then restored; see `preserve_state`.
@@ -74,9 +76,9 @@ def lr_range_test(
     """
     low, high = default_range(optimizer)
     lrs = lr_values(low if start is None else start, high if end is None else end, steps, scale)
-    settings = _Settings(probe, accumulate, stop_at, seed, dtype)
-    trial = _Trial(model, optimizer, loss_fn, settings=settings, device=device)
-    return trial.curve(lrs, scale, batches, val_batches)
+    device = torch.device(device or device_of(model, torch.device("cpu")))
+    trial = _Trial(model, optimizer, loss_fn, device, dtype, probe, accumulate, stop_at)
+    return trial.curve(lrs, scale, batches, val_batches, seed=seed)
 
 
 def default_range(optimizer: Optimizer) -> tuple[float, float]:
@@ -106,15 +108,20 @@ def lr_values(start: float, end: float, steps: int, scale: LRScale) -> FloatArra
     return space(start, end, steps)
 
 
-@dataclass(frozen=True)
-class _Settings:
-    """The arguments of `lr_range_test` beside the rates, checked."""
+@dataclass
+class _Trial:
+    """The steps of one range test; its fields are arguments of `lr_range_test`."""
 
+    model: nn.Module
+    optimizer: Optimizer
+    loss_fn: LossFunction
+    device: torch.device
+    dtype: torch.dtype | None
     probe: int
     accumulate: int
     stop_at: float
-    seed: int
-    dtype: torch.dtype | None
+    images: int = 0  # trained on so far
+    chance: float | None = None  # the loss of guessing, once the number of classes is known
 
     def __post_init__(self) -> None:
         if self.accumulate < 1:
@@ -123,42 +130,26 @@ class _Settings:
             raise UsageError(f"probe = {self.probe} must be at least 0")
         if not self.stop_at > 1:
             raise UsageError(f"stop_at = {self.stop_at} must be greater than 1")
-
-
-class _Trial:
-    """The steps of one range test."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: Optimizer,
-        loss_fn: LossFunction,
-        *,
-        settings: _Settings,
-        device: torch.device | str | None,
-    ) -> None:
-        self.model, self.optimizer, self.loss_fn = model, optimizer, loss_fn
-        self.settings = settings
-        self.device = torch.device(device or device_of(model, torch.device("cpu")))
-        self.ratios = _ratios(optimizer)
-        self.scaler = torch.amp.GradScaler(
-            self.device.type, enabled=settings.dtype is torch.float16
-        )
-        self.images = 0
-        self.chance: float | None = None
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
 
     def curve(
-        self, lrs: FloatArray, scale: LRScale, batches: Iterable[Any], val: Iterable[Any] | None
+        self,
+        lrs: FloatArray,
+        scale: LRScale,
+        batches: Iterable[Any],
+        val_batches: Iterable[Any] | None,
+        *,
+        seed: int,
     ) -> LRCurve:
-        """Run the test, restore everything, and read the curve."""
+        """Run the test, restore everything, and analyze the curve."""
         modules = [m for m in (self.model, self.loss_fn) if isinstance(m, nn.Module)]
         with (
             preserve_state(self.optimizer, *modules),
-            preserve_positions(batches, val),
+            preserve_positions(batches, val_batches),
             torch.enable_grad(),
         ):
-            seed_everything(self.settings.seed, self.device)
-            losses, stopped = self.run(lrs, _restarted(batches), val)
+            seed_everything(seed, self.device)
+            losses, stopped = self.run(lrs, map(self.pair, _restarted(batches)), val_batches)
         return analyze(
             lrs[: len(losses)],
             np.array(losses),
@@ -170,52 +161,52 @@ class _Trial:
         )
 
     def run(
-        self, lrs: FloatArray, batches: Iterator[Any], val_batches: Iterable[Any] | None
+        self,
+        lrs: FloatArray,
+        pairs: Iterator[tuple[Any, Tensor]],
+        val_batches: Iterable[Any] | None,
     ) -> tuple[list[float], str | None]:
         """Return the loss after the step at each rate, and why the test ended early."""
+        ratios = _ratios(self.optimizer)
         if not self.model.training:  # otherwise, a part that is frozen in evaluation mode stays so
             self.model.train()
-        count = self.settings.probe if val_batches is None else 0
-        aside = [self.pair(next(batches)) for _ in range(count)]
+        aside = list(islice(pairs, self.probe if val_batches is None else 0))
 
         def prepare() -> float:
             """Compute the gradients of the next step, and return the loss after the last."""
-            loss = self.gradients([next(batches) for _ in range(self.settings.accumulate)])
+            loss = self.gradients(list(islice(pairs, self.accumulate)))
             if val_batches is not None:
                 with eval_mode(self.model):
                     return self.score(map(self.pair, val_batches))
-            return self.probe_loss(aside) if aside and math.isfinite(loss) else loss
+            if not aside or not math.isfinite(loss):
+                return loss
+            with seeded_rng(0, self.device), torch.no_grad():  # the same dropout every time
+                return self.score(aside)
 
         losses = [prepare()]
         if not math.isfinite(losses[0]):
             return [], f"the loss is {losses[0]} before the first step"
         for step, lr in enumerate(lrs.tolist(), 1):
-            for group, ratio in zip(self.optimizer.param_groups, self.ratios, strict=True):
+            for group, ratio in zip(self.optimizer.param_groups, ratios, strict=True):
                 group["lr"] = lr * ratio
             self.scaler.step(self.optimizer)
             self.scaler.update()
             losses.append(prepare())
-            if stopped := _why_stop(losses, self.settings.stop_at):
+            if stopped := _why_stop(losses, self.stop_at):
                 return losses[1:], f"{stopped} after step {step} of {len(lrs)}, at lr {lr:.3g}"
         return losses[1:], None
 
-    def gradients(self, parts: list[Any]) -> float:
+    def gradients(self, parts: list[tuple[Any, Tensor]]) -> float:
         """Return the mean loss over the images of all parts; leave its gradient."""
-        pairs = [self.pair(part) for part in parts]
-        n = sum(len(labels) for _, labels in pairs)
+        n = sum(len(labels) for _, labels in parts)
         self.images += n
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
-        for images, labels in pairs:
+        for images, labels in parts:
             loss = self.loss(images, labels) * (len(labels) / n)
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         return total
-
-    def probe_loss(self, aside: list[tuple[Any, Tensor]]) -> float:
-        """Return the mean loss of the batches set aside, with the same dropout every time."""
-        with seeded_rng(0, self.device), torch.no_grad():
-            return self.score(aside)
 
     def score(self, batches: Iterable[tuple[Any, Tensor]]) -> float:
         """Return the mean loss over the images of all batches."""
@@ -230,8 +221,7 @@ class _Trial:
         return total / n
 
     def loss(self, images: Any, labels: Tensor) -> Tensor:
-        dtype = self.settings.dtype
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
             outputs = self.model(images)
             loss = self.loss_fn(outputs, labels)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
@@ -263,7 +253,7 @@ def _why_stop(losses: list[float], stop_at: float) -> str | None:
 
 
 def _ratios(optimizer: Optimizer) -> list[float]:
-    """The ratio of the rate of each group to that of the first."""
+    """The ratio of each group's rate to the first group's."""
     for name in ("lr", "initial_lr"):  # a warm-up may begin at 0
         rates = [float(group.get(name, 0.0)) for group in optimizer.param_groups]
         if rates[0] > 0:

@@ -1,10 +1,10 @@
 """Read a learning-rate range test: the rules people know, one recommendation and a verdict.
 
 Everything here is computed from a recorded curve: rates, and the loss after a step at each. The
-rules (`steepest`, `valley`, `slide`, `minimum`) take a smoothed curve without NaN and follow
+rules (`steepest`, `valley`, `slide`) take a smoothed curve without NaN and follow
 torch-lr-finder's and fastai's definitions, so that their rates can be compared; no rule knows when
-it is wrong. `analyze` therefore adds a recommendation that rests on several readings of the curve,
-and a verdict that says whether to trust it.
+it is wrong. `analyze` therefore adds a recommendation that rests on several properties of the
+curve, and a verdict that says whether to trust it.
 """
 
 import math
@@ -16,12 +16,12 @@ import numpy as np
 
 from ..errors import UsageError
 from ..records import FloatArray
-from .verdict import MIN_POINTS, Verdict, judge
+from .verdict import MIN_POINTS, Reading, Verdict, judge
 
 LRScale = Literal["exponential", "linear"]
 
-# Under one cycle SGD bears about twice what a cold test sees; Adam, whose steps do not shrink with
-# the gradient, does not. From short trainings over grids of rates; see docs/lr-find.md.
+# Under one cycle SGD bears about twice the rate that a test from the first weights shows. Adam does
+# not, as its steps do not shrink with the gradient. Measured over grids of rates: docs/lr-find.md.
 HEADROOM_SGD = 2.0
 
 # One cycle is at its peak for a moment and on average near half of it; a rate that is held for
@@ -58,7 +58,7 @@ class LRCurve:
         return self.suggestions["minimum"]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the curve for JSON: lists for arrays, and None for what is not finite."""
+        """Return the curve for JSON: lists for arrays, and None for NaN and infinity."""
         values = asdict(self) | {"best_loss": self.best_loss, "best_lr": self.best_lr}
         for name in ("lrs", "losses", "smoothed"):
             values[name] = [x if math.isfinite(x) else None for x in values[name].tolist()]
@@ -78,7 +78,9 @@ def analyze(
     """Smooth a recorded curve, apply every rule, recommend rates and judge them.
 
     `headroom`: the peak of one cycle over the rate read off the curve; see `HEADROOM_SGD`.
-    Raises UsageError if rates and losses differ in number or the rates do not increase.
+
+    Raises:
+        UsageError: rates and losses differ in number, or the rates do not increase.
     """
     lrs, losses = np.asarray(lrs, dtype=np.float64), np.asarray(losses, dtype=np.float64)
     if lrs.shape != losses.shape or lrs.ndim != 1:
@@ -88,10 +90,11 @@ def analyze(
     smoothed = smooth(losses)
     known = np.isfinite(losses)
     x, y = lrs[known], smoothed[known]
-    suggestions = _suggestions(x, y)
     scatter = _scatter(losses[known], y)
     part = _before_breakdown(y, scatter)
-    reading = recommend(x[part], y[part], chance)
+    rate = recommend(x[part], y[part], chance)
+    picks = _suggestions(x[part], y[part])
+    reading = Reading(x[part], y[part], start_loss(y), scatter, rate, picks, stopped, chance)
     return LRCurve(
         lrs=lrs,
         losses=losses,
@@ -100,20 +103,11 @@ def analyze(
         stopped=stopped,
         images=images,
         chance=chance,
-        suggestions=suggestions,
-        peak=None if reading is None else headroom * reading,
-        constant=None if reading is None else reading / _HOLD,
+        suggestions=_suggestions(x, y),
+        peak=None if rate is None else headroom * rate,
+        constant=None if rate is None else rate / _HOLD,
         interval=None,
-        verdict=judge(
-            x[part],
-            y[part],
-            start=start_loss(y),
-            scatter=scatter,
-            peak=reading,
-            picks=_suggestions(x[part], y[part]),
-            stopped=stopped,
-            chance=chance,
-        ),
+        verdict=judge(reading),
     )
 
 
@@ -203,15 +197,11 @@ def slide(
     return float(rate)
 
 
-def minimum(lrs: FloatArray, losses: FloatArray) -> float:
-    """Return the rate at the lowest loss; fastai's `minimum`, a tenth of it, is `minimum_10`."""
-    return float(lrs[losses.argmin()])
-
-
 def _suggestions(lrs: FloatArray, losses: FloatArray) -> dict[str, float | None]:
+    """The rate of every rule; `minimum_10`, a tenth of the minimum, is fastai's `minimum`."""
     if len(lrs) < 2:
         return dict.fromkeys(("steepest", "valley", "minimum", "minimum_10", "slide"))
-    low = minimum(lrs, losses)
+    low = float(lrs[losses.argmin()])
     return {
         "steepest": steepest(lrs, losses),
         "valley": valley(lrs, losses),
@@ -225,8 +215,8 @@ def _before_breakdown(losses: FloatArray, scatter: float) -> slice:
     """The part of a smoothed curve before half of its fall is lost again; else the whole curve.
 
     The loss of a network with batch norm may break down and then fall again, at rates that no
-    training survives; what lies behind the first rise that stands out of the `scatter` of single
-    losses is no evidence.
+    training survives. So the curve counts up to the first rise that stands out of the `scatter` of
+    single losses.
     """
     lowest = np.minimum.accumulate(losses)
     fall = start_loss(losses) - lowest

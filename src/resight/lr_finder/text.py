@@ -33,9 +33,9 @@ def curve_text(recipe: Recipe, curve: LRCurve) -> str:
     ]
     if curve.best_loss is not None and curve.best_lr is not None:
         lines.append(f"best loss  {curve.best_loss:.4g} at lr {curve.best_lr:.3g}")
-    for rule, what in RULES.items():
+    for rule, meaning in RULES.items():
         rate = curve.suggestions.get(rule)
-        lines.append(f"{rule:<10} {'-' if rate is None else f'{rate:.2g}':<9} {what}")
+        lines.append(f"{rule:<10} {'-' if rate is None else f'{rate:.2g}':<9} {meaning}")
     lines.append("")
     if curve.peak is not None and curve.constant is not None:
         spread = ""

@@ -3,6 +3,7 @@
 A number that cannot be known is None, never NaN: a class without images, an empty bin.
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -56,41 +57,13 @@ class TestResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain Python, fit for JSON."""
-        return {
-            **asdict(self),
-            "most_confused": [asdict(pair) for pair in self.most_confused],
-            "calibration": {
-                "ece": self.calibration.ece,
-                "bins": [asdict(row) for row in self.calibration.bins],
-            },
-        }
+        return asdict(self)
 
     def __str__(self) -> str:
         low, high = self.accuracy.low, self.accuracy.high
         return (
             f"{self.accuracy.value:.2%} (95 % interval {low:.2%} to {high:.2%}, "
             f"n = {self.accuracy.n:,}), loss {self.loss:.3f}"
-        )
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> "TestResult":
-        """Return what `to_dict` gave as a value again.
-
-        Raises KeyError, TypeError or ValueError where the content is not of that form.
-        """
-        table = content["calibration"]
-        return cls(
-            images=int(content["images"]),
-            accuracy=Interval(**content["accuracy"]),
-            loss=float(content["loss"]),
-            per_class={
-                name: None if interval is None else Interval(**interval)
-                for name, interval in content["per_class"].items()
-            },
-            most_confused=tuple(ConfusedPair(**pair) for pair in content["most_confused"]),
-            calibration=Calibration(
-                float(table["ece"]), tuple(ReliabilityBin(**row) for row in table["bins"])
-            ),
         )
 
 
@@ -156,17 +129,14 @@ def calibration(predictions: Predictions, bins: int = 15) -> Calibration:
     counts = np.bincount(places, minlength=bins)
     confidences = np.bincount(places, weights=confidence, minlength=bins)
     correct = np.bincount(places, weights=predictions.correct, minlength=bins)
-    table = [
-        ReliabilityBin(
-            low=float(edges[b]),
-            high=float(edges[b + 1]),
-            confidence=float(confidences[b] / counts[b]) if counts[b] else None,
-            accuracy=float(correct[b] / counts[b]) if counts[b] else None,
-            count=int(counts[b]),
-        )
-        for b in range(bins)
-    ]
-    return Calibration(float(np.abs(correct - confidences).sum() / len(predictions)), tuple(table))
+    table = []
+    for low, high, n, total, right in zip(
+        edges[:-1], edges[1:], counts.tolist(), confidences, correct, strict=True
+    ):
+        mean, share = (float(total / n), float(right / n)) if n else (None, None)
+        table.append(ReliabilityBin(float(low), float(high), mean, share, n))
+    error = np.abs(correct - confidences).sum() / len(predictions)
+    return Calibration(float(error), tuple(table))
 
 
 def test_result(predictions: Predictions) -> TestResult:
@@ -185,24 +155,22 @@ def prediction_rows(predictions: Predictions) -> list[list[Any]]:
     """Return a header, then id, truth, prediction, confidence, loss and correct of each image."""
     _check(predictions)
     classes = predictions.classes
-    columns = zip(
-        predictions.ids,
-        (classes[k] for k in predictions.labels),
-        (classes[k] for k in predictions.preds),
-        predictions.confidence.tolist(),
-        predictions.losses.tolist(),
-        predictions.correct.tolist(),
-        strict=True,
-    )
-    header = ["id", "truth", "prediction", "confidence", "loss", "correct"]
-    return [header, *(list(row) for row in columns)]
+    columns: dict[str, Iterable[Any]] = {
+        "id": predictions.ids,
+        "truth": (classes[k] for k in predictions.labels),
+        "prediction": (classes[k] for k in predictions.preds),
+        "confidence": predictions.confidence.tolist(),
+        "loss": predictions.losses.tolist(),
+        "correct": predictions.correct.tolist(),
+    }
+    return [list(columns), *map(list, zip(*columns.values(), strict=True))]
 
 
 def confusion_rows(predictions: Predictions) -> list[list[Any]]:
     """Return a header of the predicted classes, then each true class and its counts."""
     counts = confusion(predictions).tolist()
-    rows = zip(predictions.classes, counts, strict=True)
-    return [["truth", *predictions.classes], *([name, *row] for name, row in rows)]
+    rows = [[name, *row] for name, row in zip(predictions.classes, counts, strict=True)]
+    return [["truth", *predictions.classes], *rows]
 
 
 def _check(predictions: Predictions) -> None:

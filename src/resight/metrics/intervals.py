@@ -1,4 +1,4 @@
-"""95 % intervals: of a share, of a mean over runs, and of differences."""
+"""95 % intervals of a share, of a mean over runs, and of differences."""
 
 import math
 import statistics
@@ -15,8 +15,8 @@ _Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution: 95 % lie
 class Interval:
     """A figure and the 95 % interval in which it would lie over many more images, or runs.
 
-    A share of n images lies in [0, 1], the difference of two in [-1, 1]; a mean over n runs has the
-    interval of Student's t, however wide.
+    A share of n images lies in [0, 1], and the difference of two shares in [-1, 1]. A mean over n
+    runs has the interval of Student's t, however wide.
     """
 
     value: float

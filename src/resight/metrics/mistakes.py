@@ -7,7 +7,7 @@ from typing import Any, get_args
 import numpy as np
 
 from ..errors import UsageError, suggest
-from ..records import IntArray, Predictions
+from ..records import IntArray, Predictions, evenly_spaced
 from . import MistakeOrder as MistakeOrder
 from .classification import confusion, top_losses
 
@@ -39,17 +39,14 @@ class LabelIssue:
 
 
 def mistakes(predictions: Predictions, *, rank: MistakeOrder = "loss") -> list[Mistake]:
-    """Return every mistake, the worst first: by loss, confidence or margin; equal ones by loss.
-
-    Raises UsageError for another `rank`.
-    """
+    """Return every mistake, the worst first: by loss, confidence or margin; equal ones by loss."""
     check_order(rank)
     order = top_losses(predictions)
     order = order[~predictions.correct[order]]
     confidence = predictions.confidence
     margin = confidence - predictions.probs[np.arange(len(predictions)), predictions.labels]
-    worst = {"loss": predictions.losses, "confidence": confidence, "margin": margin}[rank]
-    order = order[np.argsort(-worst[order], kind="stable")]
+    key = {"loss": predictions.losses, "confidence": confidence, "margin": margin}[rank]
+    order = order[np.argsort(-key[order], kind="stable")]
     classes = predictions.classes
     return [
         Mistake(
@@ -67,11 +64,10 @@ def mistakes(predictions: Predictions, *, rank: MistakeOrder = "loss") -> list[M
 
 def check_order(rank: str) -> None:
     """Raise UsageError unless `rank` is a way to rank mistakes."""
-    if rank not in get_args(MistakeOrder):
-        raise UsageError(
-            f"rank = {rank!r}{suggest(str(rank), get_args(MistakeOrder))} "
-            f"(valid: {', '.join(get_args(MistakeOrder))})"
-        )
+    valid = get_args(MistakeOrder)
+    if rank not in valid:
+        hint = suggest(str(rank), valid)
+        raise UsageError(f"rank = {rank!r}{hint} (valid: {', '.join(valid)})")
 
 
 def group_by_pair(mistakes: Sequence[Mistake]) -> dict[tuple[str, str], list[Mistake]]:
@@ -89,23 +85,19 @@ def sheet_rows(
     worst = mistakes(predictions, rank=rank)[:count]
     wrong = [mistake.row for group in group_by_pair(worst).values() for mistake in group]
     correct = np.flatnonzero(predictions.correct)
-    return np.array(wrong, dtype=np.int64), _evenly(correct, count)
+    return np.array(wrong, dtype=np.int64), correct[evenly_spaced(len(correct), count)]
 
 
 def additional_rows(predictions: Predictions, limit: int, sheet: IntArray) -> IntArray:
-    """Return further rows for the gallery, at most `limit` with the sheets' own.
+    """Return rows to add to those of the `sheet` in the gallery: at most `limit` in all.
 
-    Mistakes come first, then correct images, evenly.
+    Mistakes come first, those of largest loss before the rest, then correct images, evenly.
     """
-    wrong = np.array([m.row for m in mistakes(predictions)], dtype=np.int64)
-    wrong = wrong[~np.isin(wrong, sheet)][: max(limit - len(sheet), 0)]
+    room = max(limit - len(sheet), 0)
+    order = top_losses(predictions)
+    wrong = order[~predictions.correct[order] & ~np.isin(order, sheet)][:room]
     correct = np.setdiff1d(np.flatnonzero(predictions.correct), sheet)
-    return np.concatenate([wrong, _evenly(correct, max(limit - len(sheet) - len(wrong), 0))])
-
-
-def _evenly(rows: IntArray, count: int) -> IntArray:
-    """At most `count` of the rows, evenly spaced."""
-    return np.asarray(rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)])
+    return np.concatenate([wrong, correct[evenly_spaced(len(correct), room - len(wrong))]])
 
 
 def label_issues(predictions: Predictions) -> list[LabelIssue]:
@@ -149,6 +141,6 @@ def label_issues(predictions: Predictions) -> list[LabelIssue]:
 def csv_rows(
     kind: type[Mistake] | type[LabelIssue], items: Sequence[Mistake | LabelIssue]
 ) -> list[list[Any]]:
-    """Return a header and a row for each of `items`, without the row number, for a CSV file."""
+    """Return the rows of a CSV file: a header, then each of `items` without its row number."""
     header = [field.name for field in fields(kind) if field.name != "row"]
     return [header, *([getattr(item, name) for name in header] for item in items)]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from .. import recipe
 from ..errors import UsageError
-from .norms import make_norm, norm_kind, norm_kinds
+from .norms import make_norm, norm_kind
 from .resnet import ResNet, resnet18, resnet34
 from .resnet9 import ResNet9
 from .summary import LayerRow, layer_table
@@ -24,7 +24,6 @@ __all__ = [
     "make_norm",
     "models",
     "norm_kind",
-    "norm_kinds",
     "prepare_model",
 ]
 
@@ -53,8 +52,7 @@ def build_model(
             f'model.name = "custom" ({spec.target or "no class named"}) cannot be built from a '
             "recipe; pass the module in from Python: resight.train(recipe, model=...)"
         )
-    min_px = MIN_PX[spec.name]
-    if image_size < min_px:
+    if image_size < (min_px := MIN_PX[spec.name]):
         raise UsageError(
             f"images of {image_size} px are too small for {spec.name}, which needs at least "
             f"{min_px} px; set data.image_size={min_px} or larger"

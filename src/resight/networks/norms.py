@@ -12,9 +12,9 @@ from ..recipe import Norm
 def make_norm(norm: Norm, channels: int) -> nn.Module:
     """Return a layer that normalizes over N,H,W (`batch`), C,H,W (`layer`) or groups (`group`).
 
-    `layer` is GroupNorm(1, C), so it has one scale and shift a channel, as batch norm does, and the
-    parameter count does not change. `group` has 32 groups (Wu & He 2018), or the largest power of
-    two below that which divides C.
+    `layer` is GroupNorm(1, C), with a scale and shift for each channel, so the parameter count is
+    that of batch norm. `group` has 32 groups (Wu & He 2018), or the largest smaller power of two
+    that divides C.
     """
     match norm:
         case "batch":
@@ -39,8 +39,3 @@ def norm_kind(module: nn.Module) -> str | None:
         case nn.RMSNorm():
             return "rms"
     return None
-
-
-def norm_kinds(model: nn.Module) -> set[str]:
-    """Return the kinds of normalization in `model`: {"layer"} means that no batch norm is left."""
-    return {kind for module in model.modules() if (kind := norm_kind(module)) is not None}

@@ -4,7 +4,6 @@ Unlike the ImageNet form, the stem is one 3x3 convolution without pooling, so a 
 has a 32-px map when the first stage begins.
 """
 
-from collections import OrderedDict
 from functools import partial
 from typing import Literal
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..recipe import Norm
+from .head import make_head
 from .norms import make_norm
 
 
@@ -86,14 +86,7 @@ class ResNet(nn.Module):
         self.layer2 = stage(64, 128, depth=depths[1], stride=2)
         self.layer3 = stage(128, 256, depth=depths[2], stride=2)
         self.layer4 = stage(256, 512, depth=depths[3], stride=last_stage_stride)
-        self.head = nn.Sequential(
-            OrderedDict(
-                pool=nn.AdaptiveAvgPool2d(1),
-                flatten=nn.Flatten(),
-                dropout=nn.Dropout(dropout or 0.0),
-                fc=nn.Linear(512, num_classes),
-            )
-        )
+        self.head = make_head(nn.AdaptiveAvgPool2d(1), nn.Linear(512, num_classes), dropout)
         init_kaiming(self)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -5,8 +5,8 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from ..recipe import Norm
+from .head import GlobalMaxPool, make_head
 from .norms import make_norm
-from .pooling import GlobalMaxPool
 from .resnet import conv3x3, init_kaiming
 
 
@@ -36,10 +36,10 @@ class ResNet9(nn.Module):
     """Eight convolutions, two of the stages with a residual pair, and a linear layer.
 
     `prep`, `layer1` to `layer3` and `head` are the names to give as target layers of heat maps.
-    The head takes the maximum over the whole map (4x4 at 32 px), so other image sizes work too;
-    dropout acts on the pooled features, right before the linear layer. Smallest image: 8 px.
-    Those features are large, so at `logit_scale` 1 a new network is confident and wrong: its loss
-    is above that of guessing. Page's 0.125 makes it begin near guessing, and bears higher rates.
+    The head takes the maximum over the whole map (4x4 at 32 px), so other image sizes work too.
+    Smallest image: 8 px. The maxima are large, so with `logit_scale` 1 a new network is confident
+    and wrong, with a loss above that of guessing. With Page's 0.125 its first loss is near that of
+    guessing, and it can be trained at higher rates.
     """
 
     def __init__(
@@ -64,14 +64,7 @@ class ResNet9(nn.Module):
         self.layer1 = nn.Sequential(OrderedDict(down=down(64, 128), residual=residual(128)))
         self.layer2 = down(128, 256)
         self.layer3 = nn.Sequential(OrderedDict(down=down(256, 512), residual=residual(512)))
-        self.head = nn.Sequential(
-            OrderedDict(
-                pool=GlobalMaxPool(),
-                flatten=nn.Flatten(),
-                dropout=nn.Dropout(dropout or 0.0),
-                fc=nn.Linear(512, num_classes),
-            )
-        )
+        self.head = make_head(GlobalMaxPool(), nn.Linear(512, num_classes), dropout)
         init_kaiming(self)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import UsageError
 from .eval_mode import eval_mode
+from .unwrap import match_weights
 
 aten = torch.ops.aten
 
@@ -53,8 +54,7 @@ def layer_table(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Lay
     evaluation mode, without gradients, and is given back as it was, also when its forward pass
     raises. UsageError: it does not return a tensor.
     """
-    like = next(model.parameters(), torch.empty(0))
-    image = torch.zeros(1, *input_shape, device=like.device, dtype=like.dtype)
+    image = match_weights(torch.zeros(1, *input_shape), model)
     recorder = _RowRecorder(image)
     with ExitStack() as borrowed:
         borrowed.enter_context(eval_mode(model))

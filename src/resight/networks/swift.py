@@ -7,13 +7,15 @@ logits.
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 from itertools import product
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from .pooling import GlobalMaxPool
+from .head import GlobalMaxPool, make_head
 from .resnet import conv3x3
 
 LOGIT_SCALE = 1 / 9
@@ -25,15 +27,12 @@ WHITEN_CHUNK = 25  # images at a time: their patches fit the cache
 Activation = Literal["relu", "gelu", "silu"]
 
 
-def make_activation(activation: Activation) -> nn.Module:
-    """Return the layer by its name; only ReLU can work in place without a copy of its input."""
-    match activation:
-        case "relu":
-            return nn.ReLU(inplace=True)
-        case "gelu":
-            return nn.GELU()
-        case "silu":
-            return nn.SiLU()
+# Only ReLU can work in place without a copy of its input.
+ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
+    "relu": partial(nn.ReLU, inplace=True),
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+}
 
 
 def bias_only_norm(channels: int) -> nn.BatchNorm2d:
@@ -62,10 +61,10 @@ def block(in_channels: int, out_channels: int, activation: Activation) -> nn.Seq
             conv1=identity_conv(in_channels, out_channels),
             pool=nn.MaxPool2d(2),
             norm1=bias_only_norm(out_channels),
-            act1=make_activation(activation),
+            act1=ACTIVATIONS[activation](),
             conv2=identity_conv(out_channels, out_channels),
             norm2=bias_only_norm(out_channels),
-            act2=make_activation(activation),
+            act2=ACTIVATIONS[activation](),
         )
     )
 
@@ -74,12 +73,12 @@ class Swift(nn.Module):
     """Whitening layer, three blocks of two convolutions, max pool, linear, logits times 1/9.
 
     `whiten`, `block1` to `block3` and `head` are the names to give as target layers of heat maps.
-    The head takes the maximum over the whole map (3x3 at 32 px), so other image sizes work too;
-    dropout acts on the pooled features, right before the linear layer. Smallest image: 9 px.
+    The head takes the maximum over the whole map (3x3 at 32 px), so other image sizes work too.
+    Smallest image: 9 px.
 
-    The filters of the first layer are random until `whiten_from` has seen images; they are never
-    trained; their biases are, where `whiten_bias`. Without them the gradient ends at the first
-    block, which saves a step the input gradient of a convolution on the largest map.
+    The filters of the first layer are random until `whiten_from` sets them, and are never trained.
+    Its biases are trained if `whiten_bias`. Without biases the gradient ends at the first block,
+    which saves every step the input gradient of a convolution on the largest map.
     """
 
     def __init__(
@@ -98,18 +97,12 @@ class Swift(nn.Module):
         conv.weight.requires_grad_(False)
         if conv.bias is not None:
             nn.init.zeros_(conv.bias)
-        self.whiten = nn.Sequential(OrderedDict(conv=conv, act=make_activation(activation)))
+        self.whiten = nn.Sequential(OrderedDict(conv=conv, act=ACTIVATIONS[activation]()))
         self.block1 = block(whitened, widths[0], activation)
         self.block2 = block(widths[0], widths[1], activation)
         self.block3 = block(widths[1], widths[2], activation)
-        self.head = nn.Sequential(
-            OrderedDict(
-                pool=GlobalMaxPool(),
-                flatten=nn.Flatten(),
-                dropout=nn.Dropout(dropout or 0.0),
-                fc=nn.Linear(widths[2], num_classes, bias=False),
-            )
-        )
+        linear = nn.Linear(widths[2], num_classes, bias=False)
+        self.head = make_head(GlobalMaxPool(), linear, dropout)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.whiten(images)  # (N, 8 C, H - 1, W - 1)
@@ -126,10 +119,8 @@ class Swift(nn.Module):
         `images`: (N, C, H, W) float, normalized. At most 5,000 are used, evenly spaced, as a data
         set may be sorted by class.
         """
-        conv = self.whiten.get_submodule("conv")
-        assert isinstance(conv, nn.Conv2d)
         filters = whitening_filters(images[:: math.ceil(len(images) / WHITEN_IMAGES)])
-        conv.weight.copy_(torch.cat([filters, -filters]))
+        self.whiten.get_parameter("conv.weight").copy_(torch.cat([filters, -filters]))
 
 
 def whitening_filters(images: Tensor) -> Tensor:

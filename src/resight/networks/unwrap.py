@@ -1,7 +1,7 @@
-"""A network without the wrappers that training may have put around it, and where it computes."""
+"""A network without the wrappers of training, and the device and precision it computes in."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 COMPILED_MODULE = "_orig_mod"  # where torch.compile keeps the module it wraps
@@ -21,3 +21,9 @@ def unwrap(model: nn.Module) -> nn.Module:
 def device_of(model: nn.Module, default: torch.device) -> torch.device:
     """Return the device of the model's first parameter; `default` if it has no parameters."""
     return next((parameter.device for parameter in model.parameters()), default)
+
+
+def match_weights(images: Tensor, model: nn.Module) -> Tensor:
+    """Return the images on the device and in the precision of the model's first float weight."""
+    like = next((p for p in model.parameters() if p.is_floating_point()), images)
+    return images.to(like.device, like.dtype)

@@ -1,13 +1,12 @@
-"""The rates of a whole run before any training: what `resight schedule` shows.
+"""The rates of a whole run before any training, as `resight schedule` shows them.
 
     base: 20 epochs of 352 steps (supposing 45,000 training images in batches of 128), sgd
     one_cycle: 0.004 at the start, 0.1 at epoch 5 (step 1760 of 7040), 4e-07 at the end; ...
 
-Needs neither data nor torch: the number of steps is all a schedule asks of the data, and
-`plateau`, which needs validation metrics as well, is given a curve that the text names.
+Needs neither data nor torch: a schedule depends on the data by the number of steps alone.
+`plateau` also needs validation metrics, and gets a made-up curve that the text names.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,12 +26,12 @@ MAX_STEPS = 2_000_000  # a slip in a number should not fill the memory
 
 @dataclass(frozen=True)
 class Curve:
-    """The rates of every step of a schedule, and in words the metrics that a plateau was given."""
+    """The learning rate and momentum of every step of a schedule."""
 
     schedule: Schedule
     lrs: FloatArray  # (steps,)
-    momenta: FloatArray  # (steps,), NaN where the optimizer has none
-    watched: str | None
+    momenta: FloatArray  # (steps,)
+    watched: str | None  # where the metrics of a plateau come from
 
     @property
     def drops(self) -> list[tuple[int, float]]:
@@ -48,9 +47,9 @@ def schedule(
 ) -> Schedule:
     """Return the schedule of a recipe (a value, a preset's name or a TOML file), as it is trained.
 
-    `steps_per_epoch` is `len(loader)` in a loop of your own; where it is not given it is counted
-    from `images`, the training images without those held out (by default 45,000), in batches of
-    `training.batch_size`. See `ScheduleLR` for using it with an optimizer of your own.
+    `steps_per_epoch` is `len(loader)` in your own loop. Without it, the steps are counted from
+    `images`, the training images without those held out (by default 45,000), in batches of
+    `training.batch_size`. `ScheduleLR` applies the schedule to your own optimizer.
 
     Raises:
         UsageError: both numbers are given, or one that is not positive.
@@ -80,21 +79,14 @@ def trace(schedule: Schedule, metrics: Sequence[float] | None = None) -> Curve:
             f"{spec.epochs:,} epochs of {per_epoch:,} steps are {steps:,} steps; "
             f"at most {MAX_STEPS:,} can be shown: lower epochs or steps_per_epoch"
         )
-    values: list[float] = []
-    watched = None
-    if isinstance(spec, Plateau):
-        values, watched = _plateau_metrics(spec, metrics)
+    values, watched = _plateau_metrics(spec, metrics) if isinstance(spec, Plateau) else ([], None)
     rates = all_rates(schedule, values)
-    return Curve(
-        schedule,
-        np.array([r.lr for r in rates]),
-        np.array([math.nan if r.momentum is None else r.momentum for r in rates]),
-        watched,
-    )
+    lrs, momenta = (np.array(x) for x in zip(*((r.lr, r.momentum) for r in rates), strict=True))
+    return Curve(schedule, lrs, momenta, watched)
 
 
 def all_rates(schedule: Schedule, metrics: Sequence[float] = ()) -> list[Rates]:
-    """Return the rates of every step; of a plateau, those of the epochs that have a metric."""
+    """Return the rates of every step; of a plateau, only in the epochs that have a metric."""
     if not isinstance(schedule.spec, Plateau):
         return [schedule.at(step) for step in range(schedule.total_steps)]
     per_epoch = schedule.steps_per_epoch

@@ -6,25 +6,25 @@ fast as the common ones (https://kellerjordan.github.io/posts/muon/). That suits
 biases, norms and the last layer are left to SGD with Nesterov momentum.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any, overload
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 # An odd polynomial that lifts small singular values quickly and keeps them near 1, not at it: three
-# rounds bring those from 0.03 to 1 into 0.68..1.21, five those from 0.003. Coefficients of Jordan.
+# rounds bring values from 0.03 to 1 into 0.68..1.21, five from 0.003. Coefficients of Jordan.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 
 
 class MuonOptimizer(Optimizer):
     """Muon for groups with "orthogonal": True, and SGD with Nesterov momentum for other groups.
 
-    Each group has an "lr", and a group of SGD may have a "weight_decay", added to the gradient. A
-    filter bank is scaled to a norm of sqrt(C_out), one a filter, before each step, so `lr` is the
-    angle in radians by which a step turns it; a normalization has to follow the bank, which cancels
-    its scale.
+    Each group has an "lr", and a group of SGD may have a "weight_decay", added to the gradient.
+    Before each step a filter bank is scaled to a norm of sqrt(C_out), one a filter, so `lr` is the
+    angle in radians by which a step turns it. A normalization has to follow the bank and cancel its
+    scale.
     """
 
     def __init__(
@@ -33,24 +33,13 @@ class MuonOptimizer(Optimizer):
         defaults = {"orthogonal": False, "momentum": momentum, "weight_decay": 0, "rounds": rounds}
         super().__init__(list(groups), defaults)
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Take one step; a closure is called first, with gradients."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def step(self) -> None:  # type: ignore[override]
+        """Take one step; unlike torch's optimizers, without a closure."""
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
                     self._step_one(weight, group)
-        return loss
 
     def _step_one(self, weight: Tensor, group: dict[str, Any]) -> None:
         gradient, state = weight.grad, self.state[weight]

@@ -3,9 +3,9 @@
 A `Schedule` can be drawn, described and checked before training, and holds no state to save:
 resuming at step k asks for step k. Only `plateau` needs more, the validation metrics so far.
 
-Steps are counted from 0; a sentence for people counts them from 1, so that "epoch 5" is the
-moment its last step is done. Numbers of epochs become steps by rounding to the nearest step,
-except the peak of `one_cycle`, which may lie between two steps.
+Code counts steps from 0, text counts them from 1, so that "epoch 5" is the moment its last step
+is done. A number of epochs is rounded to the nearest step, except at the peak of `one_cycle`, which
+may lie between two steps.
 """
 
 import math
@@ -20,10 +20,10 @@ _SMALLEST_DROP = 1e-8  # plateau: a smaller drop is not made (`eps` of ReduceLRO
 
 @dataclass(frozen=True)
 class Rates:
-    """The learning rate and momentum of one step; momentum is Adam's beta1, None without one."""
+    """The learning rate of one step, and its momentum: in Adam and AdamW beta1."""
 
     lr: float
-    momentum: float | None
+    momentum: float
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Schedule:
 
     spec: recipe.Schedule
     lr: float
-    momentum: float | None  # the optimizer's own; None where it has none
+    momentum: float  # the optimizer's own, used where the schedule has no cycle of it
     steps_per_epoch: int
 
     @property
@@ -74,35 +74,18 @@ class Schedule:
         return round(epochs * self.steps_per_epoch)
 
 
-def build_schedule(
-    spec: recipe.Schedule, *, lr: float, momentum: float | None, steps_per_epoch: int
-) -> Schedule:
-    """Build a schedule of highest rate `lr` for an optimizer of that momentum.
+def schedule_of(spec: recipe.Recipe, *, steps_per_epoch: int) -> Schedule:
+    """Build the schedule of a recipe, with its optimizer's rate and momentum.
 
     Raises:
-        UsageError: the schedule cycles a momentum that the optimizer does not have.
+        UsageError: an epoch without a step.
     """
     if steps_per_epoch < 1:
         raise UsageError(f"steps_per_epoch = {steps_per_epoch} must be at least 1")
-    if not (math.isfinite(lr) and lr > 0):
-        raise UsageError(f"lr = {lr} must be a positive number")
-    cycled = getattr(spec, "momentum_low", None)
-    if cycled is not None and momentum is None:
-        raise UsageError(
-            f"schedule.momentum_low = {cycled:g} cycles the momentum, but the optimizer has none; "
-            'set momentum_low and momentum_high to "none"'
-        )
-    return Schedule(spec, lr, momentum, steps_per_epoch)
-
-
-def schedule_of(spec: recipe.Recipe, *, steps_per_epoch: int) -> Schedule:
-    """Build the schedule of a recipe, with its optimizer's rate and momentum (Adam: beta1)."""
     optimizer = spec.optimizer
     has_betas = recipe.Adam | recipe.AdamW
     momentum = optimizer.beta1 if isinstance(optimizer, has_betas) else optimizer.momentum
-    return build_schedule(
-        spec.schedule, lr=optimizer.lr, momentum=momentum, steps_per_epoch=steps_per_epoch
-    )
+    return Schedule(spec.schedule, optimizer.lr, momentum, steps_per_epoch)
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
@@ -122,9 +105,7 @@ def check_batch_size(batch_size: int) -> None:
         raise UsageError(f"batch_size = {batch_size} must be at least 1")
 
 
-def _momentum(
-    schedule: Schedule, spec: recipe.OneCycle | recipe.Triangular, lift: float
-) -> float | None:
+def _momentum(schedule: Schedule, spec: recipe.OneCycle | recipe.Triangular, lift: float) -> float:
     """High where the rate is low and back; lift 0 is the foot of the cycle, 1 its peak."""
     if spec.momentum_low is None or spec.momentum_high is None:
         return schedule.momentum
@@ -236,7 +217,16 @@ def describe(schedule: Schedule) -> str:
             ends = [end for end in _one_cycle_ends(schedule, spec) if end is not None]
             text = _corners(schedule, [max(0, round(end)) for end in ends])
         case recipe.Triangular():
-            text = _describe_triangular(schedule, spec)
+            half = _half_cycle(schedule, spec)
+            low, high = f"{schedule.lr / spec.div:.4g}", f"{schedule.lr:.4g}"
+            shrink = {
+                "triangular2": "; the height halves every cycle",
+                "exp_range": f"; the height shrinks by {spec.gamma:g} every step",
+            }
+            text = (
+                f"{low} -> {high} -> {low} every {_epoch(schedule, 2 * half - 1)} epochs "
+                f"({2 * half} steps of {schedule.total_steps}){shrink.get(spec.name, '')}"
+            )
         case recipe.Plateau():
             cooldown = f", then waits {_count(spec.cooldown, 'epoch')}" if spec.cooldown else ""
             text = (
@@ -256,7 +246,10 @@ def describe(schedule: Schedule) -> str:
             text = f"{schedule.at(0).lr:.4g} at the start" + "".join(drops)
         case recipe.Constant():
             text = f"{schedule.lr:.4g} at every one of {_count(schedule.total_steps, 'step')}"
-    return f"{spec.name}: {text}{_describe_momentum(schedule)}"
+    momentum = f"{schedule.momentum:g}"
+    if isinstance(spec, recipe.OneCycle | recipe.Triangular) and spec.momentum_low is not None:
+        momentum = f"{spec.momentum_high:g} -> {spec.momentum_low:g} -> {spec.momentum_high:g}"
+    return f"{spec.name}: {text}; momentum {momentum}"
 
 
 def _corners(schedule: Schedule, steps: Sequence[int]) -> str:
@@ -270,31 +263,10 @@ def _corners(schedule: Schedule, steps: Sequence[int]) -> str:
     return ", ".join([f"{start:.4g} at the start", *middle, f"{end:.4g} at the end"])
 
 
-def _describe_triangular(schedule: Schedule, spec: recipe.Triangular) -> str:
-    half = _half_cycle(schedule, spec)
-    low, high = f"{schedule.lr / spec.div:.4g}", f"{schedule.lr:.4g}"
-    shrink = {
-        "triangular2": "; the height halves every cycle",
-        "exp_range": f"; the height shrinks by {spec.gamma:g} every step",
-    }
-    return (
-        f"{low} -> {high} -> {low} every {_epoch(schedule, 2 * half - 1)} epochs "
-        f"({2 * half} steps of {schedule.total_steps}){shrink.get(spec.name, '')}"
-    )
-
-
-def _describe_momentum(schedule: Schedule) -> str:
-    low = getattr(schedule.spec, "momentum_low", None)
-    high = getattr(schedule.spec, "momentum_high", None)
-    if low is not None and high is not None:
-        return f"; momentum {high:g} -> {low:g} -> {high:g}"
-    return "" if schedule.momentum is None else f"; momentum {schedule.momentum:g}"
-
-
 def _epoch(schedule: Schedule, step: int) -> str:
     """The epochs done after a step, with two decimals where they are needed."""
     return f"{round((step + 1) / schedule.steps_per_epoch, 2):g}"
 
 
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'s' * (n != 1)}"

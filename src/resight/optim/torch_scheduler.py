@@ -10,8 +10,8 @@
             scheduler.step()
         scheduler.end_epoch(val_loss)
 
-PyTorch's own schedulers do not notice when another optimizer steps than the one they were built
-on: the rate then never changes. This scheduler raises an error.
+If another optimizer steps than the one a scheduler was built on, the rate never changes. PyTorch's
+own schedulers do not notice it; this one raises an error.
 """
 
 from typing import Any
@@ -122,7 +122,7 @@ class ScheduleLR(LRScheduler):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned, and set the rates of the next step.
+        """Continue from a saved `state_dict`, and set the rates of the next step.
 
         Raises:
             UsageError: the state was saved with another schedule.

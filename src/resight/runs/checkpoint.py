@@ -5,7 +5,6 @@ import json
 import pickle
 import zipfile
 import zlib
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,13 @@ from ..files import atomic_write, move
 from ..networks import build_model
 from ..recipe import Recipe
 from ..recipe.toml import from_toml, to_toml
+from ..training.setup import TrainSetup
 from .summary import FORMAT_VERSION
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What weights need beside themselves to be used: kept in the head of `best.safetensors`."""
+    """All that it takes to use a run's weights: kept in the head of `best.safetensors`."""
 
     recipe: Recipe
     classes: tuple[str, ...]
@@ -37,16 +37,14 @@ class ModelInfo:
     epoch: int
 
 
-def save_checkpoint(
-    folder: Path, recipe: Recipe, state: Mapping[str, Any], *, fingerprint: str
-) -> None:
+def save_checkpoint(folder: Path, setup: TrainSetup) -> None:
     """Write `last.pt`; the one before it becomes `previous.pt`."""
     last = folder / "last.pt"
     content = {
         "format": FORMAT_VERSION,
-        "recipe": to_toml(recipe),
-        "fingerprint": fingerprint,
-        "state": dict(state),
+        "recipe": to_toml(setup.recipe),
+        "fingerprint": setup.dataset.fingerprint,
+        "state": setup.state.state_dict(),
     }
     # By way of memory: torch reports a full disk as a RuntimeError among many.
     buffer = io.BytesIO()
@@ -77,25 +75,27 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any], list[str]]:
     raise ResightError(f"{folder} has no checkpoint to resume from: {'; '.join(problems)}")
 
 
-def save_best(folder: Path, model: nn.Module, info: ModelInfo) -> None:
-    """Write `best.safetensors`: weights, with all that is needed to use them in its head."""
+def save_best(folder: Path, setup: TrainSetup, *, epoch: int) -> None:
+    """Write `best.safetensors`: the weights of an epoch, and its `ModelInfo` in the head."""
+    channels, _, image_size = setup.splits.train.images.shape[1:]
     head = {
-        "recipe": to_toml(info.recipe),
-        "classes": info.classes,
-        "stats": asdict(info.stats),
-        "channels": info.channels,
-        "image_size": info.image_size,
-        "epoch": info.epoch,
+        "recipe": to_toml(setup.recipe),
+        "classes": setup.dataset.classes,
+        "stats": asdict(setup.splits.stats),
+        "channels": channels,
+        "image_size": image_size,
+        "epoch": epoch,
     }
     # One entry: several are written in an order that changes from run to run.
     metadata = {"resight": json.dumps(head)}
-    weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    state = setup.state.evaluated.state_dict()
+    weights = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     with atomic_write(folder / "best.safetensors") as temporary:
         temporary.write_bytes(format_safetensors(weights, metadata=metadata))
 
 
 def load_best(folder: Path) -> tuple[dict[str, Tensor], ModelInfo]:
-    """Return the kept weights of a run, and what belongs to them.
+    """Return the kept weights of a run, and all that it takes to use them.
 
     Raises:
         ResightError: the run has none yet, or the file is damaged.
@@ -111,15 +111,11 @@ def load_best(folder: Path) -> tuple[dict[str, Tensor], ModelInfo]:
         weights = parse_safetensors(content)
         head = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         info = json.loads(head["__metadata__"]["resight"])
-        return weights, ModelInfo(
-            recipe=from_toml(info["recipe"], origin=str(file)),
-            classes=tuple(info["classes"]),
-            stats=Statistics(*(tuple(info["stats"][name]) for name in ("mean", "std"))),
-            channels=info["channels"],
-            image_size=info["image_size"],
-            epoch=info["epoch"],
-        )
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        info["recipe"] = from_toml(info["recipe"], origin=str(file))
+        info["classes"] = tuple(info["classes"])
+        info["stats"] = Statistics(*(tuple(info["stats"][name]) for name in ("mean", "std")))
+        return weights, ModelInfo(**info)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ResightError(f"{file} is damaged: {error}") from error
 
 

@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError
-from ..metrics.intervals import Interval, mean_difference, mean_interval, paired_difference
+from ..metrics.intervals import mean_difference, mean_interval, paired_difference
 from ..recipe import Recipe
 from ..recipe.toml import differences
 from ..records import Predictions
-from .comparison import Comparison, Flips, RecipeGroup
+from .comparison import Comparison, Flips, RecipeGroup, finished_result
 from .run import Run
 
 MAY_DIFFER = ("name", "seed", "data.source", "explain.")  # between runs of one recipe
 
 
 def compare(runs: Sequence[str | Path | Run]) -> Comparison:
-    """Put finished runs side by side; the first is what the rest are compared with.
+    """Put finished runs side by side; every run is compared with the first.
 
     The interval of a difference between two runs is over images: it says which of two networks is
     better. Which recipe is better takes several seeds of each, and the interval over those, which
@@ -39,38 +39,24 @@ def compare(runs: Sequence[str | Path | Run]) -> Comparison:
     opened = tuple(run if isinstance(run, Run) else Run.open(run) for run in runs)
     if len({run.folder.resolve() for run in opened}) < len(opened):
         raise UsageError("a run was named twice; name different run folders")
-    for run in opened:
-        _check_finished(run)
-    for run in opened[1:]:
-        _check_same_images(opened[0], run)
-    names = _names([run.folder for run in opened])
+    first, *rest = [finished_result(run)[1] for run in opened]
+    for run, predictions in zip(opened[1:], rest, strict=True):
+        _check_same_images(opened[0].folder, first, run.folder, predictions)
+    short = tuple(run.folder.resolve().name for run in opened)
+    names = short if len(set(short)) == len(short) else tuple(str(run.folder) for run in opened)
+    name_of = dict(zip(opened, names, strict=True))
     groups = _groups(opened)
     return Comparison(
         names=names,
         runs=opened,
-        groups=_recipe_groups(groups, dict(zip(opened, names, strict=True))),
+        groups=_recipe_groups(groups, name_of),
         settings=_settings_that_differ([group[0].recipe for group in groups]),
-        flips=tuple(
-            _flips(name, run, opened[0]) for name, run in zip(names[1:], opened[1:], strict=True)
-        ),
-        notes=_notes(opened, names, groups),
+        flips=tuple(_flips(*pair, first) for pair in zip(names[1:], rest, strict=True)),
+        notes=_notes(groups, name_of),
     )
 
 
-def _check_finished(run: Run) -> None:
-    if run.predictions is None:
-        lines = ("No result", "No test accuracy", "No images", "summary.json", "predictions.npz")
-        why = next(line for line in run.missing if line.startswith(lines))
-        raise UsageError(f"{run.folder} cannot be compared. {why}")
-
-
-def _tested(run: Run) -> Predictions:
-    assert run.predictions is not None  # `_check_finished`
-    return run.predictions
-
-
-def _check_same_images(first: Run, second: Run) -> None:
-    one, two = _tested(first), _tested(second)
+def _check_same_images(folder: Path, one: Predictions, other: Path, two: Predictions) -> None:
     if (one.ids, one.classes) == (two.ids, two.classes) and (one.labels == two.labels).all():
         return
     pairs = [
@@ -79,16 +65,10 @@ def _check_same_images(first: Run, second: Run) -> None:
     ]
     apart = next((f"{a} and {b}" for a, b in zip(*pairs, strict=False) if a != b), "none")
     raise UsageError(
-        f"{first.folder} and {second.folder} were not tested on the same images: "
-        f"{len(one.ids):,} of {len(one.classes)} classes and {len(two.ids):,} of "
+        f"{folder} and {other} were not tested on the same images: "
+        f"{len(one):,} of {len(one.classes)} classes and {len(two):,} of "
         f"{len(two.classes)}, the first to differ {apart}; compare runs of one test set"
     )
-
-
-def _names(folders: Sequence[Path]) -> tuple[str, ...]:
-    """Folder names; where two are the same, paths."""
-    names = tuple(folder.resolve().name for folder in folders)
-    return names if len(set(names)) == len(names) else tuple(map(str, folders))
 
 
 def _groups(runs: Sequence[Run]) -> list[list[Run]]:
@@ -113,48 +93,39 @@ def _differences(recipe: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
 
 
 def _fingerprint(run: Run) -> str:
-    assert run.summary is not None  # `compare` takes finished runs only
-    return run.summary.data.fingerprint
+    return finished_result(run)[0].data.fingerprint
 
 
 def _settings_that_differ(recipes: Sequence[Recipe]) -> dict[str, tuple[Any, ...]]:
+    """Path -> the value of each recipe, where any differs from the first."""
     changed = [_differences(recipe, recipes[0]) for recipe in recipes]
-    settings = {}
-    for path in dict.fromkeys(path for changes in changed for path in changes):
-        first = next(changes[path][0] for changes in changed if path in changes)
-        settings[path] = tuple(
-            changes[path][1] if path in changes else first for changes in changed
-        )
-    return settings
+    first = {path: pair[0] for changes in changed for path, pair in changes.items()}
+    return {
+        path: tuple(changes.get(path, (None, value))[1] for changes in changed)
+        for path, value in first.items()
+    }
 
 
 def _recipe_groups(
-    groups: Sequence[Sequence[Run]], names: dict[Run, str]
+    groups: Sequence[Sequence[Run]], name_of: dict[Run, str]
 ) -> tuple[RecipeGroup, ...]:
-    accuracies = [[float(_tested(run).correct.mean()) for run in group] for group in groups]
+    accuracies = [[run.test.accuracy.value for run in group] for group in groups]
     first = accuracies[0]
-    drawn = [len({run.recipe.seed for run in group}) == len(group) > 1 for group in groups]
-    return tuple(
-        RecipeGroup(
-            runs=tuple(names[run] for run in group),
-            mean=float(np.mean(values)),
-            interval=_share(mean_interval(values)) if drawn[k] and len(set(values)) > 1 else None,
-            difference=(
-                mean_difference(first, values)
-                if k and drawn[0] and drawn[k] and max(len(set(first)), len(set(values))) > 1
-                else None
-            ),
-        )
-        for k, (group, values) in enumerate(zip(groups, accuracies, strict=True))
-    )
+    several = [len({run.recipe.seed for run in group}) == len(group) > 1 for group in groups]
+    result = []
+    for k, (group, values) in enumerate(zip(groups, accuracies, strict=True)):
+        interval = difference = None
+        if several[k] and len(set(values)) > 1:
+            mean = mean_interval(values)
+            interval = replace(mean, low=max(0.0, mean.low), high=min(1.0, mean.high))
+        if k and several[0] and several[k] and max(len(set(first)), len(set(values))) > 1:
+            difference = mean_difference(first, values)
+        names = tuple(name_of[run] for run in group)
+        result.append(RecipeGroup(names, float(np.mean(values)), interval, difference))
+    return tuple(result)
 
 
-def _share(interval: Interval) -> Interval:
-    return replace(interval, low=max(0.0, interval.low), high=min(1.0, interval.high))
-
-
-def _flips(name: str, run: Run, first_run: Run) -> Flips:
-    first, here = _tested(first_run), _tested(run)
+def _flips(name: str, here: Predictions, first: Predictions) -> Flips:
     won = here.correct.astype(np.int64) - first.correct  # (N,) of -1, 0, 1
     net = np.bincount(first.labels, weights=won, minlength=len(first.classes))
     return Flips(
@@ -166,10 +137,8 @@ def _flips(name: str, run: Run, first_run: Run) -> Flips:
     )
 
 
-def _notes(
-    runs: Sequence[Run], names: Sequence[str], groups: Sequence[Sequence[Run]]
-) -> tuple[str, ...]:
-    notes, name_of = [], dict(zip(runs, names, strict=True))
+def _notes(groups: Sequence[Sequence[Run]], name_of: dict[Run, str]) -> tuple[str, ...]:
+    notes = []
     for group in groups:
         seeds = sorted((run.recipe.seed, name_of[run]) for run in group)
         notes += [
@@ -177,11 +146,11 @@ def _notes(
             for (seed, one), (again, two) in pairwise(seeds)
             if seed == again
         ]
+    first = next(iter(name_of))
     notes += [
-        f"the data of {name_of[run]} is not that of {names[0]}, though the ids of its test images "
-        "are"
-        for run in runs
-        if _fingerprint(run) != _fingerprint(runs[0])
+        f"the data of {name} is not that of {name_of[first]}, though the ids of its test images are"
+        for run, name in name_of.items()
+        if _fingerprint(run) != _fingerprint(first)
     ]
     if len(groups) > 1 and any(len(group) == 1 for group in groups):
         notes.append(

@@ -6,18 +6,20 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import UsageError
 from ..metrics.intervals import Interval
 from ..records import IntArray, Predictions
-from ..text import setting_text, table, table_text
+from ..text import setting_text, table
 from .run import Run
+from .summary import Summary
 
 
 @dataclass(frozen=True)
 class RecipeGroup:
     """Runs of one recipe over seeds.
 
-    Intervals are over runs and need two that are not the same. The seed does not decide the
-    weights of a network that was passed in from Python, so each such run is a group of its own.
+    Intervals are over runs, of which two must differ. The seed does not decide the weights of a
+    network that was passed in from Python, so each such run is a group of its own.
     """
 
     runs: tuple[str, ...]
@@ -32,8 +34,8 @@ class Flips:
 
     run: str
     difference: Interval  # of the accuracies, over images
-    gained: IntArray  # rows of the test set that the first has wrong and this one right
-    lost: IntArray  # the other way round
+    gained: IntArray  # rows of the test set: wrong in the first run, right in this one
+    lost: IntArray  # rows of the test set: right in the first run, wrong in this one
     by_class: dict[str, int]  # images gained minus lost, of each true class
 
 
@@ -41,21 +43,21 @@ class Flips:
 class Comparison:
     """Runs that were tested on the same images; printed, it is a table."""
 
-    names: tuple[str, ...]  # as short as they can be
+    names: tuple[str, ...]  # folder names, or paths if two are the same
     runs: tuple[Run, ...]
     groups: tuple[RecipeGroup, ...]
     settings: dict[str, tuple[Any, ...]]  # path -> its value in each group, where they differ
     flips: tuple[Flips, ...]  # of every run but the first
-    notes: tuple[str, ...]  # what to know of it, one line each
+    notes: tuple[str, ...]  # limits of the comparison, one line each
 
     @cached_property
     def predictions(self) -> tuple[Predictions, ...]:
         """The predictions of each run, of the same images."""
-        return tuple(run.predictions for run in self.runs if run.predictions is not None)
+        return tuple(finished_result(run)[1] for run in self.runs)
 
     @property
     def flipped(self) -> IntArray:
-        """Rows of the images that one run has right and another has not."""
+        """Rows of the images that one run has right and another has wrong."""
         right = np.stack([predictions.correct for predictions in self.predictions])  # (runs, N)
         return np.flatnonzero(right.any(axis=0) & ~right.all(axis=0))
 
@@ -68,11 +70,9 @@ class Comparison:
             "settings": {path: list(values) for path, values in self.settings.items()},
             "flips": [
                 {
-                    "run": flips.run,
-                    "difference": asdict(flips.difference),
+                    **asdict(flips),
                     "gained": [ids[row] for row in flips.gained],
                     "lost": [ids[row] for row in flips.lost],
-                    "by_class": flips.by_class,
                 }
                 for flips in self.flips
             ],
@@ -84,9 +84,21 @@ class Comparison:
         return "\n\n".join(part for part in parts if part)
 
 
+def finished_result(run: Run) -> tuple[Summary, Predictions]:
+    """Return the summary and the predictions of a finished run.
+
+    Raises:
+        UsageError: the run has no predictions of its test set.
+    """
+    if run.summary is None or run.predictions is None:
+        lines = ("No result", "No test accuracy", "No images", "summary.json", "predictions.npz")
+        why = next(line for line in run.missing if line.startswith(lines))
+        raise UsageError(f"{run.folder} cannot be compared. {why}")
+    return run.summary, run.predictions
+
+
 def _run_dict(name: str, run: Run) -> dict[str, Any]:
-    assert run.summary is not None  # `compare` takes finished runs only
-    summary = run.summary
+    summary, _ = finished_result(run)
     return {
         "name": name,
         "folder": str(run.folder),
@@ -100,47 +112,46 @@ def _run_dict(name: str, run: Run) -> dict[str, Any]:
 
 def _run_table(comparison: Comparison) -> str:
     """A line a run."""
-    setting_of = {
-        name: k for k, group in enumerate(comparison.groups, start=1) for name in group.runs
-    }
-    columns = ("setting", "seed", "test accuracy", "loss", "val accuracy", "epochs", "training")
-    runs = table("run", *columns)
+    recipe_of = {name: k for k, group in enumerate(comparison.groups, 1) for name in group.runs}
+    columns = ("recipe", "seed", "test accuracy", "loss", "val accuracy", "epochs", "training")
+    rows = []
     for name, run in zip(comparison.names, comparison.runs, strict=True):
-        assert run.summary is not None  # `compare` takes finished runs only
-        accuracy, validation = run.test.accuracy, run.summary.validation
-        runs.add_row(
-            name,
-            str(setting_of[name]),
-            str(run.recipe.seed),
-            f"{100 * accuracy.value:.2f} % ({_ends(accuracy)})",
-            f"{run.test.loss:.3f}",
-            f"{100 * validation.accuracy.value:.2f} %" if validation else "-",
-            str(run.summary.epochs),
-            f"{run.summary.train_secs:,.0f} s",
+        summary, _ = finished_result(run)
+        accuracy, validation = run.test.accuracy, summary.validation
+        rows.append(
+            (
+                name,
+                str(recipe_of[name]),
+                str(run.recipe.seed),
+                f"{100 * accuracy.value:.2f} % ({_ends(accuracy)})",
+                f"{run.test.loss:.3f}",
+                f"{100 * validation.accuracy.value:.2f} %" if validation else "-",
+                str(summary.epochs),
+                f"{summary.train_secs:,.0f} s",
+            )
         )
-    return table_text(runs)
+    return table(rows, "run", *columns)
 
 
 def _setting_table(comparison: Comparison) -> str:
     """The settings in which the recipes differ, a column a recipe."""
     if not comparison.settings:
         return ""
-    settings = table("setting", *(f"setting {k + 1}" for k in range(len(comparison.groups))))
-    for path, values in comparison.settings.items():
-        settings.add_row(path, *("-" if v is None else setting_text(v) for v in values))
-    return table_text(settings)
+    rows = [(path, *map(setting_text, values)) for path, values in comparison.settings.items()]
+    return table(rows, "setting", *(f"recipe {k + 1}" for k in range(len(comparison.groups))))
 
 
 def _difference_lines(comparison: Comparison) -> str:
     """Means and differences over seeds, then what changed image by image."""
     lines = []
-    for k, group in enumerate(comparison.groups, start=1):
+    for k, group in enumerate(comparison.groups, 1):
         if len(group.runs) > 1:
             ends = f" ({_ends(group.interval)})" if group.interval else ""
-            mean = f"{100 * group.mean:.2f} %{ends}"
-            lines.append(f"setting {k}: mean of {len(group.runs)} runs {mean}")
+            lines.append(
+                f"recipe {k}: mean of {len(group.runs)} runs {100 * group.mean:.2f} %{ends}"
+            )
         if group.difference is not None:
-            lines.append(f"setting {k} against 1: {_points(group.difference)}, over seeds")
+            lines.append(f"recipe {k} against 1: {_points(group.difference)}, over seeds")
     for flips in comparison.flips:
         changes = sorted(flips.by_class.items(), key=lambda item: -abs(item[1]))[:3]
         classes = ", ".join(f"{name} {net:+d}" for name, net in changes if net)

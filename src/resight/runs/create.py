@@ -1,18 +1,23 @@
-"""A new run folder."""
+"""A new run folder, and the environment that is written into it."""
 
 import os
+import platform
 import shutil
+import subprocess
+import sys
 import time
-from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ..errors import UsageError
 from ..files import move, write_text
 from ..recipe import Recipe
 from ..recipe.toml import to_toml
+from ..training.setup import TrainSetup
 from .checkpoint import save_checkpoint
-from .environment import environment
 from .run import Run
 
 
@@ -35,16 +40,7 @@ def new_run_path(out: Path, name: str | None, recipe: Recipe, *, force: bool) ->
     return path
 
 
-def create_run(
-    path: Path,
-    recipe: Recipe,
-    state: Mapping[str, Any],
-    *,
-    fingerprint: str,
-    force: bool = False,
-    device: str = "cpu",
-    devices: int = 1,
-) -> Run:
+def create_run(path: Path, setup: TrainSetup, *, devices: int = 1, force: bool = False) -> Run:
     """Make a new folder that can be resumed; with `force`, in place of a run that is there.
 
     It appears whole: a process killed in between leaves nothing at `path`, or the old run.
@@ -56,9 +52,9 @@ def create_run(
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
     try:
         new.mkdir(parents=True)
-        write_text(new / "recipe.toml", to_toml(recipe))
-        Run(new).write_json("env.json", environment(device, devices))
-        save_checkpoint(new, recipe, state, fingerprint=fingerprint)
+        write_text(new / "recipe.toml", to_toml(setup.recipe))
+        Run(new).write_json("env.json", _environment(setup.device, devices))
+        save_checkpoint(new, setup)
         if force and path.exists():
             move(path, old)
         move(new, path)  # refuses a folder with something in it
@@ -74,6 +70,40 @@ def create_run(
         shutil.rmtree(new, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
     return Run(path)
+
+
+def write_resume_entry(run: Run, device: torch.device, devices: int) -> None:
+    """Add to `env.json` when a run is resumed, and what has changed since it was started."""
+    first = run.environment or {}
+    now = _environment(device, devices)
+    changed = {k: v for k, v in now.items() if k == "started" or first.get(k, ...) != v}
+    resumed = [*first.get("resumed", []), changed]
+    run.write_json("env.json", {**first, "resumed": resumed})
+
+
+def _environment(device: torch.device, devices: int) -> dict[str, Any]:
+    """What a result depends on beside the recipe: versions, machine, revision, command."""
+    revision = None
+    if shutil.which("git"):
+        result = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        )
+        revision = result.stdout.strip() or None
+    return {
+        "resight": version("resight"),
+        "torch": torch.__version__,
+        "numpy": version("numpy"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda,
+        "device": str(device),
+        "devices": devices,
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "git_revision": revision,
+        "command": sys.argv,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
 
 
 def _taken(path: Path) -> str:

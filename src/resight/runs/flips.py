@@ -1,21 +1,21 @@
-"""The images that one run has right and another has not: as a table, and as pictures."""
+"""The images that one run has right and another has wrong: as a table, and as pictures."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from .. import figures
 from ..errors import UsageError
 from ..files import write_csv
+from ..records import ImageArray
 from .comparison import Comparison
-from .gallery.tiles import read_tiles
+from .gallery import read_tiles
 
 MAX_SHOWN = 20  # pictures, at most
 
 
 def check_out(path: Path) -> None:
-    """Check that `write_flipped` could write there, before anything is read.
+    """Check that `write_flipped` could write to `path`, before anything is read.
 
     Raises:
         UsageError: another suffix, no such folder, or a file that is there already.
@@ -29,22 +29,21 @@ def check_out(path: Path) -> None:
 
 
 def write_flipped(comparison: Comparison, path: Path) -> int:
-    """Write the images that one run has right and another has not; return how many.
+    """Write the images that one run has right and another has wrong; return how many.
 
     A .csv has all of them (`flipped_rows`), a .png or .svg the pictures of those whose losses
     differ most between the runs.
 
     Raises:
-        UsageError: it cannot be written there, or no run has a gallery to take pictures from.
+        UsageError: no run has a gallery to take pictures from.
     """
-    check_out(path)
     total = len(comparison.flipped)
     if path.suffix.lower() == ".csv":
         write_csv(path, flipped_rows(comparison))
         return total
     pictures = flipped_pictures(comparison)
     title = f"Right in one run and wrong in another: {len(pictures)} of {total:,} images"
-    figures.save(figures.flip_sheet(pictures, list(comparison.names), title), path)
+    figures.save(figures.flip_sheet(pictures, comparison.names, title), path)
     return len(pictures)
 
 
@@ -65,7 +64,7 @@ def flipped_rows(comparison: Comparison) -> list[list[str]]:
 def flipped_pictures(comparison: Comparison, limit: int = MAX_SHOWN) -> list[figures.FlippedImage]:
     """Return the flipped images whose losses differ most, with what each run predicts.
 
-    Those that no run's gallery has kept are passed over.
+    Images that no run's gallery has kept are passed over.
 
     Raises:
         UsageError: no run has a gallery.
@@ -75,29 +74,24 @@ def flipped_pictures(comparison: Comparison, limit: int = MAX_SHOWN) -> list[fig
             "none of the runs has a gallery to take pictures from; "
             f"`resight explain {comparison.runs[0].folder}` makes one, or write a .csv"
         )
+    losses = np.stack([predictions.losses for predictions in comparison.predictions])  # (runs, N)
     flipped = comparison.flipped
-    pictures: dict[int, Any] = {}
+    spread = (losses.max(axis=0) - losses.min(axis=0))[flipped]
+    tiles: dict[int, ImageArray] = {}
     for run in comparison.runs:
         if run.gallery is not None:
-            missing = set(flipped.tolist()) - pictures.keys()
-            pictures |= read_tiles(run.folder, run.gallery, missing)
-    losses = np.stack([predictions.losses for predictions in comparison.predictions])  # (runs, N)
-    spread = (losses.max(axis=0) - losses.min(axis=0))[flipped]
+            tiles |= read_tiles(run.folder, run.gallery, set(flipped.tolist()) - tiles.keys())
     order = flipped[np.argsort(-spread, kind="stable")].tolist()
     first = comparison.predictions[0]
     return [
         figures.FlippedImage(
-            picture=pictures[row],
+            picture=tiles[row],
             id=first.ids[row],
             true=first.classes[first.labels[row]],
             predictions=tuple(
-                (
-                    predictions.classes[predictions.preds[row]],
-                    float(predictions.confidence[row]),
-                    bool(predictions.correct[row]),
-                )
-                for predictions in comparison.predictions
+                (first.classes[one.preds[row]], float(one.confidence[row]), bool(one.correct[row]))
+                for one in comparison.predictions
             ),
         )
-        for row in [row for row in order if row in pictures][:limit]
+        for row in [row for row in order if row in tiles][:limit]
     ]

@@ -1,25 +1,24 @@
-"""Asking a trained run: about a test set, or about pictures of your own."""
+"""The predictions of a trained run: for a test set, or for picture files of your own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..datasets import Dataset, Split, read_pictures
-from ..errors import UsageError
+from ..errors import ResightError, UsageError
 from ..events import OnEvent, ignore_events
 from ..metrics.classification import TestResult, test_result
-from ..recipe import Recipe
+from ..networks.unwrap import device_of
 from ..recipe.toml import with_changes
 from ..records import Predictions
 from ..training.device import pick_device
 from ..training.predict import predict_split
 from ..training.setup import load_dataset
 from .checkpoint import ModelInfo, load_model
-from .results import write_evaluation
+from .results import draw_predictions
 from .run import Run
 
 
@@ -40,13 +39,14 @@ class EvaluationResult:
 
     def __str__(self) -> str:
         pairs = self.test.most_confused[:3]
-        lines = [
-            f"{self.data}: {self.test}",
-            *(f"  {pair.count} x {pair.true} taken for {pair.pred}" for pair in pairs),
-            f"calibration error {self.test.calibration.ece:.3f}",
-            f"tables and pictures in {self.folder}/",
-        ]
-        return "\n".join(lines)
+        return "\n".join(
+            [
+                f"{self.data}: {self.test}",
+                *(f"  {pair.count} x {pair.true} taken for {pair.pred}" for pair in pairs),
+                f"calibration error {self.test.calibration.ece:.3f}",
+                f"tables and pictures in {self.folder}/",
+            ]
+        )
 
 
 def evaluate(
@@ -70,27 +70,32 @@ def evaluate(
     """
     run = run if isinstance(run, Run) else Run.open(run)
     network, info = load_model(run.folder, model, pick_device(device))
-    recipe = info.recipe
+    changes: dict[str, Any] = {}
     if tta is not None:  # views of every image, as the caller wants
-        changes = {"evaluation": {"tta": tta, "tta_below": "none"}}
-        recipe = with_changes(recipe, changes, origin="evaluate")
+        changes["evaluation"] = {"tta": tta, "tta_below": "none"}
     if data is not None:
-        read_as = {"image_size": info.image_size, "skip_unreadable": skip_unreadable}
-        recipe = with_changes(recipe, {"data": read_as}, origin="evaluate")
-    dataset = load_dataset(recipe, data, offline=offline, on_event=on_event)
+        changes["data"] = {"image_size": info.image_size, "skip_unreadable": skip_unreadable}
+    info = replace(info, recipe=with_changes(info.recipe, changes, origin="evaluate"))
+    dataset = load_dataset(info.recipe, data, offline=offline, on_event=on_event)
     _check_fits(dataset, info)
-    predictions = predict_images(network, dataset.test, info, recipe, pick_device(device))
-    tta_used = recipe.evaluation.tta
-    name = f"evaluation-{dataset.name}" + (f"-{tta_used}" if tta_used else "")
-    result = EvaluationResult(
-        data=dataset.name,
-        tta=tta_used,
-        folder=run.folder / name,
-        test=test_result(predictions),
-        predictions=predictions,
-    )
-    write_evaluation(result.folder, result.to_dict(), predictions, dataset.test.images)
+    predictions = predict_images(network, dataset.test, info)
+    tta_used = info.recipe.evaluation.tta
+    folder = run.folder / f"evaluation-{dataset.name}{f'-{tta_used}' if tta_used else ''}"
+    result = EvaluationResult(dataset.name, tta_used, folder, test_result(predictions), predictions)
+    _write(result, dataset.test.images, count=info.recipe.explain.images)
     return result
+
+
+def _write(result: EvaluationResult, images: Tensor, *, count: int) -> None:
+    """Write summary, predictions and figures into the folder of an evaluation."""
+    try:
+        result.folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ResightError(f"cannot make {result.folder}: {error.strerror}") from error
+    run = Run(result.folder)
+    run.write_json("summary.json", result.to_dict())
+    run.write_predictions(result.predictions)
+    draw_predictions(result.folder, result.predictions, images, count=count)
 
 
 @dataclass(frozen=True)
@@ -124,24 +129,22 @@ def predict(
     pictures = read_pictures(
         [Path(image) for image in images], image_size=info.image_size, channels=info.channels
     )
-    predictions = predict_images(network, pictures, info, info.recipe, pick_device(device))
+    predictions = predict_images(network, pictures, info)
     return [
         ImagePrediction(id, tuple((info.classes[k], float(probs[k])) for k in (-probs).argsort()))
         for id, probs in zip(predictions.ids, predictions.probs, strict=True)
     ]
 
 
-def predict_images(
-    model: nn.Module, images: Split, info: ModelInfo, recipe: Recipe, device: torch.device
-) -> Predictions:
-    """Predict images in the precision and with the test-time augmentation of a recipe."""
+def predict_images(model: nn.Module, images: Split, info: ModelInfo) -> Predictions:
+    """Predict images in the precision and with the test-time augmentation of a run's recipe."""
     return predict_split(
         model,
-        images.to(device),
+        images.to(device_of(model, images.images.device)),
         info.stats,
         classes=info.classes,
-        training=recipe.training,
-        evaluation=recipe.evaluation,
+        training=info.recipe.training,
+        evaluation=info.recipe.evaluation,
     )
 
 

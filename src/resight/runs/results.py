@@ -1,14 +1,12 @@
-"""What a run leaves behind for people: the summary, tables, pictures and the model card."""
+"""The results that a run leaves in its folder: summary, tables, pictures and the model card."""
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from .. import figures
 from ..errors import ResightError
+from ..events import EpochDone, Message, OnEvent
 from ..figures.curves import draw_schedule
 from ..files import write_text
 from ..lr_finder.suggest import LRCurve
@@ -21,14 +19,13 @@ from ..metrics.classification import (
 from ..metrics.intervals import wilson
 from ..metrics.mistakes import MistakeOrder, sheet_rows
 from ..optim.curve import trace
-from ..recipe import Explain, Recipe
-from ..records import IntArray, Predictions
+from ..recipe import Recipe
+from ..records import ImageArray, IntArray, Predictions
 from ..training.loop import best_epoch
 from ..training.setup import TrainSetup
+from .checkpoint import save_best, save_checkpoint
 from .run import Run
 from .summary import DataSummary, ModelSummary, Summary, ValidationResult
-
-SHEET_IMAGES = Explain().images  # on each sheet of misclassified and of correct images
 
 
 def summarize_run(setup: TrainSetup, predictions: Predictions | None) -> Summary:
@@ -61,6 +58,17 @@ def summarize_run(setup: TrainSetup, predictions: Predictions | None) -> Summary
     )
 
 
+def save_epoch(run: Run, setup: TrainSetup, event: EpochDone, on_event: OnEvent) -> None:
+    """Save the state after an epoch, its weights if they are the best, and its metrics."""
+    if event.best:
+        save_best(run.folder, setup, epoch=event.row.epoch)
+    save_checkpoint(run.folder, setup)
+    try:
+        run.write_history(setup.state.history)
+    except ResightError as error:  # a spreadsheet may hold it open
+        on_event(Message(str(error)))
+
+
 def write_results(run: Run, setup: TrainSetup, predictions: Predictions | None) -> None:
     """Write the summary, the history, the predictions and their figures into the run folder."""
     recipe, history = setup.recipe, setup.state.history
@@ -79,93 +87,65 @@ def write_results(run: Run, setup: TrainSetup, predictions: Predictions | None) 
         draw_predictions(run.folder, predictions, images, count=recipe.explain.images)
 
 
-def write_evaluation(
-    folder: Path, summary: dict[str, Any], predictions: Predictions, images: Tensor
-) -> None:
-    """Write the result of `evaluate` into a folder of its own."""
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise ResightError(f"cannot make {folder}: {error.strerror}") from error
-    run = Run(folder)
-    run.write_json("summary.json", summary)
-    run.write_predictions(predictions)
-    draw_predictions(folder, predictions, images)
-
-
-def draw_predictions(
-    folder: Path, predictions: Predictions, images: Tensor, *, count: int = SHEET_IMAGES
-) -> None:
+def draw_predictions(folder: Path, predictions: Predictions, images: Tensor, *, count: int) -> None:
     """Draw the confusion matrix, reliability, accuracy by class, and sheets of `count` images.
 
     `images` (N, C, H, W) uint8 are the pictures as they were read, so nothing has to be undone.
     """
-    counts = confusion(predictions)
-    drawn = {
-        "confusion_matrix": figures.confusion_matrix(counts, predictions.classes),
-        "reliability": figures.reliability(calibration(predictions)),
-        "per_class": figures.per_class(per_class_accuracy(predictions)),
-    }
-    for name, figure in drawn.items():
-        figures.save(figure, folder / f"{name}.png")
+    matrix = figures.confusion_matrix(confusion(predictions), predictions.classes)
+    figures.save(matrix, folder / "confusion_matrix.png")
+    figures.save(figures.reliability(calibration(predictions)), folder / "reliability.png")
+    figures.save(figures.per_class(per_class_accuracy(predictions)), folder / "per_class.png")
     pictures = images.permute(0, 2, 3, 1).cpu().numpy()  # (N, H, W, C)
     draw_sheets(folder, predictions, pictures, sheet_rows(predictions, count))
 
 
 def draw_sheets(
-    path: Path,
+    folder: Path,
     predictions: Predictions,
-    pictures: NDArray[np.uint8],
+    pictures: ImageArray,
     rows: tuple[IntArray, IntArray],
     rank: MistakeOrder = "loss",
 ) -> None:
-    """`misclassified.png` and `correct.png`, of the given rows; pictures are (N, H, W, C)."""
+    """Draw `misclassified.png` and `correct.png`, of the given rows; pictures are (N, H, W, C)."""
     wrong, right = rows
-    worst = f"Misclassified, the {len(wrong)} of largest {rank}, pair by pair"
-    for name, chosen, title in (
-        ("misclassified", wrong, worst if len(wrong) else "Misclassified"),
-        ("correct", right, "Correct, evenly from the test set"),
-    ):
-        figure = figures.prediction_grid(pictures[chosen], predictions, chosen, title)
-        figures.save(figure, path / f"{name}.png")
+    title = "Misclassified"
+    if len(wrong):
+        title += f", the {len(wrong)} of largest {rank}, pair by pair"
+    figure = figures.prediction_grid(pictures[wrong], predictions, wrong, title)
+    figures.save(figure, folder / "misclassified.png")
+    title = "Correct, evenly from the test set"
+    figure = figures.prediction_grid(pictures[right], predictions, right, title)
+    figures.save(figure, folder / "correct.png")
 
 
 def model_card(recipe: Recipe, summary: Summary) -> str:
     """Return a README for the run folder, with the head that model hubs read."""
     data = summary.data
-    lines = [
-        "---",
-        "library_name: pytorch",
-        "pipeline_tag: image-classification",
-        "tags: [resight, image-classification]",
-        "---",
-        "",
-        f"# {recipe.model.name} trained by the recipe `{recipe.name}`",
-        "",
-        f"- data: {data.source}, {data.train:,} images to train on, {data.val:,} held out of them "
-        "to choose by",
-        f"- parameters: {summary.model.parameters:,}",
-        f"- epochs: {summary.epochs}, the weights of epoch {summary.best_epoch} kept "
-        f"(by {summary.selected_by})",
-    ]
+    result = "- stopped before the end: the test set was not read"
     if summary.test:
-        accuracy = summary.test.accuracy
-        lines.append(
-            f"- test accuracy: {accuracy.value:.2%} (95 % interval {accuracy.low:.2%} to "
-            f"{accuracy.high:.2%}, n = {accuracy.n:,}), read once, after training"
-        )
+        result = f"- test accuracy: {summary.test}, read once, after training"
         if views := recipe.evaluation.views:
-            lines.append(f"- by the mean of {views}")
-    else:
-        lines.append("- stopped before the end: the test set was not read")
-    lines += [
-        "",
-        "`recipe.toml` has every setting, `env.json` the versions, `best.safetensors` the weights "
-        "(with class names and statistics in its head).",
-        "",
-        "Not meant for images unlike those it was trained on.",
-    ]
-    return "\n".join(lines) + "\n"
+            result += f"\n- by the mean of {views}"
+    return f"""---
+library_name: pytorch
+pipeline_tag: image-classification
+tags: [resight, image-classification]
+---
+
+# {recipe.model.name} trained by the recipe `{recipe.name}`
+
+- data: {data.source}, {data.train:,} images to train on, {data.val:,} held out of them to choose by
+- parameters: {summary.model.parameters:,}
+- epochs: {summary.epochs}, the weights of epoch {summary.best_epoch} kept (by \
+{summary.selected_by})
+{result}
+
+`recipe.toml` has every setting, `env.json` the versions, `best.safetensors` the weights (with \
+class names and statistics in its head).
+
+Not meant for images unlike those it was trained on.
+"""
 
 
 def write_lr_find(run: Run, setup: TrainSetup, curve: LRCurve) -> None:

@@ -1,4 +1,4 @@
-"""A run: one folder, and what its files say.
+"""A run: one folder, and the content of its files.
 
     recipe.toml          every setting, resolved     metrics.jsonl, .csv   a line an epoch
     env.json             versions, machine, command  steps.npz             a value a step
@@ -7,8 +7,8 @@
     lr_find.json         the range test              label_issues.csv      labels to look at
     gallery/             pictures and heat maps      report.html           all of it as one page
 
-Every file is written whole or not at all. `previous.pt` is the checkpoint before `last.pt`, for
-when that one cannot be read. Reading needs no torch: only `model()` does.
+Every file is written whole or not at all. `previous.pt` is the checkpoint before `last.pt`, in
+case `last.pt` cannot be read. Reading needs no torch: only `model()` does.
 """
 
 import json
@@ -38,17 +38,17 @@ if TYPE_CHECKING:
 
 Part = TypeVar("Part")
 
-PARTS = (  # that are read from files, in the order in which `missing` names them
+PARTS = (  # properties that are read from files, in the order in which `missing` names them
     *("summary", "environment", "history", "predictions", "gallery"),
     *("label_issues", "lr_curve"),
 )
 
 
 class Run:
-    """One run: its folder, and what the files in it say.
+    """One run: its folder, and the content of the files in it.
 
-    What is missing or damaged is None (or empty), and `missing` says so in a line each. The test
-    set is read once, after the last epoch: until then `predictions` is None.
+    The content of a missing or damaged file is None (or empty), and `missing` has a line for it.
+    The test set is read once, after the last epoch: until then `predictions` is None.
     """
 
     def __init__(self, folder: str | Path, *, interrupted: bool = False) -> None:
@@ -98,19 +98,16 @@ class Run:
         Raises:
             UsageError: another process is training here.
         """
-        lock = FileLock(self.folder / ".lock")
         try:
-            lock.acquire(timeout=0)
+            lock = FileLock(self.folder / ".lock").acquire(timeout=0)
         except Timeout as error:
             raise UsageError(
                 f"another process is training in {self.folder}; wait for it, or stop it first"
             ) from error
-        try:
+        with lock:
             yield
-        finally:
-            lock.release()
 
-    # --- what the files say -----------------------------------------------------------------
+    # --- read -------------------------------------------------------------------------------
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -129,7 +126,7 @@ class Run:
         """The result of the run so far."""
         return self._read(
             "summary.json",
-            lambda path: Summary.from_dict(parts.json_table(path)),
+            parts.read_summary,
             f"No result: the run is not finished; resight resume {self.folder}",
         )
 
@@ -174,7 +171,7 @@ class Run:
     @cached_property
     def environment(self) -> dict[str, Any] | None:
         """Versions, machine and command line."""
-        return self._read("env.json", parts.json_table, "No environment: there is no env.json")
+        return self._read("env.json", parts.read_json, "No environment: there is no env.json")
 
     @cached_property
     def lr_curve(self) -> LRCurve | None:
@@ -208,7 +205,7 @@ class Run:
 
     @cached_property
     def missing(self) -> tuple[str, ...]:
-        """A line for everything that is not there, is damaged, or is shown in part only."""
+        """A line for every file that is missing, damaged, or shown only in part."""
         for part in PARTS:
             getattr(self, part)
         lines = [*self._missing.values()]
@@ -222,10 +219,9 @@ class Run:
     def model(self, device: str = "cpu") -> "nn.Module":
         """Return the trained network with the kept weights, in evaluation mode.
 
-        A network that was passed in from Python is not known here: load `best.safetensors` into
-        it.
+        Load `best.safetensors` yourself into a network that was passed in from Python.
         """
-        from ..training.device import pick_device  # torch: only where it is asked for
+        from ..training.device import pick_device  # the only import of torch
         from .checkpoint import load_model
 
         return load_model(self.folder, None, pick_device(device))[0].eval()
@@ -280,7 +276,7 @@ class Run:
         write_text(self.folder / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
     def _read(self, name: str, read: Callable[[Path], Part], without: str | None) -> Part | None:
-        """Return what `read` makes of a file; a file that is missing or damaged is a line."""
+        """Return the content of a file, or None and a line if it is missing or damaged."""
         path = self.folder / name
         if not path.exists():
             if without is not None:

@@ -2,8 +2,8 @@
 
 `precision`: bf16 is up to twice as fast where the processor or the GPU multiplies it, and slow
 where it is emulated. The hardware is queried, not timed: another load must not change a run.
-`micro_batch`: on a CPU a whole batch of activations does not fit the cache, and small parts do not
-fill the cores; the best size between is measured before a run begins. A GPU takes whole batches.
+`micro_batch`: on a CPU the activations of a whole batch do not fit the cache, and small parts do
+not fill the cores; the best size is measured before a run begins. A GPU takes whole batches.
 """
 
 import copy
@@ -20,7 +20,7 @@ from ..recipe.toml import with_changes
 from .precision import autocast, to_memory_format
 from .state import TrainData, TrainState
 
-MICRO_BATCH_SIZES = (32, 64, 128, 256)  # those below the batch, and the batch if it is no larger
+MICRO_BATCH_SIZES = (32, 64, 128, 256)  # tried if below the batch; and the batch, up to the last
 NUM_ROUNDS = 3
 BUDGET_SECS = 8.0  # no round but the first starts later
 
@@ -66,10 +66,8 @@ def _with_micro_batch(recipe: Recipe, state: TrainState, data: TrainData) -> tup
     size = min(recipe.training.batch_size, len(data.train))
     speeds: dict[int, float] = {}
     if data.train.images.device.type == "cpu" and size > MICRO_BATCH_SIZES[0]:
-        sizes = sorted(
-            {n for n in MICRO_BATCH_SIZES if n < size} | {min(size, MICRO_BATCH_SIZES[-1])}
-        )
-        speeds = _speeds(recipe, state, data, sizes)
+        sizes = [n for n in MICRO_BATCH_SIZES if n < size]
+        speeds = _speeds(recipe, state, data, sizes + [size] * (size <= MICRO_BATCH_SIZES[-1]))
     fastest = max(speeds, key=speeds.__getitem__, default=size)
     chosen = "none" if fastest == size else fastest
     measured = ", ".join(f"{n}: {speed:,.0f}" for n, speed in speeds.items())

@@ -19,10 +19,10 @@ from .loop import fit
 from .setup import init_model
 from .state import TrainData, init_state
 
-# Source -> (training images with those held out, (C, H, W)); other data is priced as CIFAR-10.
-KNOWN_SIZES: Mapping[str, tuple[int, tuple[int, int, int]]] = {
-    "digits": (1_442, (1, 32, 32)),
-    "cifar10": (50_000, (3, 32, 32)),
+# Source -> (training images with those held out, channels, px); other data is priced as CIFAR-10.
+KNOWN_SIZES: Mapping[str, tuple[int, int, int]] = {
+    "digits": (1_442, 1, 32),
+    "cifar10": (50_000, 3, 32),
 }
 CLASSES = 10
 BACKWARD = 2  # times the forward pass: one product for the inputs' gradient, one for the weights'
@@ -43,61 +43,56 @@ class Cost:
 
     def secs(self, images_per_sec: float) -> float:
         """Return the seconds of training at a speed measured on images of full size."""
-        share = self.run_flop / (self.forward_flop * (1 + BACKWARD) * self.images)
-        return self.images * share / images_per_sec
+        return self.run_flop / (self.forward_flop * (1 + BACKWARD)) / images_per_sec
 
 
 def cost(recipe: Recipe) -> Cost:
     """Return the parameter count and FLOPs of a run of a recipe."""
-    total, shape = KNOWN_SIZES.get(recipe.data.source, KNOWN_SIZES["cifar10"])
-    size = recipe.data.image_size or shape[-1]
+    total, channels, px = _image_sizes(recipe)
     model = build_model(
-        recipe.model, in_channels=shape[0], num_classes=CLASSES, image_size=size, seed=0
+        recipe.model, in_channels=channels, num_classes=CLASSES, image_size=px, seed=0
     )
-    whole = layer_table(model, (shape[0], size, size))[0]
+    whole = layer_table(model, (channels, px, px))[0]
     images = round(total * (1 - (recipe.data.val_fraction or 0))) * recipe.schedule.epochs
     mean, early = float(whole.flop), recipe.training.progressive
     if early:
-        smaller = layer_table(model, (shape[0], early.px, early.px))[0]
+        smaller = layer_table(model, (channels, early.px, early.px))[0]
         mean = early.share * smaller.flop + (1 - early.share) * whole.flop
     return Cost(whole.parameters, whole.flop, round(mean * (1 + BACKWARD) * images), images)
+
+
+def _image_sizes(recipe: Recipe) -> tuple[int, int, int]:
+    """The number of training images, their channels, and their width and height in pixels."""
+    total, channels, px = KNOWN_SIZES.get(recipe.data.source, KNOWN_SIZES["cifar10"])
+    return total, channels, recipe.data.image_size or px
 
 
 def images_per_sec(recipe: Recipe, *, device: str = "auto") -> float:
     """Measure how fast this machine trains a recipe: the median of three steps on random images.
 
-    The loop, augmentation, loss and optimizer are those of training. On a CPU a step has as many
-    images as take a fraction of a second, on other devices a whole batch.
+    The loop, augmentation, loss and optimizer are the recipe's. On a CPU a step has as many images
+    as take a fraction of a second, on other devices a whole batch.
     """
     chosen = pick_device(device)
-    channels, height, width = KNOWN_SIZES.get(recipe.data.source, KNOWN_SIZES["cifar10"])[1]
+    _, channels, px = _image_sizes(recipe)
     size = recipe.training.batch_size
     if chosen.type == "cpu":
         size = min(size, max(1, round(PROBE_FLOP / cost(recipe).forward_flop)))
     n = size * (1 + PROBE_STEPS)
+    training = {"batch_size": size, "select": "last", "compile": False, "progressive": "none"}
     shrunk = with_changes(
         recipe,
         {
             "data": {"val_fraction": "none"},
             "optimizer": {"lr": 1e-6},  # random images must not make it diverge
             "schedule": {"name": "constant", "epochs": 1},
-            "training": {
-                "batch_size": size,
-                "select": "last",
-                "compile": False,
-                "progressive": "none",
-            },
+            "training": training,
         },
         origin="probe",
     )
-    side = recipe.data.image_size
-    draw = torch.Generator().manual_seed(0)
-    shape = (n, channels, side or height, side or width)
-    split = Split(
-        torch.randint(256, shape, generator=draw, dtype=torch.uint8),
-        torch.arange(n) % CLASSES,
-        ("",) * n,
-    )
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (n, channels, px, px), generator=generator, dtype=torch.uint8)
+    split = Split(images, torch.arange(n) % CLASSES, ("",) * n)
     flat = Statistics((0.5,) * channels, (0.25,) * channels)
     data = TrainData(split.to(chosen), None, flat, tuple(map(str, range(CLASSES))))
     state = init_state(shrunk, data, init_model(shrunk, data))

@@ -116,7 +116,7 @@ def pick_device(name: str) -> torch.device:
 
 @contextmanager
 def name_full_memory(device: torch.device, training: Training, devices: int) -> Iterator[None]:
-    """Turn torch's error of a full memory into one line that says what to set."""
+    """Turn torch's error of a full memory into one line that names the setting to change."""
     try:
         yield
     except RuntimeError as error:  # MPS has no class for it

@@ -1,15 +1,15 @@
 """The one training loop, written out.
 
-`fit` is a generator: it takes a step, yields an event and waits until the next is asked for. Its
-caller decides what to show, when to save and when to stop; nothing hooks into the loop itself.
+`fit` is a generator: it takes a step, yields an event and waits for the caller to go on. The
+caller decides when to show, to save and to stop; nothing hooks into the loop itself.
 
     for event in fit(state, recipe, data):
         ...
 
 Everything that changes during training is in `TrainState`. The batch, its augmentation and the
 dropout of step k of epoch e depend on (seed, e, k) alone, so a state that is saved and loaded
-goes on exactly where it stopped. Before it yields, a step gives back what it borrowed, such as
-torch's global random numbers.
+goes on exactly where it stopped. Before it yields, a step restores torch's global random numbers
+and everything else that it borrowed.
 """
 
 import math
@@ -36,11 +36,10 @@ from .predict import predict_split
 from .restore import scaled_momentum, seeded_rng
 from .state import TrainData, TrainState
 
-# A mean cross entropy this many times that of guessing is an explosion, not a bad batch.
+# A loss this many times the loss of guessing is an explosion, not a bad batch.
 MAX_LOSS_RATIO = 50.0
 
-# The purpose of a seed; 1 and 2 are the order and the augmentation of batches.py. From 3 on there
-# is one for each rank.
+# The purpose of a seed, plus the rank; 1 and 2 are the order and augmentation of batches.py.
 DROPOUT_SEED = 3
 
 
@@ -75,10 +74,7 @@ def fit(
 def _train_epoch(
     state: TrainState, model: nn.Module, recipe: Recipe, data: TrainData, rank: Rank
 ) -> Iterator[StepDone]:
-    """Take the steps that are left of the current epoch; `model` is `state.model`, maybe compiled.
-
-    This function keeps the books; `train_step` computes.
-    """
+    """Take and record the rest of an epoch's steps; `model` is `state.model`, maybe compiled."""
     size, device = recipe.training.batch_size, data.train.images.device
     epoch, spe = len(state.rows), state.schedule.steps_per_epoch
     first = state.step - epoch * spe
@@ -101,7 +97,7 @@ def _train_epoch(
         state.step_losses[state.step] = loss
         state.step_correct[state.step] = correct
         state.lrs.append(rates.lr)
-        state.momenta.append(math.nan if rates.momentum is None else rates.momentum)
+        state.momenta.append(rates.momentum)
         state.step += 1
         if device.type == "cpu":  # elsewhere reading the loss would make every step wait
             check_losses(state, data, since=state.step - 1)
@@ -133,7 +129,7 @@ def train_step(
     """Take one step on a batch; return its rates, its mean loss and how many images were right.
 
     `images` (n, C, H, W), normalized, and `labels` (n,) are this rank's share of a batch of
-    `batch_size`; the loss and the number are those of the whole batch.
+    `batch_size`; the loss and the number are for the whole batch.
     """
     training, device = recipe.training, images.device
     copies = rank.copies(batch_size)
@@ -244,7 +240,7 @@ def check_losses(state: TrainState, data: TrainData, *, since: int = 0) -> None:
 
 
 def _check_weights(state: TrainState, predictions: Predictions | None) -> None:
-    """Raise `Diverged` for what an epoch's last step broke, which no training loss shows."""
+    """Raise `Diverged` if an epoch's last step broke the weights, which no training loss shows."""
     finite = torch.stack([weight.isfinite().all() for weight in state.evaluated.parameters()])
     if not finite.all():
         raise _diverged(state, state.step - 1, "the weights became NaN or infinite")
@@ -252,9 +248,9 @@ def _check_weights(state: TrainState, predictions: Predictions | None) -> None:
         raise _diverged(state, state.step - 1, "the validation loss became NaN or infinite")
 
 
-def _diverged(state: TrainState, step: int, what: str) -> Diverged:
+def _diverged(state: TrainState, step: int, fault: str) -> Diverged:
     return Diverged(
-        f"{what} at step {step + 1} (epoch {step // state.schedule.steps_per_epoch + 1}) with lr "
+        f"{fault} at step {step + 1} (epoch {step // state.schedule.steps_per_epoch + 1}) with lr "
         f"{state.lrs[step]:.4g}; lower optimizer.lr, or warm up longer"
     )
 

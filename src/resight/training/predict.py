@@ -77,7 +77,7 @@ def tta_logits(
 
 
 def _mean_over_views(model: nn.Module, images: Tensor, logits: Tensor, tta: str) -> Tensor:
-    """The mean over the views of `tta`; `logits` are those of the images as they are."""
+    """The mean over the views of `tta`; `logits` are the plain images' own."""
 
     def mirrored(view: Tensor) -> Tensor:
         logits: Tensor = model(view.flip(-1)).float()

@@ -1,4 +1,4 @@
-"""Lend out a model, its optimizer and the random numbers, and get them back as they were."""
+"""Context managers that restore a model, its optimizer and the random numbers at their end."""
 
 import copy
 import random
@@ -16,14 +16,11 @@ from ..errors import UsageError
 
 @contextmanager
 def preserve_state(optimizer: Optimizer, *modules: nn.Module) -> Iterator[None]:
-    """Restore a training on exit, bit for bit and object for object, whatever the block did to it.
+    """Restore a training on exit, bit for bit and object for object, also after an exception.
 
-    It restores parameters, buffers, gradients, every attribute of the modules (`training` too), the
-    optimizer's state and groups, and the random numbers of Python, NumPy and torch on every
-    device in use, after an exception and after Ctrl-C too.
-
-    It does not restore what a module or an optimizer changes inside an attribute that is not a
-    parameter, a buffer or optimizer state, such as a list it appends to.
+    Restored are parameters, buffers, gradients, every attribute of the modules (`training` too),
+    the optimizer's state and groups, and the random numbers of Python, NumPy and torch on every
+    device in use. A change inside another object is not: of a list that a module appends to.
 
     Raises:
         UsageError: a lazy layer has no weights yet.
@@ -36,10 +33,12 @@ def preserve_state(optimizer: Optimizer, *modules: nn.Module) -> Iterator[None]:
     tables: list[MutableMapping[Any, Any]] = [vars(optimizer), *optimizer.param_groups]
     for module in {m for root in modules for m in root.modules()}:
         tables += [vars(module), module._parameters, module._buffers]
-    states = [(entry, _copied(entry)) for entry in optimizer.state.values()]
-    values |= {v for entry in optimizer.state.values() for v in entry.values() if _is_tensor(v)}
-
-    kept_tables = [(table, dict(table)) for table in [optimizer.state, *tables]] + states
+    kept_tables = [(table, dict(table)) for table in [optimizer.state, *tables]]
+    for entry in optimizer.state.values():  # of one parameter; the values of tensors are kept apart
+        kept_tables.append(
+            (entry, {k: v if isinstance(v, Tensor) else copy.deepcopy(v) for k, v in entry.items()})
+        )
+        values |= {v for v in entry.values() if isinstance(v, Tensor)}
     kept_values = [(value, value.detach().clone()) for value in values]
     gradients = [(parameter, parameter.grad) for parameter in parameters]
     try:
@@ -57,15 +56,6 @@ def preserve_state(optimizer: Optimizer, *modules: nn.Module) -> Iterator[None]:
                 value.copy_(was)
         for parameter, gradient in gradients:
             parameter.grad = gradient
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor)
-
-
-def _copied(entry: dict[str, Any]) -> dict[str, Any]:
-    """Copy the optimizer state of one parameter, but for tensors, whose values are kept apart."""
-    return {name: v if _is_tensor(v) else copy.deepcopy(v) for name, v in entry.items()}
 
 
 @contextmanager

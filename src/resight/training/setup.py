@@ -28,7 +28,7 @@ NUM_WHITENING_IMAGES = 5_000  # training images that whitening looks at
 
 @dataclass(frozen=True)
 class TrainSetup:
-    """A run before its first step, or where a checkpoint is to be loaded into it."""
+    """Everything that a run needs before its first step, or before a checkpoint is loaded."""
 
     recipe: Recipe  # resolved: data and model written down, no "auto" left
     dataset: Dataset
@@ -42,7 +42,7 @@ class TrainSetup:
 
 
 def resolve(recipe: Recipe, data: Dataset | str | Path | None, model: nn.Module | None) -> Recipe:
-    """Write what was passed in beside a recipe down in it; a path is made absolute."""
+    """Return the recipe that names the data and the model passed in; paths become absolute."""
     changes: dict[str, Any] = {}
     if model is not None:
         target = f"{type(model).__module__}.{type(model).__qualname__}"
@@ -92,14 +92,14 @@ def prepare(
 def load_dataset(
     recipe: Recipe, data: Dataset | str | Path | None, *, offline: bool, on_event: OnEvent
 ) -> Dataset:
-    """Load `data`, or what the recipe names, as the recipe says; its notes become messages."""
+    """Load `data`, by default the recipe's own; the data set's notes become messages."""
     if not isinstance(data, Dataset):
         data = load.data(
             str(data or recipe.data.source),
             image_size=recipe.data.image_size,
             offline=offline,
             skip_unreadable=recipe.data.skip_unreadable,
-            on_progress=lambda what, done, total: on_event(Progress(what, done, total)),
+            on_progress=lambda *progress: on_event(Progress(*progress)),
         )
     for note in data.notes:
         on_event(Message(note))
@@ -110,7 +110,13 @@ def make_splits(recipe: Recipe, dataset: Dataset, device: torch.device) -> Train
     """Make the training and validation split on the device; the test set stays where it is."""
     channels, size = dataset.train.images.shape[1], dataset.train.images.shape[-1]
     check_augment(recipe.augment, channels, size)
-    _check_progressive(recipe, size)
+    early, name = recipe.training.progressive, recipe.model.name
+    smallest = MIN_PX.get(name, 1)
+    if early and not smallest <= early.px < size:
+        raise UsageError(
+            f"training.progressive.px = {early.px} is not below the images' {size} px and at least "
+            f"{smallest}, which {name} needs"
+        )
     train_split, val = dataset.train, None
     if recipe.data.val_fraction is not None:
         train_split, val = hold_out(train_split, recipe.data.val_fraction, recipe.seed)
@@ -136,13 +142,3 @@ def init_model(recipe: Recipe, splits: TrainData) -> nn.Module:
         step = math.ceil(len(images) / NUM_WHITENING_IMAGES)  # data may be sorted by class
         prepare_model(model, normalize(images[::step], splits.stats))
     return model
-
-
-def _check_progressive(recipe: Recipe, size: int) -> None:
-    early, name = recipe.training.progressive, recipe.model.name
-    smallest = MIN_PX.get(name, 1)
-    if early and not smallest <= early.px < size:
-        raise UsageError(
-            f"training.progressive.px = {early.px} is not below the images' {size} px and at least "
-            f"{smallest}, which {name} needs"
-        )

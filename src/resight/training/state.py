@@ -1,4 +1,4 @@
-"""Everything that changes while training, in one place: what a checkpoint saves and restores."""
+"""Everything that changes while training; a checkpoint saves and restores it."""
 
 import copy
 import math
@@ -35,7 +35,7 @@ class TrainData:
 
 @dataclass
 class TrainState:
-    """Everything that changes while training."""
+    """The model, optimizer and records of a training, after `step` steps."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -48,7 +48,7 @@ class TrainState:
     lrs: list[float] = field(default_factory=list)
     momenta: list[float] = field(default_factory=list)
     rows: list[EpochRow] = field(default_factory=list)
-    epoch_secs: float = 0.0  # of the current epoch, with what the caller of `fit` did meanwhile
+    epoch_secs: float = 0.0  # of the current epoch, with the time that the caller of `fit` took
 
     @property
     def evaluated(self) -> nn.Module:
@@ -109,7 +109,7 @@ class TrainState:
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
+        """Continue from a state that `state_dict` returned."""
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
@@ -155,9 +155,9 @@ def init_state(recipe: Recipe, data: TrainData, model: nn.Module) -> TrainState:
 
 
 def _check_outputs(model: nn.Module, recipe: Recipe, data: TrainData) -> None:
-    """Refuse what would train without complaint: outputs without a class, and probabilities.
+    """Refuse outputs that would train without an error: not one a class, or probabilities.
 
-    Log-probabilities pass: their log-softmax is themselves.
+    Log-probabilities pass: they are their own log-softmax.
     """
     images = normalize(data.train.images[:1], data.stats)  # (1, C, H, W)
     with eval_mode(model):

@@ -1,8 +1,8 @@
-"""Augmentation: a uint8 batch in, a normalized float32 batch out, on the device it lies on.
+"""Augmentation: a uint8 batch in, a normalized float32 batch out, on the device of the batch.
 
-Every image has draws of its own. `draws` is the only place where chance acts: it turns a recipe
-and a generator into plain tensors; `geometry` and `color` then do what those tensors say, for
-the whole batch at once. Images stay uint8 to the end, which keeps the memory traffic low.
+Only `draws` is random: it turns a recipe and a generator into plain tensors, with numbers for each
+image. `geometry` and `color` apply these numbers to the whole batch at once. Images stay uint8
+until they are normalized, which keeps the memory traffic low.
 """
 
 from .color import denormalize, normalize

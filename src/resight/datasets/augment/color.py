@@ -1,4 +1,4 @@
-"""Hue, saturation and value; and between pixels and the numbers a network sees."""
+"""Shifts of hue, saturation and value; normalizing pixels for a network, and back."""
 
 from functools import lru_cache
 
@@ -12,11 +12,11 @@ from .. import Statistics
 def shift_hsv(images: Tensor, shift: Tensor) -> Tensor:
     """Shift hue, saturation and value of uint8 RGB images (N, 3, H, W) by (N, 3).
 
-    The 8-bit scale of OpenCV: hue 0..179, a turn of 180, wraps; saturation and value 0..255 are
-    clipped. RGB to HSV is OpenCV's fixed-point arithmetic; HSV to RGB rounds the exact value, as
-    OpenCV does for single pixels (its vector code truncates, which darkens by up to one level).
-    Sums and products are whole numbers below 2**24, which float32 holds exactly, so every device
-    agrees to the bit.
+    The scale is OpenCV's for 8 bits: hue 0..179, which wraps at 180; saturation and value 0..255,
+    which are clipped. RGB to HSV is OpenCV's fixed-point arithmetic. HSV to RGB rounds the exact
+    value, as OpenCV does for single pixels (its vector code truncates, which darkens by up to one
+    level). Sums and products are whole numbers below 2**24, which float32 holds exactly, so every
+    device gives the same bits.
     """
     red, green, blue = images.float().unbind(1)  # (N, H, W)
     value = torch.maximum(torch.maximum(red, green), blue)
@@ -42,7 +42,7 @@ def shift_hsv(images: Tensor, shift: Tensor) -> Tensor:
 
 
 def _fixed_point(x: Tensor, factor: Tensor) -> Tensor:
-    """x * factor, rounded as OpenCV does: the factor to 1/4096, then the product half up."""
+    """Return x * factor as OpenCV rounds it: the factor to 1/4096, then the product half up."""
     return ((x * (factor * 4096).round() + 2048) / 4096).floor()
 
 
@@ -56,14 +56,14 @@ def normalize(images: Tensor, stats: Statistics) -> Tensor:
 def denormalize(images: Tensor, stats: Statistics) -> Tensor:
     """Turn normalized images (N, C, H, W) back into uint8: the exact inverse of `normalize`.
 
-    Values beyond black or white are clipped.
+    Values below black or above white are clipped.
     """
     scale, shift = _scale_shift(stats, images.device)
     return images.detach().sub(shift).div_(scale).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def check_images(images: Tensor, stats: Statistics) -> None:
-    """Refuse what normalizing would silently turn into something else."""
+    """Refuse images that normalizing would silently turn into wrong numbers."""
     if images.dtype != torch.uint8:
         kind = str(images.dtype).removeprefix("torch.")
         raise UsageError(f"images are {kind}; give uint8 (N, C, H, W), levels 0 to 255")
@@ -74,7 +74,7 @@ def check_images(images: Tensor, stats: Statistics) -> None:
         )
 
 
-@lru_cache(maxsize=16)  # a copy to the GPU for every batch would make the CPU wait
+@lru_cache(maxsize=16)  # else the CPU would wait for a copy to the GPU in every batch
 def _scale_shift(stats: Statistics, device: torch.device) -> tuple[Tensor, Tensor]:
     """(1, C, 1, 1) each, such that normalized = levels * scale + shift."""
     mean, std = (torch.tensor(x, dtype=torch.float64) for x in (stats.mean, stats.std))

@@ -1,12 +1,12 @@
-"""Chance: what is to happen to each image of a batch, drawn from one generator."""
+"""The random numbers of augmentation, for each image of a batch, from one generator."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor
 
-from ...recipe import HSV, Augment, Crop, Cutout, Rotate
+from ...recipe import HSV, Augment, Cutout, Rotate
 
 _Bits = TypeVar("_Bits", int, Tensor)
 _MASK32 = 0xFFFFFFFF
@@ -14,10 +14,10 @@ _MASK32 = 0xFFFFFFFF
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """What chance decided for each of N images; None where the recipe has a transform off.
+    """The random numbers of each of N images; None where the recipe has a transform off.
 
-    An image that a transform passes over (`prob` < 1) has zeros there: a shift, an angle or a
-    side of zero leaves it bit for bit as it was.
+    If a transform skips an image (`prob` < 1), the image has zeros there: a shift, an angle or a
+    side of zero leaves it as it was, bit for bit.
     """
 
     hsv: Tensor | None = None  # (N, 3) int64, added to hue, saturation and value
@@ -26,10 +26,9 @@ class Draws:
     flip: Tensor | None = None  # (N,) bool
     holes: Tensor | None = None  # (N, count, 3) int64: top, left, side, all in px
 
-    def of(self, part: slice) -> "Draws":
-        """What was drawn for the images `part` of the N."""
-        drawn = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Draws(**{name: None if x is None else x[part] for name, x in drawn.items()})
+    def select(self, part: slice) -> "Draws":
+        """Return the numbers of the images `part` of the N."""
+        return Draws(**{name: None if x is None else x[part] for name, x in vars(self).items()})
 
 
 def draw(
@@ -41,15 +40,15 @@ def draw(
     seed: int,
     generator: Generator,
 ) -> Draws:
-    """Draw for a batch of `shape` (N, C, H, W), on the generator's device.
+    """Draw the numbers for a batch of `shape` (N, C, H, W), on the generator's device.
 
-    `rows`, `epoch` and `seed` decide the alternating flip, which uses no randomness.
+    Only `rows`, `epoch` and `seed` decide the alternating flip.
     """
     n, _, height, width = shape
     return Draws(
         hsv=_draw_hsv(spec.hsv, n, generator) if spec.hsv else None,
         angle_deg=_draw_angle(spec.rotate, n, generator) if spec.rotate else None,
-        crop=_draw_crop(spec.crop, n, generator) if spec.crop else None,
+        crop=_integers(-spec.crop.pad, spec.crop.pad, (n, 2), generator) if spec.crop else None,
         flip=_draw_flip(spec.flip, n, rows=rows, epoch=epoch, seed=seed, generator=generator),
         holes=_draw_holes(spec.cutout, n, (height, width), generator) if spec.cutout else None,
     )
@@ -66,18 +65,14 @@ def _draw_angle(spec: Rotate, n: int, generator: Generator) -> Tensor:
     return angle * _happens(spec.prob, n, generator)
 
 
-def _draw_crop(spec: Crop, n: int, generator: Generator) -> Tensor:
-    return _integers(-spec.pad, spec.pad, (n, 2), generator)
-
-
 def _draw_flip(
     kind: str | None, n: int, *, rows: Tensor, epoch: int, seed: int, generator: Generator
 ) -> Tensor | None:
-    """Mirror each image with p = 1/2, or in every other epoch.
+    """Decide which images to mirror: each with p = 1/2, or each in every second epoch.
 
-    Alternating (Jordan 2024, arXiv 2404.00498): a coin per image decides epoch 0, and each epoch
-    shows the other side, so that two epochs in a row never repeat a view. The coin is a hash of
-    the row and the seed: nothing has to be kept between epochs.
+    Alternating (Jordan 2024, arXiv 2404.00498): a coin per image decides epoch 0. Each epoch
+    mirrors the images that the epoch before did not, so two epochs in a row never repeat a view.
+    The coin is a hash of the row and the seed, so nothing is stored between epochs.
     """
     if kind == "random":
         return _happens(0.5, n, generator)
@@ -87,7 +82,7 @@ def _draw_flip(
 
 
 def _draw_holes(spec: Cutout, n: int, size: tuple[int, int], generator: Generator) -> Tensor:
-    """Sides uniform in min_px..max_px, then places uniform among those wholly inside."""
+    """Draw sides uniform in min_px..max_px, then places uniform among all inside the image."""
     side = _integers(spec.min_px, spec.max_px, (n, spec.count), generator)
     # The range of places differs from hole to hole; the bias of the remainder is below 1e-6.
     top, left = (_integers(0, 2**31, (n, spec.count), generator) % (s - side + 1) for s in size)
@@ -95,7 +90,7 @@ def _draw_holes(spec: Cutout, n: int, size: tuple[int, int], generator: Generato
 
 
 def _uniform(n: int, generator: Generator) -> Tensor:
-    """(N,) float32 in [0, 1)."""
+    """Draw (N,) float32 in [0, 1)."""
     return torch.rand(n, generator=generator, device=generator.device, dtype=torch.float32)
 
 
@@ -104,7 +99,7 @@ def _happens(prob: float, n: int, generator: Generator) -> Tensor:
 
 
 def _integers(low: int, high: int, shape: tuple[int, ...], generator: Generator) -> Tensor:
-    """int64 in low..high, both included."""
+    """Draw int64 in low..high, both included."""
     return torch.randint(low, high + 1, shape, generator=generator, device=generator.device)
 
 

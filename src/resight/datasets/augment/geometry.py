@@ -1,4 +1,4 @@
-"""Rotate, crop, flip and cutout: where each pixel of a batch comes from."""
+"""Rotation, crop, flip and cutout of a batch of images."""
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +9,8 @@ def rotate(images: Tensor, angle_deg: Tensor) -> Tensor:
     """Rotate each image about its center, counter-clockwise as seen; uint8 in, uint8 out.
 
     Bilinear, then rounded to the nearest level. Beyond the border the image is mirrored about its
-    outermost pixels, as in `crop_flip`. The grid is computed by hand, since `F.affine_grid` uses
-    a matrix product, which reduced float32 precision (TF32) would blur by some 0.02 px.
+    outermost pixels, as in `crop_flip`. The grid does without `F.affine_grid`, whose matrix product
+    would be off by some 0.02 px in TF32.
     """
     height, width = images.shape[2:]
     device = images.device
@@ -37,7 +37,7 @@ def crop_flip(
 
     shift (N, 2), each less than the size; flip (N,) bool. Returns the images, padded by
     reflection (the border pixel is not repeated), and (N, 1, H, W) bool: whether a pixel lies
-    outside the original, for other paddings. None: nothing was shifted.
+    outside the original, so that it can be filled otherwise; None if nothing was shifted.
     """
     n, channels, height, width = images.shape
     rows = torch.arange(height, device=images.device).expand(n, height)
@@ -64,7 +64,7 @@ def _reflect(index: Tensor, size: int) -> Tensor:
 
 
 def hole_mask(holes: Tensor, height: int, width: int) -> Tensor:
-    """(N, count, 3) of top, left, side -> (N, 1, H, W) bool: whether a pixel is cut out."""
+    """Return (N, 1, H, W) bool, whether a pixel is cut out, from top, left, side (N, count, 3)."""
     top, left, side = holes[..., None].unbind(2)  # (N, count, 1)
     y = torch.arange(height, device=holes.device)
     x = torch.arange(width, device=holes.device)

@@ -1,4 +1,4 @@
-"""The whole of augmentation, in its one order: hsv, rotate, crop, flip, cutout, normalize."""
+"""All steps of augmentation in their order: hsv, rotate, crop, flip, cutout, normalize."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -25,32 +25,37 @@ def augment(
     seed: int = 0,
     part: slice = slice(None),
 ) -> Tensor:
-    """Augment and normalize a batch, with an independent draw for every image.
+    """Augment and normalize a batch, with different random numbers for each image.
 
-    images: uint8 (N, C, H, W), left as they are. rows: (N,) int64, the row of each image in its
-    split; with `epoch` and `seed` it decides the alternating flip. generator: on the images'
-    device; everything else is drawn from it. Returns float32 (N, C, H, W) on that device.
-    part: the images are those of `rows[part]` alone, and become what they would among all `rows`.
-    Raises UsageError where the recipe cannot apply to such images.
+    images: uint8 (N, C, H, W), which stay as they are.
+    rows: (N,) int64, the row of each image in its split. With `epoch` and `seed`, it decides the
+    alternating flip.
+    generator: gives all random numbers, on the device of the images.
+    part: if `images` are only `rows[part]`, the result is the same part of the whole batch.
+
+    Returns float32 (N, C, H, W) on the device of the images.
+
+    Raises:
+        UsageError: the recipe cannot apply to such images.
     """
     check_images(images, stats)
     check_augment(spec, images.shape[1], min(images.shape[2:]))
     shape = (len(rows), *images.shape[1:])
     draws = draw(spec, shape, rows=rows, epoch=epoch, seed=seed, generator=generator)
-    return apply(images, draws.of(part), spec, stats)
+    return apply(images, draws.select(part), spec, stats)
 
 
 def apply(images: Tensor, draws: Draws, spec: Augment, stats: Statistics) -> Tensor:
-    """Do to each image what was drawn for it; nothing is left to chance here.
+    """Apply the drawn numbers to each image; nothing is random here.
 
-    The fill "zero" is a black pixel; "mean" is the mean of the dataset exactly, which is 0 after
-    normalizing, and not the nearest of the 256 levels.
+    The fill "zero" is a black pixel. The fill "mean" is the exact mean of the data set, which is 0
+    after normalizing, and not the nearest of the 256 levels.
     """
     if draws.hsv is not None:
         images = _where_drawn(images, draws.hsv.any(dim=1), draws.hsv, shift_hsv)
     if draws.angle_deg is not None:
         images = _where_drawn(images, draws.angle_deg != 0, draws.angle_deg, rotate)
-    blank = None  # (N, 1, H, W) bool: the pixels that are to be the mean
+    blank = None  # (N, 1, H, W) bool: the pixels to fill with the mean
     if draws.crop is not None or draws.flip is not None:
         images, outside = crop_flip(images, draws.crop, draws.flip)
         if spec.crop is not None and outside is not None and spec.crop.fill != "reflect":
@@ -65,18 +70,18 @@ def apply(images: Tensor, draws: Draws, spec: Augment, stats: Statistics) -> Ten
 def _where_drawn(
     images: Tensor, drawn: Tensor, amounts: Tensor, change: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """Change the images that were drawn (N,), by their own amounts (N, ...)."""
-    if images.device.type == "cpu":  # only those: the same result for less work
-        picked = drawn.nonzero().squeeze(1)
-        return images.index_copy(0, picked, change(images[picked], amounts[picked]))
-    # Elsewhere all of them: to ask how many were drawn would make the CPU wait for the GPU.
+    """Change the images where `drawn` (N,), by their amounts (N, ...)."""
+    if images.device.type == "cpu":  # the same result for less work
+        rows = drawn.nonzero().squeeze(1)
+        return images.index_copy(0, rows, change(images[rows], amounts[rows]))
+    # A GPU changes all images: to count the drawn ones, the CPU would have to wait for it.
     return torch.where(drawn[:, None, None, None], change(images, amounts), images)
 
 
 def _fill(
     images: Tensor, mask: Tensor, fill: Literal["zero", "mean"], blank: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Fill the pixels under the mask: black at once, the mean by noting them in `blank`."""
+    """Fill the pixels under the mask with black, or mark them in `blank` for the mean."""
     if fill == "mean":
         return images, mask if blank is None else blank | mask
     return images * ~mask, None if blank is None else blank & ~mask

@@ -3,10 +3,9 @@
 Krizhevsky 2009, "Learning multiple layers of features from tiny images".
 """
 
-import os
 import tarfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -14,10 +13,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ...errors import UsageError
-from ...records import IntArray
 from ..dataset import Split
 from .contents import DataLayout, LoadedData, PixelArray, ReadOptions, make_split
 from .images import fit_arrays
+from .labels import Label, number_labels
 from .unpickle import load_arrays
 
 _SHAPE = (3, 32, 32)
@@ -48,27 +47,30 @@ _LAYOUTS = (
     _Layout(tuple(f"{b}.bin" for b in _TEN), ("test_batch.bin",), "batches.meta.txt", "", "", 1),
     _Layout(("train.bin",), ("test.bin",), "fine_label_names.txt", "", "", 2),
 )
+_FILES = frozenset(name for layout in _LAYOUTS for name in layout.files)
 
 
 def find(path: Path) -> DataLayout | None:
     """Recognize a folder with one of the forms, its parent, or an archive of one."""
     if path.is_file():
-        if not _is_tar(path):
-            return None
-        return DataLayout({"": path}, partial(read_archive, path))
-    folders = [path, *sorted(p for p in path.iterdir() if p.is_dir())]
-    hits = [(folder, layout) for folder in folders if (layout := _layout_of(_files(folder)))]
-    if not hits:
+        return DataLayout({"": path}, partial(read_archive, path)) if _is_tar(path) else None
+    layouts: dict[Path, _Layout] = {}
+    for folder in (path, *sorted(p for p in path.iterdir() if p.is_dir())):
+        present = [name for name in _FILES if (folder / name).is_file()]
+        if layout := _layout_of(present, folder):
+            layouts[folder] = layout
+    if len(layouts) > 1:
+        folders = " and ".join(map(str, layouts))
+        raise UsageError(f"{path} holds more than one data set; choose between {folders}")
+    if not layouts:
         return None
-    if len(hits) > 1:
-        names = " and ".join(str(folder) for folder, _ in hits)
-        raise UsageError(f"{path} holds more than one data set; choose between {names}")
-    folder, layout = hits[0]
-    missing = [name for name in layout.files if not (folder / name).is_file()]
-    if missing:
-        raise UsageError(f"{folder} is not complete: {', '.join(missing)} is missing")
+    [(folder, layout)] = layouts.items()
     paths = {name: folder / name for name in layout.files}
-    return DataLayout(paths, partial(_read_folder, paths, layout))
+
+    def read(options: ReadOptions) -> LoadedData:
+        return _read({name: path.read_bytes() for name, path in paths.items()}, layout, options)
+
+    return DataLayout(paths, read)
 
 
 def read_archive(path: Path, options: ReadOptions) -> LoadedData:
@@ -78,7 +80,6 @@ def read_archive(path: Path, options: ReadOptions) -> LoadedData:
         UsageError: it is damaged, unsafe (links, devices, paths that lead out) or not CIFAR.
     """
     contents: dict[str, bytes] = {}
-    wanted = {name for layout in _LAYOUTS for name in layout.files}
     unpacked = 0
     try:
         with tarfile.open(path, "r|*") as archive:  # one pass, without seeking
@@ -88,18 +89,17 @@ def read_archive(path: Path, options: ReadOptions) -> LoadedData:
                 if unpacked > _MAX_UNPACKED:
                     raise UsageError(f"{path} is refused: it unpacks to more than 1 GiB")
                 name = PurePosixPath(member.name).name
-                if member.isfile() and name in wanted:
-                    file = archive.extractfile(member)
-                    contents[name] = file.read() if file else b""
+                if name in _FILES and (file := archive.extractfile(member)):
+                    contents[name] = file.read()
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise UsageError(
             f"{path} is not a whole archive ({error}); remove it and download it again"
         ) from error
-    layout = _layout_of(contents.keys())
-    missing = [name for name in layout.files if name not in contents] if layout else []
-    if layout is None or missing:
-        what = f"{', '.join(missing)} is missing" if missing else "it holds no CIFAR batches"
-        raise UsageError(f"{path} cannot be used: {what}; unpack other archives, give the folder")
+    layout = _layout_of(contents, path)
+    if layout is None:
+        raise UsageError(
+            f"{path} holds no CIFAR batches; unpack other archives and give the folder"
+        )
     return _read(contents, layout, options)
 
 
@@ -118,86 +118,68 @@ def _is_tar(path: Path) -> bool:
     return start[:2] == b"\x1f\x8b" or start[257:262] == b"ustar"
 
 
-def _files(folder: Path) -> set[str]:
-    with os.scandir(folder) as entries:
-        return {entry.name for entry in entries if entry.is_file()}
-
-
-def _layout_of(names: Iterable[str]) -> _Layout | None:
-    present = set(names)
+def _layout_of(present: Collection[str], path: Path) -> _Layout | None:
+    """Return the form with two files or more in `path`, which must then have all of them."""
     for layout in _LAYOUTS:
-        if len(present.intersection(layout.files)) >= 2:  # the rest is then missed by name
-            return layout
+        missing = [name for name in layout.files if name not in present]
+        if len(missing) > len(layout.files) - 2:
+            continue
+        if missing:
+            raise UsageError(f"{path} is not complete: {', '.join(missing)} is missing")
+        return layout
     return None
-
-
-def _read_folder(paths: Mapping[str, Path], layout: _Layout, options: ReadOptions) -> LoadedData:
-    return _read({name: path.read_bytes() for name, path in paths.items()}, layout, options)
 
 
 def _read(contents: Mapping[str, bytes], layout: _Layout, options: ReadOptions) -> LoadedData:
     classes = _class_names(contents[layout.names], layout)
-    train, train_notes = _read_split(contents, layout.train, layout, options)
-    test, _ = _read_split(contents, layout.test, layout, options)
-    for split in (train, test):
-        low, high = split.labels.aminmax()
-        if low < 0 or high >= len(classes):
-            raise UsageError(
-                f"{split.ids[0]} and on: a label of {int(high if low >= 0 else low)} is outside "
-                f"the {len(classes)} classes in {layout.names}"
-            )
-    return LoadedData(classes, train, test, train_notes)
+
+    def read_split(files: tuple[str, ...]) -> tuple[Split, tuple[str, ...]]:
+        read = _read_binary if layout.label_bytes else _read_batch
+        batches, labels, ids = [], [], []
+        for done, name in enumerate(files, start=1):
+            pixels, batch_labels = read(contents[name], name, layout)
+            batches.append(pixels)
+            labels.append(number_labels(batch_labels, classes, name))
+            ids += [f"{name}#{row}" for row in range(len(pixels))]
+            options.on_progress("read batches", done, len(files))
+        if not ids:
+            raise UsageError(f"{', '.join(files)} holds no images")
+        images = np.concatenate(batches).reshape(-1, *_SHAPE)  # (N, C, H, W)
+        images, notes = fit_arrays(images, options.image_size)
+        return make_split(images, np.concatenate(labels), ids), notes
+
+    train, notes = read_split(layout.train)
+    test, _ = read_split(layout.test)
+    return LoadedData(classes, train, test, notes=notes)
 
 
-def _read_split(
-    contents: Mapping[str, bytes], files: tuple[str, ...], layout: _Layout, options: ReadOptions
-) -> tuple[Split, tuple[str, ...]]:
-    read = _read_binary if layout.label_bytes else _read_batch
-    batches = []
-    for done, name in enumerate(files, start=1):
-        batches.append(read(contents[name], name, layout))
-        options.on_progress("read batches", done, len(files))
-    images = np.concatenate([pixels for pixels, _ in batches]).reshape(-1, *_SHAPE)  # (N, C, H, W)
-    labels = np.concatenate([labels for _, labels in batches])
-    if not len(labels):
-        raise UsageError(f"{', '.join(files)} holds no images")
-    images, notes = fit_arrays(images, options.image_size)
-    ids = [
-        f"{name}#{row}"
-        for name, (_, batch) in zip(files, batches, strict=True)
-        for row in range(len(batch))
-    ]
-    return make_split(images, labels, ids), notes
-
-
-def _read_batch(content: bytes, name: str, layout: _Layout) -> tuple[PixelArray, IntArray]:
-    """Pixels (N, 3072) and labels (N,) of a Python batch."""
+def _read_batch(content: bytes, name: str, layout: _Layout) -> tuple[PixelArray, list[Label]]:
+    """Return pixels (N, 3072) and labels (N,) of a Python batch."""
     batch = load_arrays(content, name)
     pixels, labels = batch.get("data"), batch.get(layout.label_key)
     if (
         not isinstance(pixels, np.ndarray)
-        or pixels.ndim != 2
-        or pixels.shape[1] != _PIXELS
+        or pixels.shape[1:] != (_PIXELS,)
         or not isinstance(labels, list)
         or len(labels) != len(pixels)
-        or not all(type(label) is int for label in labels)
+        or not all(type(label) is int and 0 <= label <= 255 for label in labels)
     ):
         raise UsageError(
-            f"{name} is not a CIFAR batch: it needs data of shape (N, {_PIXELS}) and a whole "
-            f"number in {layout.label_key} for each row"
+            f"{name} is not a CIFAR batch: it needs data of shape (N, {_PIXELS}) and a number "
+            f"from 0 to 255 in {layout.label_key} for each row"
         )
-    return pixels, np.array(labels, dtype=np.int64)
+    return pixels, labels
 
 
-def _read_binary(content: bytes, name: str, layout: _Layout) -> tuple[PixelArray, IntArray]:
-    """Pixels (N, 3072) and labels (N,) of a binary file: one record an image, labels first."""
+def _read_binary(content: bytes, name: str, layout: _Layout) -> tuple[PixelArray, list[Label]]:
+    """Return pixels (N, 3072) and labels (N,) of a binary file; a record has the labels first."""
     record = layout.label_bytes + _PIXELS
     if len(content) % record:
         raise UsageError(
             f"{name} is cut off: {len(content):,} bytes is not a multiple of {record:,}"
         )
     records = np.frombuffer(content, dtype=np.uint8).reshape(-1, record)
-    return records[:, -_PIXELS:], records[:, layout.label_bytes - 1].astype(np.int64)
+    return records[:, -_PIXELS:], records[:, layout.label_bytes - 1].tolist()
 
 
 def _class_names(content: bytes, layout: _Layout) -> tuple[str, ...]:

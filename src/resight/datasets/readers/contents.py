@@ -1,7 +1,7 @@
 """The options of a reader of images, and its result."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,8 @@ PixelArray = NDArray[np.uint8]  # (N, C, H, W)
 MIN_PX, MAX_PX, DEFAULT_PX = 8, 512, 32
 
 
-def no_progress(what: str, done: int, total: int | None) -> None:
-    """Do nothing: the `on_progress` of callers who do not listen."""
+def no_progress(stage: str, done: int, total: int | None) -> None:
+    """Do nothing: the default `on_progress`."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class LoadedData:
 
     classes: tuple[str, ...]
     train: Split
-    test: Split | None
-    notes: tuple[str, ...] = ()
+    test: Split | None = None
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,7 @@ class DataLayout:
     read: Callable[[ReadOptions], LoadedData]
 
 
-def make_split(images: PixelArray, labels: IntArray, ids: list[str]) -> Split:
+def make_split(images: PixelArray, labels: IntArray, ids: Sequence[str]) -> Split:
     """Return a `Split` of the arrays, without a copy where they are contiguous."""
     images = np.ascontiguousarray(images)
     return Split(torch.from_numpy(images), torch.from_numpy(labels), tuple(ids))
-
-
-def own_px(width: int, height: int) -> int:
-    """Return the size of pictures when no `image_size` is given: their own, if it is usable."""
-    return width if width == height and MIN_PX <= width <= MAX_PX else DEFAULT_PX

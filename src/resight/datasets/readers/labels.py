@@ -15,19 +15,19 @@ _MAX_CLASSES = 100_000
 def name_classes(labels: Iterable[Label]) -> tuple[str, ...]:
     """Return class names for labels without names: the words themselves, or numbers from 0."""
     values = set(labels)
-    if values and all(type(value) is int for value in values):
-        highest = max(value for value in values if isinstance(value, int))
-        if highest >= _MAX_CLASSES:
-            raise UsageError(f"label {highest} is no class number; they count from 0")
-        return tuple(str(number) for number in range(highest + 1))
-    return tuple(sorted(value for value in values if isinstance(value, str)))
+    numbers = [value for value in values if type(value) is int]
+    if not numbers or len(numbers) < len(values):
+        return tuple(sorted(value for value in values if isinstance(value, str)))
+    if max(numbers) >= _MAX_CLASSES:
+        raise UsageError(f"label {max(numbers)} is no class number; they count from 0")
+    return tuple(str(number) for number in range(max(numbers) + 1))
 
 
 def number_labels(labels: Sequence[Label], classes: Sequence[str], where: str) -> IntArray:
-    """Return (N,), the place of each label in `classes`.
+    """Return the place of each label in `classes`, (N,).
 
     Raises:
-        UsageError: a label is none of the classes; `where` says in what file or column.
+        UsageError: a label is none of the classes; `where` is the file or column for the message.
     """
     index = {name: number for number, name in enumerate(classes)}
     numbers = np.empty(len(labels), dtype=np.int64)

@@ -42,21 +42,25 @@ def find(path: Path) -> DataLayout | None:
 
 def _read(path: Path, options: ReadOptions) -> LoadedData:
     try:
-        # Pickled objects stay shut: they could run code.
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in _wanted(path, file.files)}
-            skipped = [key for key in _VAL_KEYS if key in file.files]
-    except UsageError:
-        raise
+        with np.load(path, allow_pickle=False) as file:  # unpickling an object could run code
+            present = file.files
+            pairs = next((pairs for pairs in _KEYS if {*chain(*pairs)} <= {*present}), ())
+            arrays = {key: file[key] for key in (*chain(*pairs), _CLASSES_KEY) if key in present}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UsageError(f"{path} cannot be read as arrays: {error}") from error
-    notes = [f"{key} was skipped: validation images are held out of train" for key in skipped]
-    keys = next(keys for keys in _KEYS if keys[0][0] in arrays)
-    labels = {key: _labels(arrays[key], key) for _, key in keys}
+    if not pairs:
+        valid = " or ".join(f"({', '.join(chain(*pairs))})" for pairs in _KEYS)
+        raise UsageError(f"{path} holds {', '.join(present)}; expected {valid}")
+    notes = [
+        f"{key} was skipped: validation images are held out of train"
+        for key in _VAL_KEYS
+        if key in present
+    ]
+    labels = {key: _labels(arrays[key], key) for _, key in pairs}
     names = arrays.get(_CLASSES_KEY)
     classes = name_classes(chain(*labels.values())) if names is None else tuple(map(str, names))
     splits = []
-    for images_key, labels_key in keys:
+    for images_key, labels_key in pairs:
         images, image_notes = _images(arrays[images_key], images_key)
         numbers = number_labels(labels[labels_key], classes, labels_key)
         if len(images) != len(numbers):
@@ -69,29 +73,16 @@ def _read(path: Path, options: ReadOptions) -> LoadedData:
         splits.append(make_split(images, numbers, ids))
     if len({split.images.shape[1:] for split in splits}) > 1:
         raise UsageError(f"{path}: train and test images differ in size or channels")
-    return LoadedData(classes, splits[0], splits[1] if len(splits) > 1 else None, tuple(notes))
-
-
-def _wanted(path: Path, present: list[str]) -> list[str]:
-    for keys in _KEYS:
-        names = [name for pair in keys for name in pair]
-        if set(names) <= set(present):
-            return names + [key for key in (_CLASSES_KEY,) if key in present]
-    valid = " or ".join(
-        "(" + ", ".join(name for pair in keys for name in pair) + ")" for keys in _KEYS
-    )
-    raise UsageError(f"{path} holds {', '.join(present)}; expected {valid}")
+    return LoadedData(classes, *splits, notes=tuple(notes))
 
 
 def _images(array: Array, key: str) -> tuple[PixelArray, tuple[str, ...]]:
-    """To uint8 (N, C, H, W) from NHW, NHWC or NCHW."""
+    """Convert (N, H, W), (N, H, W, C) or (N, C, H, W) to uint8 (N, C, H, W), with notes."""
     if array.ndim == 3:
         array = array[:, None]  # (N, 1, H, W)
-    elif array.ndim == 4 and array.shape[1] in (1, 3):
-        pass
-    elif array.ndim == 4 and array.shape[3] in (1, 3):
+    elif array.ndim == 4 and array.shape[1] not in (1, 3) and array.shape[3] in (1, 3):
         array = array.transpose(0, 3, 1, 2)  # (N, C, H, W)
-    else:
+    if array.ndim != 4 or array.shape[1] not in (1, 3):
         raise UsageError(
             f"{key} has shape {array.shape}; expected (N, H, W), (N, H, W, C) or (N, C, H, W) "
             "with C = 1 or 3"
@@ -107,7 +98,7 @@ def _images(array: Array, key: str) -> tuple[PixelArray, tuple[str, ...]]:
 
 
 def _labels(array: Array, key: str) -> list[Label]:
-    """(N,) whole numbers or words; (N, 1) is accepted, as MedMNIST and Keras have it."""
+    """Return N whole numbers or words; (N, 1) is accepted, as MedMNIST and Keras have it."""
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1 or array.dtype.kind not in "iuU":

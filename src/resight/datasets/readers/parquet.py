@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -16,18 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError
-from .contents import DataLayout, LoadedData, ReadOptions, make_split
-from .images import Pictures, Source, decode
+from .contents import DataLayout, LoadedData, ReadOptions
+from .images import Pictures, load_pictures
 from .labels import Label, name_classes, number_labels
 
-_SPLITS = {  # how the hub names them, by the first word of a file or its folder
-    "train": "train",
-    "test": "test",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-}
+# The first word of a file or its folder on the hub -> the split.
+_SPLITS = {"train": "train", "test": "test"}
+_SPLITS |= dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
 _DEPTH = 3  # folders below the given one that are searched
 _ROWS = 1024  # rows read at a time
 
@@ -45,11 +40,11 @@ def find(path: Path) -> DataLayout | None:
         with path.open("rb") as file:
             if file.read(4) != b"PAR1":
                 return None
-        return DataLayout({path.name: path}, partial(_read, {"train": {path.name: path}}))
+        files = {path.name: path}
+        return DataLayout(files, partial(_read, {"train": files}))
     splits: dict[str, dict[str, Path]] = defaultdict(dict)
     for name in sorted(_parquet_files(path)):
-        split = _split_of(Path(name))
-        if split:
+        if split := _split_of(Path(name)):
             splits[split][name] = path / name
     if not splits:
         return None
@@ -57,22 +52,19 @@ def find(path: Path) -> DataLayout | None:
         raise UsageError(f"{path} has Parquet files for {', '.join(splits)} but none for train")
     for files in splits.values():
         _check_shards(path, list(files))
-    # The test split is the one that is read once, at the end; else validation stands in for it.
-    test = "test" if "test" in splits else "validation"
-    used = {split: splits[split] for split in ("train", test) if split in splits}
-    unused = tuple(
-        f"the {split} split was skipped: validation images are held out of train"
-        for split in splits
-        if split not in used
-    )
-    if test == "validation" and test in splits:
-        unused += ("there is no test split: validation stands in for it",)
-    files = {name: file for split in used.values() for name, file in split.items()}
-    return DataLayout(files, partial(_read, used, notes=unused))
+    notes: tuple[str, ...] = ()
+    if "validation" in splits and "test" in splits:
+        del splits["validation"]
+        notes = ("the validation split was skipped: validation images are held out of train",)
+    elif "validation" in splits:
+        notes = ("there is no test split: validation stands in for it",)
+    names = [split for split in ("train", "test", "validation") if split in splits]
+    files = {name: file for split in names for name, file in splits[split].items()}
+    return DataLayout(files, partial(_read, {s: splits[s] for s in names}, notes=notes))
 
 
 def _parquet_files(root: Path) -> Iterator[str]:
-    """Names relative to `root`; hidden folders (download caches) are not entered."""
+    """Yield names relative to `root`; hidden folders (download caches) are not searched."""
     for folder, subfolders, files in os.walk(root):
         relative = Path(folder).relative_to(root)
         depth = len(relative.parts)
@@ -83,16 +75,15 @@ def _parquet_files(root: Path) -> Iterator[str]:
 
 
 def _split_of(name: Path) -> str | None:
-    """`train-00000-of-00002.parquet`, `train.parquet` and `train/0000.parquet` are all train."""
+    """Return "train" for `train-00000-of-00002.parquet`, `train.parquet`, `train/0000.parquet`."""
     for part in (name.stem, *reversed(name.parts[:-1])):
-        split = _SPLITS.get(re.split(r"[-_.]", part.lower())[0])
-        if split:
+        if split := _SPLITS.get(re.split(r"[-_.]", part.lower())[0]):
             return split
     return None
 
 
 def _check_shards(root: Path, names: list[str]) -> None:
-    """One subset only, and no shard missing of those that say how many there are."""
+    """Refuse several subsets, and shards of which one is missing by the count in their names."""
     folders = sorted({Path(name).parent.as_posix() for name in names})
     if len(folders) > 1:
         raise UsageError(f"{root} holds several subsets; choose one of: {', '.join(folders)}")
@@ -109,38 +100,21 @@ def _read(
 ) -> LoadedData:
     import pyarrow as pa  # loaded late: most sources do not need it
 
+    files = {name: file for split in splits.values() for name, file in split.items()}
     try:
-        return _read_splits(splits, options, notes)
+        columns = _columns(next(iter(splits["train"].items())))
+        rows = {split: _rows(shards, columns) for split, shards in splits.items()}
+        classes = columns.classes or name_classes(chain(*(labels for _, labels in rows.values())))
+        numbered = [
+            (ids, number_labels(labels, classes, split)) for split, (ids, labels) in rows.items()
+        ]
+        all_ids = [name for ids, _ in numbered for name in ids]
+        pictures = Pictures(all_ids, lambda: _contents(files.values(), columns.image))
+        return load_pictures(classes, numbered, pictures, options=options, notes=notes)
     except (pa.ArrowException, OSError) as error:
-        names = ", ".join(name for files in splits.values() for name in files)
         reason = str(error).splitlines()[0]
+        names = ", ".join(files)
         raise UsageError(f"{names}: not whole Parquet ({reason}); fetch it again") from error
-
-
-def _read_splits(
-    splits: Mapping[str, Mapping[str, Path]], options: ReadOptions, notes: tuple[str, ...]
-) -> LoadedData:
-    columns = _columns(next(iter(splits["train"].items())))
-    labels = {split: _labels(files, columns) for split, files in splits.items()}
-    classes = columns.classes or name_classes(chain.from_iterable(labels.values()))
-    numbers = {split: number_labels(values, classes, split) for split, values in labels.items()}
-    ids = [
-        f"{name}#{row}"
-        for files in splits.values()
-        for name, file in files.items()
-        for row in range(_open(file).metadata.num_rows)
-    ]
-    pictures = Pictures(len(ids), lambda: _pictures(splits, columns))
-    decoded = decode(pictures, options)
-    counts = {split: len(values) for split, values in numbers.items()}
-    made, start = [], 0
-    for split, count in counts.items():
-        own = (decoded.kept >= start) & (decoded.kept < start + count)
-        rows = decoded.kept[own]
-        images = decoded.images[own] if len(counts) > 1 else decoded.images
-        made.append(make_split(images, numbers[split][rows - start], [ids[r] for r in rows]))
-        start += count
-    return LoadedData(classes, made[0], made[1] if len(made) > 1 else None, notes + decoded.notes)
 
 
 def _open(file: Path) -> Any:
@@ -150,7 +124,7 @@ def _open(file: Path) -> Any:
 
 
 def _columns(first: tuple[str, Path]) -> _Columns:
-    """Which column is the picture and which the label, by the metadata or by their names."""
+    """Return the columns of picture and label, recognized by the metadata or by their names."""
     import pyarrow as pa
 
     name, file = first
@@ -181,27 +155,27 @@ def _features(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
     return {k: f for k, f in features.items() if isinstance(f, dict)}
 
 
-def _labels(files: Mapping[str, Path], columns: _Columns) -> list[Label]:
-    values: list[Label] = []
+def _rows(files: Mapping[str, Path], columns: _Columns) -> tuple[list[str], list[Label]]:
+    """Return the id and the label of every row of a split."""
+    ids: list[str] = []
+    labels: list[Label] = []
     for name, file in files.items():
-        if {columns.image, columns.label} - set(_open(file).schema_arrow.names):
+        shard = _open(file)
+        if not {columns.image, columns.label} <= set(shard.schema_arrow.names):
             raise UsageError(f"{name} lacks column {columns.image} or {columns.label}")
-        values += _open(file).read([columns.label]).column(0).to_pylist()
-    return values
+        values = shard.read([columns.label]).column(0).to_pylist()
+        ids += [f"{name}#{row}" for row in range(len(values))]
+        labels += values
+    return ids, labels
 
 
-def _pictures(
-    splits: Mapping[str, Mapping[str, Path]], columns: _Columns
-) -> Iterator[tuple[str, Source]]:
+def _contents(files: Iterable[Path], column: str) -> Iterator[bytes]:
+    """Yield the picture of every row, empty where it is missing."""
     import pyarrow as pa
 
-    for files in splits.values():
-        for name, file in files.items():
-            row = 0
-            for batch in _open(file).iter_batches(batch_size=_ROWS, columns=[columns.image]):
-                column = batch.column(0)
-                if pa.types.is_struct(column.type):
-                    column = column.field("bytes")
-                for content in column.to_pylist():
-                    yield f"{name}#{row}", content or b""
-                    row += 1
+    for file in files:
+        for batch in _open(file).iter_batches(batch_size=_ROWS, columns=[column]):
+            pictures = batch.column(0)
+            if isinstance(pictures, pa.StructArray):
+                pictures = pictures.field("bytes")
+            yield from (content or b"" for content in pictures.to_pylist())

@@ -1,9 +1,9 @@
-"""Pickles from outside, read without running anything that they ask for.
+"""Pickles from outside, read without running their code.
 
-A pickle is a program: it names functions and calls them. The unpickler here knows the four names
-that a pickled NumPy array needs, and gives each a stand-in that only remembers. NumPy's own
-functions are never handed out either: with a forged state they can be made to read memory that
-is not theirs. Arrays are built at the end, from bytes whose length is checked.
+A pickle is a program: it names functions and calls them. The unpickler here knows only the names
+that a pickled NumPy array needs, and gives a harmless stand-in for each. A pickle never gets
+NumPy's own functions: with a forged state, they can be made to read foreign memory. The arrays
+are built from bytes whose length is checked.
 """
 
 import io
@@ -16,18 +16,18 @@ from ...errors import UsageError
 
 
 class _Array:
-    """A pickled array: filled by the pickle's BUILD instruction, as `ndarray.__setstate__`."""
+    """A pickled array, which the pickle's BUILD instruction fills as it fills an ndarray."""
 
     values: np.ndarray[Any, np.dtype[np.uint8]] | None = None
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, is_fortran, content = state
         if not isinstance(dtype, _DtypeState) or dtype.code not in ("u1", b"u1"):
-            raise pickle.UnpicklingError("an array of something other than uint8")
+            raise pickle.UnpicklingError("an array that is not uint8")
         content = content.encode("latin1") if isinstance(content, str) else content
         order: Literal["F", "C"] = "F" if is_fortran else "C"
         values = np.frombuffer(content, dtype=np.uint8).reshape(shape, order=order)
-        if values.shape != shape:  # reshape takes a negative length for "as many as there are"
+        if values.shape != shape:  # reshape takes -1 for "as many as there are"
             raise pickle.UnpicklingError("an array of a negative length")
         self.values = values
 
@@ -40,8 +40,8 @@ class _DtypeState:
         """Byte order and alignment, which uint8 does not have."""
 
 
-# What stands in for a name is an instance without attributes, not a class or function: a pickle
-# can call it, but can change nothing about it.
+# A stand-in is an instance without attributes, not a class or a function: a pickle can call it,
+# but cannot change it.
 
 
 class _NewArray:
@@ -75,20 +75,6 @@ _ADMITTED = {
     ("_codecs", "encode"): _Encode(),
 }
 
-# What the standard unpickler raises for bytes that are not a whole, sound pickle.
-_BROKEN = (
-    pickle.UnpicklingError,
-    EOFError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    ImportError,
-    OverflowError,
-    MemoryError,
-    RecursionError,
-)
-
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
@@ -100,16 +86,16 @@ class _Unpickler(pickle.Unpickler):
 def load_arrays(content: bytes, name: str) -> dict[str, Any]:
     """Return the dictionary pickled in `content`, with uint8 arrays and plain values.
 
-    Written by Python 2 or 3; keys come back as str, other Python 2 strings as bytes.
+    Python 2 or 3 may have written it. Keys become str; a value of Python 2's str becomes bytes.
 
     Raises:
-        UsageError: it asks for anything but NumPy arrays, or is damaged; `name` says which file.
+        UsageError: it needs more than NumPy arrays, or is damaged; the message begins with `name`.
     """
     try:
         loaded = _Unpickler(io.BytesIO(content), encoding="bytes").load()
     except UsageError as error:
         raise UsageError(f"{name} is refused: {error}; get the official file") from None
-    except _BROKEN as error:
+    except Exception as error:  # the unpickler raises many kinds for bytes that are no pickle
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(
             f"{name} is not a whole pickle of arrays ({reason}); get the official file"

@@ -1,28 +1,42 @@
-"""Many small tiles as one picture, within so many bytes."""
+"""Pictures and heat maps made small, and laid side by side in one picture file: an atlas."""
 
 import io
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...records import Float32Array, ImageArray, IntArray
+from ...records import Float32Array, ImageArray, IntArray, evenly_spaced
 
 SIDE = 64  # px, the longest side of a picture that is kept
 MAP_SIDES = (32, 24, 16, 12)  # cells, the longest side of a map that is kept; the first that fits
 LEVELS = 16  # of a heat map: 0 is none, 15 the strongest in this image at this layer
 _MAX_PX = 16_383  # a side of a WebP, and about what a browser draws
-_FIRST_SHARE = 0.3  # of the room, for the pictures that matter most, at least
-_QUALITIES = (100, 90, 82, 75, 68, 60, 50, 40, 30, 24, 20, 16, 12)  # of WebP; 100: lossless
-_SAMPLE = 400  # pictures that a quality is judged by
+
+# WebP quality -> bytes a pixel, as measured on the test images of CIFAR-10; 100 is lossless.
+_BYTES_PER_PX = {100: 3.0, 82: 0.30, 60: 0.21, 40: 0.17, 30: 0.15, 20: 0.125, 16: 0.11}
+# The qualities of mistakes and of other images: the first pair that should fit, or the last.
+_QUALITIES = ((100, 100), (82, 82), (82, 30), (82, 20), (60, 20), (40, 16))
 
 Maps = Float32Array
 
 
-def map_atlas(pred: Maps, true: Maps, correct: NDArray[np.bool_]) -> tuple[int, bytes]:
-    """Columns and PNG of heat maps (M, h, w) >= 0, quantized on one scale for both classes.
+@dataclass(frozen=True)
+class Atlas:
+    """The content of a picture file: tiles of one size, row by row."""
+
+    suffix: str  # "png" or "webp"
+    content: bytes
+    columns: int
+    size: tuple[int, ...]  # px of a tile: height, width
+
+
+def map_atlas(pred: Maps, true: Maps, correct: NDArray[np.bool_]) -> Atlas:
+    """Return heat maps (M, h, w) >= 0 as a PNG, quantized on one scale for both classes.
 
     The tiles are all of `pred`, then those of `true` that are not `correct` (M,).
     """
@@ -32,7 +46,7 @@ def map_atlas(pred: Maps, true: Maps, correct: NDArray[np.bool_]) -> tuple[int, 
     columns, atlas = side_by_side(np.rint(tiles).astype(np.uint8))
     image = Image.fromarray(atlas).convert("P")
     image.putpalette(np.repeat(np.arange(LEVELS) * 17, 3).astype(np.uint8).tobytes())
-    return columns, _encoded(image, "PNG", bits=4, optimize=True)
+    return Atlas("png", _encoded(image, "PNG", bits=4, optimize=True), columns, pred.shape[1:])
 
 
 def shrunk(pictures: ImageArray) -> ImageArray:
@@ -47,53 +61,55 @@ def shrunk(pictures: ImageArray) -> ImageArray:
     return np.broadcast_to(pictures, (*pictures.shape[:3], 3))
 
 
-def picture_atlases(
-    pictures: ImageArray, first: IntArray, rest: IntArray, room: int
-) -> list[tuple[IntArray, int, bytes]]:
-    """Rows, columns and WebP of the `first` rows, then of the `rest`; in all at most `room` bytes.
+def area_resize(maps: Float32Array, side: int) -> Float32Array:
+    """(..., h, w) with at most `side` cells a side; as it is where it has no more."""
+    high, wide = maps.shape[-2:]
+    factor = side / max(high, wide)
+    if factor >= 1:
+        return maps
+    down, across = (_shares(n, max(1, round(n * factor))) for n in (high, wide))
+    return np.asarray(down @ maps @ across.T, dtype=np.float32)
 
-    Both are made coarser until they fit, the first less so. Where the coarsest does not fit, rows
-    are left out evenly, of the rest before any of the first; likewise where one atlas is too small
-    for them all.
+
+def _shares(cells: int, kept: int) -> Float32Array:
+    """(kept, cells) of each of `kept` equal parts of a line, the share that lies in each cell."""
+    ends = np.arange(kept + 1)[:, None] * (cells / kept)
+    start = np.arange(cells)
+    shared = np.minimum(ends[1:], start + 1) - np.maximum(ends[:-1], start)
+    return np.asarray(np.maximum(shared, 0) * (kept / cells), dtype=np.float32)
+
+
+def picture_atlases(
+    pictures: ImageArray, mistakes: IntArray, others: Sequence[IntArray], room: int
+) -> list[tuple[IntArray, Atlas]]:
+    """Return the rows and the WebP of the mistakes, then of each group of other rows.
+
+    They have at most `room` bytes. Rows that do not fit are left out evenly, those of the last
+    group first. An atlas has at most `max_tiles` of them.
     """
-    most = max_tiles((pictures.shape[1], pictures.shape[2]))
-    share = max(_FIRST_SHARE, 1.2 * len(first) / len(pictures)) if len(rest) else 1.0
+    size = pictures.shape[1:3]
+    pixels = math.prod(size)
+    few, many = pixels * len(mistakes), pixels * sum(map(len, others))
+    fits = [few * _BYTES_PER_PX[a] + many * _BYTES_PER_PX[b] <= room for a, b in _QUALITIES]
+    best, usual = _QUALITIES[fits.index(True) if any(fits) else -1]
     atlases = []
-    for wanted, allowed in ((first, share * room), (rest, float(room))):
-        rows = _evenly(wanted, most)
-        while len(rows):
-            allowed = min(allowed, room)
-            quality = _quality_for(pictures[rows], allowed)
-            columns, atlas = side_by_side(pictures[rows])
-            content = _webp(atlas, quality)
-            coarsest = quality == _QUALITIES[-1]
-            if len(content) <= (room if coarsest else allowed):
-                atlases.append((rows, columns, content))
+    for rows, quality in ((mistakes, best), *((rows, usual) for rows in others)):
+        kept = rows[evenly_spaced(len(rows), max_tiles(size))]
+        while len(kept):
+            columns, atlas = side_by_side(pictures[kept])
+            how = {"quality": quality, "lossless": quality == 100, "method": 6}
+            content = _encoded(Image.fromarray(atlas), "WEBP", **how)
+            if len(content) <= room:
+                atlases.append((kept, Atlas("webp", content, columns, size)))
                 room -= len(content)
                 break
-            if coarsest:
-                count = min(len(rows) - 1, int(len(rows) * room / len(content)))
-                rows = _evenly(rows, count)
-            else:
-                allowed *= 0.97  # the sample was easier than the whole
+            fit = min(len(kept) - 1, len(kept) * room // len(content))
+            kept = kept[evenly_spaced(len(kept), fit)]
     return atlases
 
 
-def _evenly(rows: IntArray, count: int) -> IntArray:
-    """At most `count` of the rows."""
-    return rows[np.linspace(0, len(rows) - 1, count).astype(int)] if count < len(rows) else rows
-
-
-def _quality_for(pictures: ImageArray, room: float) -> int:
-    """The best quality at which the pictures should fit, judged by a sample of them."""
-    sample = pictures[:: math.ceil(len(pictures) / _SAMPLE)]
-    _, atlas = side_by_side(sample)
-    limit = room * len(sample) / len(pictures)
-    return next((q for q in _QUALITIES if len(_webp(atlas, q)) <= limit), _QUALITIES[-1])
-
-
-def max_tiles(size: tuple[int, int]) -> int:
-    """How many tiles of height and width fit into one picture."""
+def max_tiles(size: tuple[int, ...]) -> int:
+    """Return how many tiles of this height and width fit into one atlas."""
     return (_MAX_PX // size[0]) * (_MAX_PX // size[1])
 
 
@@ -108,11 +124,6 @@ def side_by_side(tiles: ImageArray) -> tuple[int, ImageArray]:
     atlas[: len(tiles)] = tiles
     atlas = atlas.reshape(lines, columns, *tiles.shape[1:]).swapaxes(1, 2)
     return columns, atlas.reshape(lines * high, columns * wide, *tiles.shape[3:])
-
-
-def _webp(atlas: ImageArray, quality: int) -> bytes:
-    lossless = quality == _QUALITIES[0]
-    return _encoded(Image.fromarray(atlas), "WEBP", quality=quality, lossless=lossless, method=4)
 
 
 def _encoded(image: Image.Image, kind: str, **how: Any) -> bytes:

@@ -4,9 +4,9 @@
     gallery/pictures-*.webp      the test images as tiles of one picture
     gallery/maps-*.png           per layer, heat maps as tiles of 16 gray levels
 
-Pictures are kept with at most 64 px a side, heat maps with at most 32 cells. Mistakes and images
-with heat maps come in better quality than the rest. What does not fit is made coarser first; then
-images are left out, correct ones before mistakes, and `notes` says so.
+Pictures are kept with at most 64 px a side, heat maps with at most 32 cells. Mistakes come in
+better quality than correct images. What does not fit is made coarser first. Then images are left
+out, correct ones before mistakes and those without heat maps before those with; `notes` says so.
 """
 
 import json
@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from ...errors import ResightError, UsageError
 from ...files import atomic_write, write_text
 from ...records import ImageArray, IntArray, Predictions
-from .area_resize import area_resize
-from .atlas import MAP_SIDES, map_atlas, max_tiles, picture_atlases, shrunk
+from .atlas import MAP_SIDES, Atlas, area_resize, map_atlas, max_tiles, picture_atlases, shrunk
 from .gallery import FORMAT, Gallery, Sheet, shared_start
 
 PAGE_BYTES = 2_950_000  # of the page that all of this is put into, as base64
@@ -68,32 +67,29 @@ def write_gallery(
     """
     rows = np.asarray(rows if maps else [], dtype=np.int64)
     _check(pictures, predictions, rows, maps)
-    wrong = np.flatnonzero(~predictions.correct)
     room = _room(predictions)
     mapped, layers = _pack_maps(rows, maps, predictions.correct, int(_MAP_SHARE * room))
-    first = np.union1d(wrong, mapped)
-    rest = np.setdiff1d(np.arange(len(predictions)), first)
+    wrong, right = np.flatnonzero(~predictions.correct), np.flatnonzero(predictions.correct)
+    others = (np.intersect1d(right, mapped), np.setdiff1d(right, mapped))
     small = shrunk(pictures)
-    atlases = picture_atlases(small, first, rest, room - sum(len(png) for *_, png in layers))
+    room -= sum(len(atlas.content) for _, atlas in layers)
+    atlases = picture_atlases(small, wrong, others, room)
 
     path = _make_folder(folder / "gallery")
-    side = (small.shape[1], small.shape[2])
     gallery = Gallery(
         images=len(predictions),
         method=method,
         pictures=tuple(
-            (Sheet(_put(path, "pictures", "webp", content), columns, side), tuple(kept.tolist()))
-            for kept, columns, content in atlases
+            (_write_atlas(path, "pictures", atlas), tuple(kept.tolist())) for kept, atlas in atlases
         ),
         map_rows=tuple(mapped.tolist()),
         true_rows=tuple(mapped[~predictions.correct[mapped]].tolist()),
         maps=tuple(
-            (Sheet(_put(path, "maps", "png", content), columns, kept), m.layer, m.whole or m.size)
-            for m, kept, columns, content in layers
+            (_write_atlas(path, "maps", atlas), m.layer, m.whole or m.size) for m, atlas in layers
         ),
         notes=(
             *_note("heat maps", len(mapped), len(rows)),
-            *_note("pictures", sum(len(kept) for kept, *_ in atlases), len(predictions)),
+            *_note("pictures", sum(len(kept) for kept, _ in atlases), len(predictions)),
         ),
     )
     write_text(path / "gallery.json", json.dumps({"format": FORMAT, **asdict(gallery)}) + "\n")
@@ -114,12 +110,13 @@ def _note(name: str, kept: int, total: int) -> tuple[str, ...]:
     return (line,) if kept < total else ()
 
 
-def _put(folder: Path, stem: str, kind: str, content: bytes) -> str:
-    """Write a file that is named after its content; returns the name."""
-    name = f"{stem}-{sha256(content).hexdigest()[:12]}.{kind}"
+def _write_atlas(folder: Path, stem: str, atlas: Atlas) -> Sheet:
+    """Write a file that is named after its content."""
+    name = f"{stem}-{sha256(atlas.content).hexdigest()[:12]}.{atlas.suffix}"
     with atomic_write(folder / name) as temporary:
-        temporary.write_bytes(content)
-    return name
+        temporary.write_bytes(atlas.content)
+    high, wide = atlas.size
+    return Sheet(name, atlas.columns, (high, wide))
 
 
 def _check(
@@ -157,11 +154,11 @@ def _room(predictions: Predictions) -> int:
 
 def _pack_maps(
     rows: IntArray, maps: Sequence[GalleryMaps], correct: NDArray[np.bool_], room: int
-) -> tuple[IntArray, list[tuple[GalleryMaps, tuple[int, int], int, bytes]]]:
-    """As many of `rows`, the first of them, as fit into `room` bytes, and what they need.
+) -> tuple[IntArray, list[tuple[GalleryMaps, Atlas]]]:
+    """Return as many of the first `rows` as fit into `room` bytes, and an atlas for each layer.
 
-    That is, for each layer: the size of a map as it is kept, columns and PNG. The rows returned,
-    and the maps, are in the order of the test set. Maps are made coarser before any is left out.
+    The rows returned are in the order of the test set. Maps are made coarser before any is left
+    out.
     """
     side, *coarser = MAP_SIDES
     small = [_kept(m, side) for m in maps]
@@ -170,10 +167,9 @@ def _pack_maps(
         kept = np.argsort(rows[:count])
         right = correct[rows[kept]]
         atlases = [map_atlas(m.pred[kept], m.true[kept], right) for m in small]
-        size = sum(len(content) for _, content in atlases)
+        size = sum(len(atlas.content) for atlas in atlases)
         if size <= room:
-            layers = zip(maps, small, atlases, strict=True)
-            return rows[kept], [(m, s.size, *atlas) for m, s, atlas in layers]
+            return rows[kept], list(zip(maps, atlases, strict=True))
         if coarser:
             small = [_kept(m, coarser[0]) for m in maps]
             coarser = coarser[1:]

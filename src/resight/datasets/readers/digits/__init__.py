@@ -1,6 +1,5 @@
 """The bundled data set: handwritten digits (see ATTRIBUTION.md)."""
 
-import gzip
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +13,13 @@ _EVERY = 5  # one in five of each digit is a test image
 
 
 def read(options: ReadOptions) -> LoadedData:
-    """1,797 gray digits, enlarged from 8 px to 32 (or `image_size`).
+    """Return 1,797 gray digits, enlarged from 8 px to 32 (or `image_size`).
 
-    The test set is every fifth image of each digit, in the order of the file: a fixed rule, the
-    same on every machine.
+    Every fifth image of each digit, in the order of the file, is a test image. So the test set is
+    the same on every machine.
     """
-    with gzip.open(_FILE) as file:
-        table = np.loadtxt(file, delimiter=",", dtype=np.int64)  # (N, 64 + 1)
-    labels = np.ascontiguousarray(table[:, 64])
+    table = np.loadtxt(_FILE, delimiter=",", dtype=np.int64)  # (N, 64 + 1)
+    labels = table[:, 64]
     images = np.rint(table[:, :64] * (255 / 16)).astype(np.uint8)
     images, _ = fit_arrays(images.reshape(-1, 1, 8, 8), options.image_size or _PX)  # (N, 1, S, S)
     is_test = np.zeros(len(labels), dtype=np.bool_)

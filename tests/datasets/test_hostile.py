@@ -1,7 +1,7 @@
-"""Pickles, archives and arrays made to do harm: each is refused with one line and no trace."""
+"""Pickles, archives and arrays made to do harm: each is refused with one line and does nothing."""
 
 import builtins
-import io
+import gzip
 import os
 import pickle
 import struct
@@ -15,17 +15,13 @@ import pytest
 
 import resight
 from cifar_files import archive, cifar10_python, write_folder
+from refusal import refused
 from resight.datasets.readers.unpickle import load_arrays
 from resight.errors import UsageError
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RESIGHT_CACHE", str(tmp_path / "cache"))
-
-
-def tree(folder: Path) -> list[str]:
-    return sorted(str(path) for path in folder.rglob("*"))
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*"))
 
 
 # --- pickles --------------------------------------------------------------------------------
@@ -62,20 +58,18 @@ def command_pickles() -> list[Any]:
 
 @pytest.mark.parametrize("content", command_pickles())
 def test_a_pickle_that_runs_code_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_folder(tmp_path / "cifar", cifar10_python() | {"data_batch_2": content})
-    before = tree(tmp_path)
-    with pytest.raises(UsageError) as caught:
+    before = files(tmp_path)
+    with refused("data_batch_2 is refused: its pickle asks for"):
         resight.data("cifar")
-    assert "data_batch_2 is refused: its pickle asks for" in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert [p for p in tree(tmp_path) if "cache" not in p] == before
-    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+    assert files(tmp_path) == before
+    assert not list(cache.rglob("*.safetensors"))
 
 
-def test_the_marks_would_be_made_by_the_ordinary_unpickler(
+def test_the_standard_unpickler_runs_the_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -121,19 +115,17 @@ def array_pickle(code: bytes, shape: bytes, content: bytes) -> bytes:
     ],
 )
 def test_forged_pickles_are_refused(content: bytes) -> None:
-    with pytest.raises(UsageError) as caught:
+    with refused("data_batch_1 "):
         load_arrays(content, "data_batch_1")
-    assert str(caught.value).startswith("data_batch_1 ")
-    assert "\n" not in str(caught.value)
 
 
-def test_reading_works_as_before_after_attempts_on_the_stand_ins() -> None:
+def test_a_pickle_cannot_change_a_stand_in() -> None:
     attempt = b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n(N}S'__call__'\nI1\nstb."
     with pytest.raises(UsageError):
         load_arrays(attempt, "x")
     pixels = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    read = load_arrays(pickle.dumps({"data": pixels}, protocol=2), "x")
-    assert np.array_equal(read["data"], pixels)
+    arrays = load_arrays(pickle.dumps({"data": pixels}, protocol=2), "x")
+    assert np.array_equal(arrays["data"], pixels)
 
 
 # --- archives -------------------------------------------------------------------------------
@@ -163,37 +155,26 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int =
         (member("data_batch_1", size=2**31), "unpacks to more than 1 GiB"),
     ],
 )
-@pytest.mark.parametrize("place", ["before", "after"])
 def test_hostile_archives_are_refused(
-    tmp_path: Path, header: bytes, expected: str, place: str
+    tmp_path: Path, cache: Path, header: bytes, expected: str
 ) -> None:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as tar:
-        for name, content in cifar10_python().items():
-            info = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-        end = tar.offset
-    good = stream.getvalue()[:end]
-    body = header + good if place == "before" else good + header
+    good = gzip.decompress(archive(cifar10_python())).rstrip(b"\x00")
+    good += b"\x00" * (-len(good) % tarfile.BLOCKSIZE)  # without the blocks that end an archive
     (tmp_path / "inner").mkdir()
-    (tmp_path / "inner" / "cifar.tar").write_bytes(body + b"\x00" * 1024)
-    before = tree(tmp_path)
-    with pytest.raises(UsageError) as caught:
+    (tmp_path / "inner" / "cifar.tar").write_bytes(good + header + b"\x00" * 2 * tarfile.BLOCKSIZE)
+    before = files(tmp_path)
+    with refused(expected):
         resight.data(str(tmp_path / "inner" / "cifar.tar"))
-    assert expected in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert [p for p in tree(tmp_path) if "cache" not in p] == before
-    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+    assert files(tmp_path) == before
+    assert not list(cache.rglob("*.safetensors"))
 
 
 @pytest.mark.parametrize("keep", [0.1, 0.5, 0.99])
 def test_a_truncated_archive_is_refused(tmp_path: Path, keep: float) -> None:
     whole = archive(cifar10_python())
     (tmp_path / "cifar.tar.gz").write_bytes(whole[: int(len(whole) * keep)])
-    with pytest.raises(UsageError, match="is not a whole archive") as caught:
+    with refused("is not a whole archive"):
         resight.data(str(tmp_path / "cifar.tar.gz"))
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"\x1f\x8bnonsense", b"\x1f\x8b", archive({"cat.png": b"x"})])
@@ -204,21 +185,20 @@ def test_other_archives_are_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_an_archive_without_one_batch_is_refused(tmp_path: Path) -> None:
-    files = cifar10_python()
-    del files["data_batch_4"]
-    (tmp_path / "x.tar.gz").write_bytes(archive(files))
-    with pytest.raises(UsageError, match="data_batch_4 is missing"):
+    batches = cifar10_python()
+    del batches["data_batch_4"]
+    (tmp_path / "x.tar.gz").write_bytes(archive(batches))
+    with refused("data_batch_4 is missing"):
         resight.data(str(tmp_path / "x.tar.gz"))
 
 
 # --- arrays ---------------------------------------------------------------------------------
 
 
-def test_pickles_inside_npz_stay_shut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pickles_inside_npz_are_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     hostile = np.array([Call(os.system, "touch MARK")] * 2, dtype=object)
     np.savez("a.npz", images=hostile, labels=np.array([0, 1]))
-    with pytest.raises(UsageError, match=r"a\.npz cannot be read as arrays") as caught:
+    with refused("a.npz cannot be read as arrays"):
         resight.data("a.npz")
-    assert "\n" not in str(caught.value)
     assert not (tmp_path / "MARK").exists()
