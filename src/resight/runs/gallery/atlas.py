@@ -97,8 +97,10 @@ def picture_atlases(
         kept = rows[evenly_spaced(len(rows), max_tiles(size))]
         while len(kept):
             columns, atlas = side_by_side(pictures[kept])
-            how = {"quality": quality, "lossless": quality == 100, "method": 6}
-            content = _encoded(Image.fromarray(atlas), "WEBP", **how)
+            # Lossless, quality is effort: 100 takes 60 times as long as 60, for 2 % fewer bytes.
+            lossless = quality == 100
+            how = {"quality": 60, "method": 4} if lossless else {"quality": quality, "method": 6}
+            content = _encoded(Image.fromarray(atlas), "WEBP", lossless=lossless, **how)
             if len(content) <= room:
                 atlases.append((kept, Atlas("webp", content, columns, size)))
                 room -= len(content)
