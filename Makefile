@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo quick test check clean
+.PHONY: help demo quick test check lock clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*##/ {printf "%-10s%s\n", $$1, $$2}' Makefile
@@ -20,6 +20,11 @@ check: .venv/dev  ## format, lint and types, as they must be
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+lock:  ## resolve requirements-dev.lock anew, with uv
+	uv --no-config pip compile pyproject.toml --extra dev -c constraints.txt --universal \
+		--generate-hashes --python-version 3.11 --no-annotate --upgrade \
+		--custom-compile-command "make lock" --output-file requirements-dev.lock
 
 clean:  ## remove the environment and everything cached
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

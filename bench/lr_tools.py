@@ -27,7 +27,8 @@ import resight
 from measure import write_json
 from resight.lr_finder.find import LRRangeOptions, run_range_test
 from resight.lr_finder.range_test import lr_values
-from resight.lr_finder.suggest import LRCurve, analyze, valley
+from resight.lr_finder.rules import valley
+from resight.lr_finder.suggest import LRCurve, analyze
 from resight.records import FloatArray
 from resight.training.setup import prepare
 

@@ -330,6 +330,20 @@ def test_training_leaves_the_global_generator_alone(tmp_path: Path, tiny: resigh
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_data_that_has_changed_is_not_tested_as_the_run_s_own(
+    trained_copy: Path, tiny: resight.Dataset, tmp_path: Path
+) -> None:
+    """Held-out images are drawn anew from changed data, so they may have been trained on."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (40, 16, 16, 3), dtype=np.uint8)
+    np.savez(tmp_path / "set.npz", images=images, labels=np.arange(40) % 4)
+    run = resight.train(tiny_recipe(), data=tmp_path / "set.npz", out=tmp_path, name="a")
+    np.savez(tmp_path / "set.npz", images=images[:36], labels=np.arange(36) % 4)
+    with pytest.raises(UsageError, match="has changed since the run was trained"):
+        resight.evaluate(run)
+    assert resight.evaluate(run, data=tmp_path / "set.npz").test.images > 0
+
+
 def test_a_path_is_kept_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a run can be resumed from another folder."""
     images = np.random.default_rng(0).integers(0, 255, (40, 16, 16, 3), dtype=np.uint8)

@@ -2,6 +2,16 @@
 
 import sys
 
-from resight.cli.app import main
+from resight.cli.interrupt import interrupt_in_one_line
 
-sys.exit(main())
+
+def run_command() -> int:
+    """Run the command line, in which Ctrl-C is one line from the first import on."""
+    interrupt_in_one_line()
+    from resight.cli.app import main
+
+    return main()
+
+
+if __name__ == "__main__":
+    sys.exit(run_command())

@@ -14,24 +14,36 @@ from torch import nn
 from .datasets import Dataset
 from .errors import Diverged, UsageError
 from .events import EpochDone, Message, OnEvent, ignore_events
-from .files import remove_temporary_files
 from .interpret.explain_run import explain_finished
 from .lr_finder.find import LRRangeOptions, run_range_test, with_found_lr
 from .optim.schedules import describe
 from .recipe import Recipe
 from .recipe.presets import load_recipe
 from .recipe.toml import differences, from_toml, with_changes
-from .runs.checkpoint import load_checkpoint, load_model, save_checkpoint
-from .runs.create import create_run, new_run_path, write_resume_entry
+from .runs.checkpoint import load_checkpoint, load_model, restore_state, save_checkpoint
+from .runs.create import (
+    finish_replacement,
+    new_run_path,
+    started_run,
+    training_lock,
+    write_resume_entry,
+)
 from .runs.inference import predict_images
-from .runs.reproduction import Reproduction, check_same, project_recipe, write_reproduction
+from .runs.replace import is_replacing, remove_replaced
+from .runs.reproduction import (
+    Reproduction,
+    check_same,
+    is_complete,
+    project_recipe,
+    write_reproduction,
+)
 from .runs.results import save_epoch, write_lr_find, write_results
 from .runs.run import Run
 from .training.device import check_devices, check_model, name_full_memory
 from .training.launcher import fit_on_devices
 from .training.loop import check_losses, deterministic_mode
 from .training.setup import TrainSetup, load_dataset, prepare
-from .training.signals import stop_requested
+from .training.signals import interrupt_text, stop_requested
 
 
 def train(
@@ -54,6 +66,7 @@ def train(
     weights afterwards. `find_lr` sets the recipe's rate by a range test first, which takes
     `LRRangeOptions`. `devices` is the number of GPUs, or of processes on a CPU, that share each
     batch. `on_event` receives every event. After Ctrl-C the run is `interrupted`; `resume` it.
+    `force` replaces a run of that name, which comes back if the new one fails in its first epoch.
 
     Raises:
         UsageError: the recipe, the data, the devices or the folder cannot be used.
@@ -64,19 +77,20 @@ def train(
     device = check_devices(device, devices, batch_size=recipe.training.batch_size)
     check_model(model, devices)
     path = new_run_path(Path(out), name, recipe, force=force)
-    setup = prepare(
-        recipe, data=data, model=model, device=device, offline=offline, on_event=on_event
-    )
-    curve = None
-    if find_lr:
-        options = LRRangeOptions() if find_lr is True else find_lr
-        curve = run_range_test(setup, options, on_event)
-        setup = with_found_lr(setup, curve)
-        on_event(Message(f"found: {describe(setup.state.schedule)}"))
-    run = create_run(path, setup, devices=devices, force=force)
-    if curve:
-        write_lr_find(run, setup, curve)
-    return _complete(run, setup, on_event, devices=devices)
+    with interrupt_text("before the first step; no run folder was made"):
+        setup = prepare(
+            recipe, data=data, model=model, device=device, offline=offline, on_event=on_event
+        )
+        curve = None
+        if find_lr:
+            options = LRRangeOptions() if find_lr is True else find_lr
+            curve = run_range_test(setup, options, on_event)
+            setup = with_found_lr(setup, curve)
+            on_event(Message(f"found: {describe(setup.state.schedule)}"))
+    with started_run(path, setup, devices=devices, force=force) as run:
+        if curve:
+            write_lr_find(run, setup, curve)
+        return _complete(run, setup, on_event, devices=devices)
 
 
 def resume(
@@ -99,30 +113,20 @@ def resume(
         UsageError: no such run, or its recipe or data have changed since.
         ResightError: no checkpoint can be read.
     """
+    if run:
+        finish_replacement(Path(run))
     opened = Run.open(run) if run else Run.newest(Path(out))
     if devices is None:
         devices = int((opened.environment or {}).get("devices", 1))
     device = check_devices(device, devices, batch_size=opened.recipe.training.batch_size)
     check_model(model, devices)
-    checkpoint, problems = load_checkpoint(opened.folder)
-    for problem in problems:
-        on_event(Message(problem))
-    changed = differences(opened.recipe, from_toml(checkpoint["recipe"], origin="checkpoint"))
-    if changed:
-        raise UsageError(
-            f"{opened.folder / 'recipe.toml'} was changed since the run began "
-            f"({', '.join(changed)}); put it back, or start a new run from it"
-        )
-    setup = prepare(
-        opened.recipe, data=data, model=model, device=device, offline=offline, on_event=on_event
-    )
-    if setup.dataset.fingerprint != checkpoint["fingerprint"]:
-        raise UsageError(
-            f"the data in {opened.recipe.data.source} changed since the run began; "
-            "put it back, or start a new run"
-        )
-    setup.state.load_state_dict(checkpoint["state"])
-    return _complete(opened, setup, on_event, devices=devices, resumed=True)
+    with training_lock(opened):
+        with interrupt_text("before the next step; the run is as it was"):
+            setup = _prepare_to_resume(
+                opened, data=data, model=model, device=device, offline=offline, on_event=on_event
+            )
+        write_resume_entry(opened, setup.device, devices)
+        return _complete(opened, setup, on_event, devices=devices)
 
 
 def demo(*, out: str | Path = "runs", on_event: OnEvent = ignore_events) -> Run:
@@ -189,7 +193,7 @@ def reproduce(
         if not path.exists():
             seeded = with_changes(recipe, {"seed": seed}, origin=name)
             run = train(seeded, out=folder, name=path.name, **options)
-        elif (run := Run.open(path)).predictions is None:
+        elif not is_complete(run := Run.open(path)):
             run = resume(path, **options)
         if run.interrupted:
             break
@@ -199,15 +203,42 @@ def reproduce(
     return result
 
 
-def _complete(
-    run: Run, setup: TrainSetup, on_event: OnEvent, *, devices: int, resumed: bool = False
-) -> Run:
+def _prepare_to_resume(
+    run: Run,
+    *,
+    data: Dataset | None,
+    model: nn.Module | None,
+    device: str,
+    offline: bool,
+    on_event: OnEvent,
+) -> TrainSetup:
+    """Return the setup of a stopped run, with the state of its newest checkpoint that fits."""
+    checkpoint, problems = load_checkpoint(run.folder)
+    for problem in problems:
+        on_event(Message(problem))
+    changed = differences(run.recipe, from_toml(checkpoint["recipe"], origin="checkpoint"))
+    if changed:
+        raise UsageError(
+            f"{run.folder / 'recipe.toml'} was changed since the run began "
+            f"({', '.join(changed)}); put it back, or start a new run from it"
+        )
+    setup = prepare(
+        run.recipe, data=data, model=model, device=device, offline=offline, on_event=on_event
+    )
+    if setup.dataset.fingerprint != checkpoint["fingerprint"]:
+        raise UsageError(
+            f"the data in {run.recipe.data.source} changed since the run began; "
+            "put it back, or start a new run"
+        )
+    for problem in restore_state(run.folder, setup.state):
+        if problem not in problems:
+            on_event(Message(problem))
+    return setup
+
+
+def _complete(run: Run, setup: TrainSetup, on_event: OnEvent, *, devices: int) -> Run:
     """Train to the end, read the test set once, write the results and explain the mistakes."""
-    with run.lock():
-        remove_temporary_files(run.folder)
-        if resumed:
-            write_resume_entry(run, setup.device, devices)
-        interrupted = _train_to_the_end(run, setup, on_event, devices=devices)
+    interrupted = _train_to_the_end(run, setup, on_event, devices=devices)
     predictions = None
     if not interrupted:
         model, info = load_model(run.folder, setup.state.model, setup.device)
@@ -235,11 +266,14 @@ def _train_to_the_end(run: Run, setup: TrainSetup, on_event: OnEvent, *, devices
                 on_event(event)
                 if isinstance(event, EpochDone):
                     save_epoch(run, setup, event, on_event)
+                    remove_replaced(run.folder)
                 if stop():
                     break
             check_losses(state, setup.splits)  # on a GPU, those of an epoch cut short were not
         except Diverged as error:
             kept = f"the state after epoch {len(state.rows)} is kept in {run.folder}"
+            if is_replacing(run.folder):
+                kept = f"the run that was in {run.folder} before is there again"
             raise Diverged(f"{error}; {kept}") from error
         interrupted = len(state.rows) < setup.recipe.schedule.epochs
         if interrupted:

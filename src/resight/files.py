@@ -1,17 +1,82 @@
-"""Writing files so that a crash, a full disk or a second process never leaves half of one."""
+"""Files: read only if regular and of a sensible size; written whole or not at all, safe to open."""
 
 import csv
-import io
+import json
+import math
 import os
+import platform
+import re
+import shutil
+import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from .errors import ResightError
+from .errors import ResightError, UsageError
 
 WINDOWS = os.name == "nt"
 RETRY_SECS = (0.05, 0.1, 0.2, 0.4, 0.8)
+MAX_TEXT_BYTES = 2**28  # of JSON and CSV
+DAY_SECS = 24 * 60 * 60
+
+# A spreadsheet runs a cell that begins with one of these characters, so an apostrophe goes before
+# it. A cell that begins with apostrophes and such a character gets one more: reading is exact.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_LEFTOVER = re.compile(r"\.(?P<host>[\w-]*)-(?P<pid>\d+)\.part")
+
+
+# --- read -----------------------------------------------------------------------------------
+
+
+def check_file(path: Path, max_bytes: int) -> int:
+    """Return the size of a file in bytes; a link counts as the file that it leads to.
+
+    Reading a device or a pipe may never end, and opening a pipe may wait for ever. So this is
+    called before a file is opened.
+
+    Raises:
+        UsageError: it is no regular file, or has more than `max_bytes`.
+        OSError: there is no such file.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device, pipe or socket"
+        raise UsageError(f"{path} is {kind}; give a regular file in its place")
+    if status.st_size > max_bytes:
+        raise UsageError(
+            f"{path} has {status.st_size:,} bytes, but such a file has at most {max_bytes:,}; "
+            "give a smaller one in its place"
+        )
+    return status.st_size
+
+
+def read_bytes(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
+    """Return the content of a file that `check_file` accepts."""
+    size = check_file(path, max_bytes)
+    with open(path, "rb") as file:
+        return file.read(size)
+
+
+def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
+    """Return the text in UTF-8 of a file that `check_file` accepts."""
+    return read_bytes(path, max_bytes).decode("utf-8")
+
+
+def read_csv(path: Path) -> list[list[str]]:
+    """Return the rows of a CSV file as they were given to `write_csv`, all cells as text."""
+    lines = read_text(path).split("\n")
+    rows = csv.reader(f"{line}\n" for line in (lines[:-1] if lines[-1] == "" else lines))
+    return [[cell[1:] if _is_guarded(cell) else cell for cell in row] for row in rows]
+
+
+def _is_guarded(cell: str) -> bool:
+    return cell.startswith("'") and _FORMULA.match(cell) is not None
+
+
+# --- write ----------------------------------------------------------------------------------
 
 
 def move(source: Path, target: Path) -> None:
@@ -38,8 +103,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         ResightError: the folder cannot be written to, or the disk is full.
     """
-    # The suffix stays last: writers such as matplotlib choose a format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    temporary = temporary_path(path)
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -60,7 +124,7 @@ def write_text(path: Path, text: str) -> None:
     Bytes of a file name that are not UTF-8, which Unix allows, are written as \udcXX.
     """
     with atomic_write(path) as temporary:
-        temporary.write_text(as_written(text), encoding="utf-8", newline="\n")
+        temporary.write_text(as_written(text), encoding="utf-8", newline="")
 
 
 def as_written(text: str) -> str:
@@ -69,13 +133,81 @@ def as_written(text: str) -> str:
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write rows, the header first, to a CSV file; None becomes an empty cell."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_text(path, text.getvalue())
+    """Write rows, the header first, to a CSV file; None becomes an empty cell.
+
+    No text is run as a formula by a spreadsheet: see `_FORMULA`.
+    """
+    lines: list[str] = []
+    # The line ends of csv.writer are \r\n, so it quotes either character; the file's are \n.
+    writer = csv.writer(SimpleNamespace(write=lambda line: lines.append(line[:-2] + "\n")))
+    writer.writerows([_guarded(cell) for cell in row] for row in rows)
+    write_text(path, "".join(lines))
 
 
-def remove_temporary_files(folder: Path) -> None:
-    """Remove the temporary files of killed writers; nothing may be writing into `folder` now."""
-    for leftover in folder.glob(".*.part*"):
-        leftover.unlink(missing_ok=True)
+def _guarded(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
+
+
+def json_text(content: object, *, indent: int | None = None, ascii_only: bool = False) -> str:
+    """Return plain Python as JSON, which has no NaN and no infinity: they become null."""
+    return json.dumps(_finite(content), indent=indent, ensure_ascii=ascii_only, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def safe_name(text: str) -> str:
+    """Return a text as the name of a file: letters, digits, dots, dashes and underscores alone."""
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in text).strip(".")
+
+
+# --- leftovers ------------------------------------------------------------------------------
+
+
+def temporary_path(path: Path) -> Path:
+    """Return where this process writes what will be moved to `path`: hidden, beside it.
+
+    The name has this machine and process in it, so that `remove_leftovers` knows a dead one's.
+    """
+    # The suffix stays last: writers such as matplotlib choose a format by it.
+    return path.with_name(f".{path.stem[:60]}.{_host()}-{os.getpid()}.part{path.suffix}")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes of this machine left half written in a folder.
+
+    The files of a process that is alive, or of another machine, are left alone.
+    """
+    for path in folder.glob(".*.part*"):
+        name = _LEFTOVER.search(path.name)
+        if name is None or name["host"] != _host() or _is_alive(int(name["pid"]), path):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):  # another process was quicker, or it is someone else's
+                path.unlink()
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", platform.node())[:40]
+
+
+def _is_alive(process: int, path: Path) -> bool:
+    """Whether the process that made `path` may still be at work on it."""
+    if WINDOWS:  # where a process cannot be asked without harm, and none writes for a day
+        with suppress(OSError):
+            return time.time() - path.stat().st_mtime < DAY_SECS
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is someone else's
+        return True
+    return True

@@ -20,6 +20,7 @@ from .cam import Heatmaps
 from .datasets import Dataset
 from .errors import ResightError, UsageError
 from .figures import LayerHeatmap
+from .files import read_bytes
 from .interpret.explain_run import Explanation
 from .lr_finder.suggest import LRCurve
 from .metrics.classification import confusion, test_result
@@ -105,7 +106,7 @@ def _png(figure: Figure) -> bytes:
 
 def _files(folder: Path, names: Sequence[str]) -> tuple[bytes, ...]:
     """The pictures of a folder, without those that are no longer there."""
-    return tuple((folder / name).read_bytes() for name in names if (folder / name).is_file())
+    return tuple(read_bytes(folder / name) for name in names if (folder / name).is_file())
 
 
 def _run(run: Run) -> Display:
@@ -203,7 +204,7 @@ def _heatmaps(
         at = columns[:, :, None, None]
         maps = {layer: raw.take_along_dim(at, 1) for layer, raw in maps.items()}
         notes = (f"of {m} classes the {most} of largest logit are shown", *notes)
-    probs, preds = logits.softmax(dim=1).max(dim=1)
+    probs, preds = heatmaps.probabilities()[:_MAX_SHOWN].max(dim=1)
     heats = [LayerHeatmap(layer, raw.cpu().numpy()) for layer, raw in maps.items()]
     figure = figures.heat_grid(
         None if images is None else _pixels(images[:_MAX_SHOWN]),

@@ -6,6 +6,7 @@ A curve has a frame of 10 + 60 characters. rich and numpy are imported where the
 import io
 import json
 import math
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,38 @@ if TYPE_CHECKING:
 
 COLUMNS, ROWS = 60, 10  # of a curve
 TABLE_COLUMNS = 160  # at most
+MAX_LINE = 2000  # characters
 BLOCKS = " ▁▂▃▄▅▆▇█"
+JOINERS = "\u200c\u200d"  # which words of Persian and emojis are made with
+
+
+def printable(text: str) -> str:
+    r"""Return a text with its line breaks, and every other control character as \x1b or \u202e.
+
+    A name from outside may hold sequences that rename the terminal's window, clear its screen or
+    turn the direction of writing. So all that is written to a terminal goes through here.
+    """
+    if text.isascii() and text.replace("\n", "").isprintable():
+        return text
+    return "".join(_escaped(c) if _is_control(c) else c for c in text)
+
+
+def _is_control(character: str) -> bool:
+    """Whether a character is a control, a format mark, half a pair or an odd line break."""
+    kind = unicodedata.category(character)
+    return kind in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in ("\n", *JOINERS)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def one_line(text: str, limit: int = MAX_LINE) -> str:
+    """Return a text as one printable line; of a very long one the middle is left out."""
+    line = printable(" ".join(text.split()))
+    if len(line) <= limit:
+        return line
+    return f"{line[: limit // 2]} ... {line[-limit // 2 :]}"
 
 
 def table(rows: Iterable[Sequence[str]], *columns: str, right: Sequence[str] = ()) -> str:
@@ -28,12 +60,18 @@ def table(rows: Iterable[Sequence[str]], *columns: str, right: Sequence[str] = (
 
     grid = Table(box=None, pad_edge=False, show_edge=False)
     for column in columns:
-        grid.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        grid.add_column(
+            _cell(column), justify="right" if column in right else "left", overflow="fold"
+        )
     for row in rows:
-        grid.add_row(*row)
+        grid.add_row(*map(_cell, row))
     text = io.StringIO()
     Console(file=text, width=TABLE_COLUMNS, markup=False, emoji=False).print(grid)
     return "\n".join(line.rstrip() for line in text.getvalue().rstrip("\n").split("\n"))
+
+
+def _cell(text: str) -> str:
+    return printable(text).replace("\n", "\\n")
 
 
 def setting_text(value: Any) -> str:

@@ -13,6 +13,7 @@ from cam_networks import LAYERS, K, labels, network, pictures
 from resight.cam import METHODS
 from resight.cam.closed_form import channel_weights
 from resight.cam.hooks import borrow, forward
+from resight.cam.layouts import Grid
 from resight.networks.unwrap import unwrap
 
 
@@ -131,7 +132,8 @@ def test_the_closed_form_is_used_where_it_holds_and_only_there() -> None:
         with borrow(model, torch.device("cpu")):
             record = forward(model, pictures(), {layer: model.get_submodule(layer)}, graph=True)
         cotangents = torch.eye(record.logits.shape[1])[:, None].expand(-1, 4, -1)
-        return channel_weights(record, cotangents)
+        height, width = record.activations[layer].shape[2:]
+        return channel_weights(record, cotangents, Grid("channels_first", height, width))
 
     for name, layers in LAYERS.items():
         assert weights(network(name), layers[-1]) is not None

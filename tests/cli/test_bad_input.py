@@ -5,10 +5,13 @@
 
 import re
 import shlex
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -30,6 +33,10 @@ def make_workplace(folder: Path) -> None:
     (folder / "notes.txt").write_text("not a picture")
     (folder / "broken.toml").write_text("[schedule]\nepochs = = 3\n")
     (folder / "typo.toml").write_text('base = "swift"\n[optimizer]\nlearning_rate = 0.1\n')
+    (folder / "deep.toml").write_text("a." * 10_000 + "b = 1\n")
+    (folder / "endless.toml").symlink_to("/dev/zero")
+    (folder / "thesis").mkdir()
+    (folder / "thesis" / "recipe.toml").write_text('name = "thesis"\n')
     (folder / "empty").mkdir()
     picture = Image.fromarray(np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3))
     for name in ("one-class/cat", "photos/cat", "photos/dog", "damaged/cat", "damaged/dog"):
@@ -41,6 +48,26 @@ def make_workplace(folder: Path) -> None:
     np.savez(folder / "objects.npz", images=pickled, labels=np.arange(2))
     images = np.zeros((9, 16, 16, 3), dtype=np.uint8)
     np.savez(folder / "uneven.npz", images=images, labels=np.arange(8) % 2)
+    make_forged_data(folder)
+
+
+def make_forged_data(folder: Path) -> None:
+    """Write data sets whose files are not what they seem to be."""
+    for name in ("postscript/cat", "postscript/dog", "endless/cat", "endless/dog"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "0.png").write_bytes((folder / "photos/cat/0.png").read_bytes())
+    (folder / "postscript/cat/1.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n")
+    (folder / "endless/dog/1.png").symlink_to("/dev/zero")
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000, 32, 32), }\n"
+    forged = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    for file, content in (("forged.npz", forged), ("text.npz", b"text")):
+        with zipfile.ZipFile(folder / file, "w") as archive:
+            archive.writestr("images.npy", content)
+            archive.writestr("labels.npy", content)
+    pictures = [(folder / "photos/cat/0.png").read_bytes()] * 2
+    pq.write_table(pa.table({"img": pictures, "label": [[0], [1]]}), folder / "lists.parquet")
+    nothing = pa.table({"img": pa.nulls(100_000, pa.binary()), "label": [0, 1] * 50_000})
+    pq.write_table(nothing, folder / "nothing.parquet")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,10 @@
 
 import csv
 import gzip
+import json
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ import resight.datasets
 from refusal import refused
 from resight.datasets import Split, hold_out, statistics
 from resight.datasets import cache as cache_module
+from resight.files import temporary_path
 
 
 def random_split(labels: list[int], channels: int = 3) -> Split:
@@ -160,6 +164,24 @@ def test_an_unknown_name_gets_a_hint(source: str, expected: str) -> None:
         resight.data(source)
 
 
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("~nobody-of-this-name/photos", "Could not determine home directory"),
+        ("x" * 300, "File name too long"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_refused(source: str, reason: str) -> None:
+    with refused(f"cannot be read: {reason}"):
+        resight.data(source)
+
+
+def test_a_path_through_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with refused("is neither a built-in name nor a path that exists"):
+        resight.data(str(tmp_path / "file" / "photos"))
+
+
 def test_a_mistyped_path_gets_a_hint(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     with refused('did you mean "photos"?'):
@@ -250,8 +272,72 @@ def test_a_damaged_entry_is_made_again(tmp_path: Path, cache: Path, damage: str)
         save_file({"train.images": torch.zeros(3)}, entry, metadata={"resight": "{}"})
     else:
         entry.write_bytes({"empty": b"", "cut": whole[:-100], "garbage": b"x" * 5000}[damage])
-    assert_same(dataset, resight.data(str(photos)))
+    again = resight.data(str(photos))
+    assert again.notes == ("the copy in the cache was damaged, so it was made again",)
+    assert_same(dataset, replace(again, notes=()))
     assert_same(dataset, resight.data(str(photos), on_progress=fail))
+
+
+@pytest.mark.parametrize("part", ["train.images", "test.labels", "train.ids", "classes"])
+def test_an_entry_with_other_content_is_made_again(tmp_path: Path, cache: Path, part: str) -> None:
+    photos = write_photos(tmp_path / "photos")
+    dataset = resight.data(str(photos))
+    (entry,) = (cache / "decoded").iterdir()
+    content = bytearray(entry.read_bytes())
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    place = 8 + length + header[part]["data_offsets"][0] if part in header else content.find(b"cat")
+    content[place] ^= 1  # another label that is valid, another pixel, another name
+    entry.write_bytes(content)
+    again = resight.data(str(photos))
+    assert again.notes == ("the copy in the cache was damaged, so it was made again",)
+    assert_same(dataset, replace(again, notes=()))
+    assert_same(dataset, resight.data(str(photos), on_progress=fail))
+
+
+def test_an_entry_may_be_cut_while_its_data_set_is_in_use(tmp_path: Path, cache: Path) -> None:
+    photos = write_photos(tmp_path / "photos")
+    dataset = resight.data(str(photos))
+    from_cache = resight.data(str(photos), on_progress=fail)
+    (entry,) = (cache / "decoded").iterdir()
+    os.truncate(entry, 100)  # to read a mapped file would now end the process
+    assert_same(dataset, from_cache)
+
+
+def test_what_a_killed_process_left_in_the_cache_is_removed(tmp_path: Path, cache: Path) -> None:
+    photos = write_photos(tmp_path / "photos")
+    resight.data(str(photos))
+    (entry,) = (cache / "decoded").iterdir()
+    mine = temporary_path(entry)
+    dead = mine.with_name(mine.name.replace(str(os.getpid()), "999999999"))
+    for part in (mine, dead):
+        part.write_bytes(b"x")
+    resight.data(str(photos), on_progress=fail)
+    assert sorted((cache / "decoded").iterdir()) == sorted((entry, mine))
+
+
+def test_names_with_control_characters_are_kept(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    names = ("\x1b[31mred", "a\rb\nc")
+    for name in names:
+        (root / name).mkdir(parents=True)
+        for i in range(2):
+            Image.new("RGB", (10, 10), "red").save(root / name / f"{i}\x1b\n{i}.png")
+    dataset = resight.data(str(root))
+    assert dataset.classes == names
+    ids = sorted((*dataset.train.ids, *dataset.test.ids))
+    assert ids == [f"{name}/{i}\x1b\n{i}.png" for name in names for i in range(2)]
+    assert_same(dataset, resight.data(str(root), on_progress=fail))
+
+
+def test_without_a_home_the_data_set_is_not_cached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESIGHT_CACHE", "~nobody-of-this-name/cache")
+    (note,) = resight.data(str(write_photos(tmp_path / "photos"))).notes
+    assert note.startswith("not cached: the cache ~nobody-of-this-name/cache is in no known home")
+    with refused("set RESIGHT_CACHE to a folder that can be written"):
+        resight.data("cifar10", offline=True)
 
 
 def test_a_cache_that_cannot_be_written_is_only_a_note(

@@ -68,6 +68,17 @@ def one_cycle(optimizer: Any, steps: int = 100) -> OneCycleLR:
     return OneCycleLR(optimizer, max_lr=0.1, total_steps=steps)
 
 
+def usual_step(model: nn.Module, optimizer: Any, loss_fn: Any) -> Callable[[Tensor, Tensor], None]:
+    """Return one step of a loop, without an error."""
+
+    def step(images: Tensor, labels: Tensor) -> None:
+        optimizer.zero_grad()
+        loss_fn(model(images), labels).backward()
+        optimizer.step()
+
+    return step
+
+
 def one_batch(images: Tensor, labels: Tensor | None = None) -> list[tuple[Tensor, Tensor]]:
     return [(images, torch.arange(len(images)) % CLASSES if labels is None else labels)]
 
@@ -79,15 +90,17 @@ def diagnose_loop(
     scheduler: Callable[[Any], Any] = one_cycle,
     batches: Callable[[], Any] = lambda: shuffled(pictures()),
     images: Callable[[], Tensor] | None = None,  # the only batch
-    val_batches: Callable[[], Any] = lambda: DataLoader(pictures(70, seed=1), batch_size=32),
+    val_batches: Callable[[], Any] | None = None,
     loss_fn: Any = F.cross_entropy,
     steps: int = 100,
     augment: Any = flip,
+    step: Callable[[Any, Any, Any], Any] | None = None,
 ) -> resight.Diagnosis:
     """Diagnose a training without an issue, with some of its objects changed."""
     torch.manual_seed(0)
     network = model()
     its_optimizer = optimizer(network)
+    held_out = DataLoader(pictures(70, seed=1), batch_size=32)
     return resight.diagnose(
         network,
         its_optimizer,
@@ -95,8 +108,9 @@ def diagnose_loop(
         batches() if images is None else one_batch(images()),
         scheduler=scheduler(its_optimizer),
         steps=steps,
-        val_batches=val_batches(),
+        val_batches=val_batches() if val_batches else held_out if images is None else None,
         augment=augment,
+        step=step and step(network, its_optimizer, loss_fn),
     )
 
 

@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from own_loop import CLASSES, Net, diagnose_loop, flip, one_batch, pictures, sgd, shuffled
+from own_loop import (
+    CLASSES,
+    Net,
+    diagnose_loop,
+    flip,
+    one_batch,
+    pictures,
+    sgd,
+    shuffled,
+    usual_step,
+)
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -17,9 +27,10 @@ from resight.errors import UsageError
 
 
 def test_a_training_without_an_issue_passes_every_check() -> None:
-    diagnosis = diagnose_loop()
+    diagnosis = diagnose_loop(step=usual_step)
     assert diagnosis.issues == ()
     assert diagnosis.passed == (*OBJECT_CHECKS, "augment")
+    assert list(OBJECT_CHECKS)[-1] == "weight-decay"  # of notes the least important
     assert not diagnosis.skipped
 
 
@@ -27,19 +38,22 @@ def test_checks_of_missing_arguments_are_skipped() -> None:
     model = Net()
     diagnosis = resight.diagnose(model, sgd(model), F.cross_entropy, [pictures(64).tensors])
     assert diagnosis.issues == ()
-    assert diagnosis.skipped == {
-        "scheduler-optimizer": "needs scheduler=",
-        "schedule-length": "needs scheduler= and steps=, how often scheduler.step() will be called",
-        "validation-data": "needs val_batches=",
-        "augment": "needs augment=",
+    arguments = ("scheduler", "steps", "val_batches", "augment", "step")
+    needs = {name: reason for name, reason in diagnosis.skipped.items() if "=" in reason}
+    assert set(needs) == {
+        *("scheduler-optimizer", "schedule-length", "augment"),
+        *("validation-data", "validation-pixels", "validation-labels"),
+        *("step-gradient", "step-clipping", "step-learning"),
     }
+    assert all(any(f"{name}=" in reason for name in arguments) for reason in needs.values())
+    assert set(diagnosis.skipped) - set(needs) == {"class-shares", "dataset-transform"}
 
 
 def test_a_check_that_raises_is_skipped() -> None:
     def raises(images: Tensor) -> Tensor:
         raise RuntimeError("made for\nother images")
 
-    diagnosis = diagnose_loop(augment=raises)
+    diagnosis = diagnose_loop(augment=raises, step=usual_step)
     assert diagnosis.issues == ()
     assert diagnosis.skipped == {"augment": "RuntimeError: made for other images"}
 
@@ -49,14 +63,14 @@ def test_labels_that_are_not_classes_skip_checks() -> None:
         batches=lambda: one_batch(torch.randn(64, 3, 8, 8), torch.rand(64, CLASSES))
     )
     assert diagnosis.issues == ()
-    assert {"logits", "mean-loss", "first-loss"} <= set(diagnosis.skipped)
+    assert {"num-outputs", "first-loss", "validation-labels"} <= set(diagnosis.skipped)
 
 
 def test_a_learning_rate_of_0() -> None:
     model = Net()
     optimizer = sgd(model, lr=0.0)
     diagnosis = resight.diagnose(model, optimizer, F.cross_entropy, shuffled(pictures()))
-    assert [issue.check for issue in diagnosis.errors] == ["zero-lr"]
+    assert [issue.check for issue in diagnosis.errors] == ["learning-rate"]
 
 
 def test_a_pixel_that_is_nan_is_the_first_error() -> None:
@@ -139,11 +153,13 @@ def test_wrong_batches_are_an_error_of_one_line(batches: Any, message: str) -> N
         resight.diagnose(model, sgd(model), F.cross_entropy, batches)
 
 
-def test_printed_errors_come_before_warnings() -> None:
+def test_printed_errors_come_before_warnings_and_notes() -> None:
     diagnosis = diagnose_loop(
-        augment=lambda images: images, batches=lambda: DataLoader(pictures(), batch_size=64)
+        augment=lambda images: images,
+        batches=lambda: DataLoader(pictures(), batch_size=64),
+        optimizer=lambda model: sgd(model, weight_decay=5e-4),
     )
     lines = repr(diagnosis).splitlines()
     kinds = [line.split()[0] for line in lines if not line.startswith(" ")]
-    assert kinds == ["error", "warning", "passed"]
+    assert kinds == ["error", "warning", "note", "passed", "skipped"]
     assert "it changes none of 64 images in 8 draws" in lines[0]

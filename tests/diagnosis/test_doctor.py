@@ -124,9 +124,9 @@ def test_few_steps_and_few_images_for_batch_norm(tiny: Dataset) -> None:
 
 
 def test_the_optimizer_of_a_recipe_is_checked(tiny: Dataset) -> None:
-    assert "warning weight-decay" not in recipe_issues(tiny)
+    assert "note weight-decay" not in recipe_issues(tiny)
     issues = recipe_issues(tiny, "optimizer.name=adam", "optimizer.weight_decay=0.01")
-    assert "Adam adds weight decay" in issues["warning weight-decay"]
+    assert "Adam adds weight decay" in issues["note weight-decay"]
 
 
 def test_validation_may_be_small_if_the_last_epoch_is_selected(tiny: Dataset) -> None:
@@ -151,7 +151,7 @@ def test_the_exit_code_is_1_after_an_error(
     (run / "recipe.toml").write_text(resight.to_toml(resight.load_recipe("digits")))
     assert main(["doctor", str(run)]) == 0
     assert "warning  finished: it stopped after 0 of " in capsys.readouterr().out
-    (run / "summary.json").write_text('{"format": 2}')
+    (run / "summary.json").write_text('{"format": 3}')
     assert main(["doctor", str(run), "--json"]) == 1
     diagnosis = json.loads(capsys.readouterr().out)
     assert set(diagnosis) == {"issues", "passed", "skipped"}

@@ -117,7 +117,7 @@ def test_the_example_for_your_own_loop_has_the_issue(name: str) -> None:
     }
     exec(compile(sections(YOURS[name])["Example"], name, "exec"), names)
     model = names["model"]
-    optional = ("scheduler", "steps", "val_batches", "augment")
+    optional = ("scheduler", "steps", "val_batches", "augment", "step")
     diagnosis = resight.diagnose(
         model,
         names.get("optimizer") or torch.optim.SGD(model.parameters(), lr=0.1),

@@ -24,7 +24,7 @@ from own_loop import (
 )
 from torch import Tensor
 from torch.optim import SGD, Adagrad, Adam
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, OneCycleLR
 from torch.utils import data
 
 
@@ -68,10 +68,20 @@ OPTIMIZERS = [
     row("a step", "warning untrained", optimizer=stepped),
     row("step 1", "warning untrained", scheduler=lambda opt: stepped_scheduler(opt, 1), steps=99),
     row("resumed", "warning untrained", scheduler=lambda o: stepped_scheduler(o, 40), steps=60),
-    row("decay of norms", "warning weight-decay", optimizer=lambda m: sgd(m, weight_decay=5e-4)),
-    row("coupled decay", "warning weight-decay", optimizer=coupled_decay),
+    row("decay of norms", "note weight-decay", optimizer=lambda m: sgd(m, weight_decay=5e-4)),
+    row(
+        "coupled decay",
+        "note weight-decay",
+        optimizer=coupled_decay,
+        scheduler=lambda optimizer: OneCycleLR(optimizer, max_lr=1e-3, total_steps=100),
+    ),
     row("cosine to the last epoch", scheduler=lambda opt: CosineAnnealingLR(opt, 99)),
-    row("frozen", model=frozen_but_for_the_head, optimizer=lambda model: sgd(model.head)),
+    row(
+        "frozen",
+        "warning frozen-weights",
+        model=frozen_but_for_the_head,
+        optimizer=lambda model: sgd(model.head),
+    ),
     row(
         "a state before any step",
         optimizer=lambda model: Adagrad(model.parameters(), lr=0.01),
@@ -191,7 +201,7 @@ VALIDATION = [
         batches=lambda: rows_of_pictures(range(200)),
         val_batches=lambda: rows_of_pictures(range(190, 256)),
     ),
-    row("smaller than a batch", "error", val_batches=lambda: with_drop_last(20)),
+    row("smaller than a batch", "error", "warning", val_batches=lambda: with_drop_last(20)),
     row("dropped end", "error", val_batches=lambda: with_drop_last(70)),
     row("augmented", "warning", val_batches=lambda: data.DataLoader(Augmented(), 32)),
     row(

@@ -97,6 +97,8 @@ EVERY_FIGURE = {
     "confusion, 2 classes": lambda: confusion(("cat", "dog")),
     "confusion, 25 classes": lambda: confusion(many(25)),
     "confusion, 100 classes": lambda: confusion(many(100)),
+    "confusion, 60 classes": lambda: confusion(many(60)),
+    "confusion, 1,000 classes and one image": lambda: confusion(many(1000), n=1),
     "confusion, ugly": lambda: confusion(UGLY),
     "confusion, large counts": lambda: figures.confusion_matrix(
         np.full((12, 12), 1234567), [letter * 24 for letter in "abcdefghijkl"]
@@ -443,3 +445,35 @@ def test_measuring_words_needs_one_buffer_for_the_whole_sheet() -> None:
         assert renderers() - before <= 1
     finally:
         gc.enable()
+
+
+def test_of_many_classes_the_most_confused_are_shown() -> None:
+    """By hand: 70 classes of 10 images; 3 -> 60 five times, 60 -> 61 four times, 8 -> 9 once."""
+    counts = np.diag(np.full(70, 10))
+    for true, pred, n in ((3, 60, 5), (60, 61, 4), (8, 9, 1)):
+        counts[true, pred] += n
+        counts[true, true] -= n
+    axes = figures.confusion_matrix(counts, many(70)).axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names[:5] == ["class 3", "class 60", "class 61", "class 8", "class 9"]
+    assert len(names) == len(set(names)) == 25
+    assert axes.get_title(loc="left") == (
+        "690 of 700 right\nThe 25 most confused of 70 classes, which hold 10 of the 10 mistakes"
+    )
+    shares = axes.images[0].get_array()
+    assert shares[0, 1] == 0.5  # of all images of the true class, also where some are not shown
+    written = {text.get_position(): text.get_text() for text in axes.texts}
+    assert written[(1, 0)] == "5"
+    assert written[(2, 1)] == "4"
+
+
+def test_of_many_classes_the_best_and_the_worst_are_shown() -> None:
+    accuracies = {name: intervals.wilson(k, 100) for k, name in enumerate(many(100))}
+    axes = figures.per_class({**accuracies, "none": None}).axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    worst = [f"class {k}" for k in range(20)]
+    best = [f"class {k}" for k in range(80, 100)]
+    assert names == [*worst, "", *best]
+    assert axes.get_title(loc="left") == "The best and the worst of 101 classes"
+    assert "... 60 classes in between ..." in [text.get_text() for text in axes.texts]
+    assert figures.per_class(accuracies).get_figheight() < 8

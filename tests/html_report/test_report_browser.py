@@ -434,6 +434,7 @@ def test_a_run_without_pictures_and_one_without_a_result(browser: Browser, tmp_p
     recipe = load_recipe("base")
     bare = build(make_run(tmp_path / "a", recipe, make_predictions(40), gallery=False))
     opened = Opened(browser, bare)
+    assert opened.page.locator(".card > :not(span)").count() == 0  # words, and no empty frames
     opened.page.locator(".card").first.click()
     expect(opened.page.locator("#viewer-note")).to_have_text(
         "There are no pictures in this report."

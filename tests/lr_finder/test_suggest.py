@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from resight.errors import UsageError
 from resight.figures import lr_curve, save
 from resight.lr_finder.find import merge_curves
-from resight.lr_finder.suggest import analyze, recommend, slide, smooth, steepest, valley
+from resight.lr_finder.rules import slide, steepest, valley
+from resight.lr_finder.suggest import analyze, recommend, smooth
 
 LRS = np.geomspace(1e-4, 10, 60)
 CHANCE = math.log(10)
@@ -270,6 +271,71 @@ def test_rules_that_disagree():
     two_falls = 2.3 - 0.5 / (1 + np.exp(-9 * (x + 3))) - 0.4 / (1 + np.exp(-3 * x))
     losses = two_falls + np.where(x > 0.8, 60 * (x - 0.8) ** 2, 0)
     assert "the rules disagree by more than a decade: steepest 0.001" in reason(read(losses))
+
+
+def test_a_coarse_grid_reads_two_steps_less():
+    """The same shape by step: where a step is a factor of 1.69, the reading is 1.3 ^ -2 of it."""
+    coarse = np.geomspace(1e-4, 1e-4 * 1.69**59, 60)
+    fine = np.geomspace(1e-4, 1e-4 * 1.3**59, 60)
+    shape = 2.3 - 0.8 / (1 + np.exp(-0.5 * (np.arange(60) - 30)))
+    reading, late = recommend(fine, shape), recommend(coarse, shape)
+    low = int(np.flatnonzero(shape <= shape[:6].max() - 0.8 * 0.8)[0])
+    assert reading == pytest.approx(1.5 * fine[low], rel=1e-6)
+    assert late == pytest.approx(1.5 * coarse[low] / 1.3**2, rel=1e-6)
+
+
+def test_a_small_fall_on_a_coarse_grid_is_too_little():
+    coarse = np.geomspace(1e-4, 10, 20)
+    losses = np.interp(np.log(coarse), np.log(LRS), clean())
+    assert analyze(coarse, losses, images=1, chance=CHANCE).verdict.ok
+    small = CHANCE + (losses - CHANCE) / 12
+    assert "too few steps: the rate grows 1.8 times a step" in reason(
+        analyze(coarse, small, images=1, chance=CHANCE)
+    )
+    assert read(CHANCE + (clean() - CHANCE) / 12).verdict.ok  # 60 steps are enough
+
+
+def test_a_peak_that_no_optimizer_of_its_kind_bears():
+    assert analyze(LRS, clean(), images=1, max_lr=0.5).verdict.ok
+    for losses in (clean(), clean()[:42]):  # the second still falls at its end
+        curve = analyze(LRS[: len(losses)], losses, images=1, max_lr=0.1)
+        assert "is above 0.1, where a step" in reason(curve)
+
+
+def test_a_fall_before_the_first_rate():
+    """Of the fall from 2.3 to 1.5, a curve from 0.03 on shows the lower half."""
+    late = analyze(LRS[30:], clean()[30:], images=1, chance=CHANCE, initial_loss=2.3)
+    assert late.verdict.reasons[0].startswith("the loss already falls at the first rate, 0.03")
+    assert late.verdict.reasons[0].endswith("start the range at 0.0003")
+    assert read(clean(), initial_loss=2.3).verdict.ok
+    assert read(clean(), initial_loss=9.0).verdict.ok  # down to the loss of guessing at any rate
+
+
+def test_a_floor_moves_every_threshold():
+    curves = [noisy(0.05), clean() + 0.85, np.full(60, CHANCE), 2.3 * np.exp(0.06 * np.arange(60))]
+    for losses in curves:
+        plain = read(losses, initial_loss=2.3)
+        moved = analyze(
+            *(LRS, losses + 6),
+            images=640,
+            chance=CHANCE + 6,
+            floor=6.0,
+            initial_loss=8.3,
+        )
+        assert moved.peak == pytest.approx(plain.peak) if plain.peak else moved.peak is None
+        assert moved.verdict.ok == plain.verdict.ok
+        for reasons in zip(moved.verdict.reasons, plain.verdict.reasons, strict=True):
+            assert reasons[0].split()[:4] == reasons[1].split()[:4]
+        np.testing.assert_allclose(moved.smoothed, plain.smoothed + 6)
+
+
+def test_a_flat_curve_that_rises_late_did_not_diverge_at_once():
+    losses = np.append(np.full(46, CHANCE), [3.0, 50.0])
+    stopped = "the loss rose to 50, over 4 times its best, after step 48 of 60, at lr 0.9"
+    text = reason(read(losses, stopped=stopped))
+    assert text.startswith("the loss never fell: it stayed near 2.3 for 4")
+    assert "at once" not in text
+    assert reason(read(losses)).startswith("the loss never fell: it stayed near 2.3")
 
 
 def test_too_few_points():

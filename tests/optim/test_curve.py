@@ -324,3 +324,10 @@ def test_the_text_of_a_schedule_needs_no_command() -> None:
     recipe = resight.load_recipe("digits")
     text = schedule_text(recipe, [trace(resight.schedule(recipe))])
     assert text.startswith("digits: 10 epochs")
+
+
+def test_metrics_of_the_command_may_begin_with_a_minus(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["schedule", "base", "--set", "schedule.name=plateau", "--epochs", "6"]
+    assert main([*command, "--metrics", "-1,-1,-1,-1,-1,-1", "--json"]) == 0
+    (curve,) = json.loads(capsys.readouterr().out)["curves"]
+    assert curve["drops"] == [{"after_epoch": 5, "lr": pytest.approx(0.01)}]

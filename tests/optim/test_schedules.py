@@ -196,6 +196,36 @@ def test_plateau_agrees_with_torch(metric, cooldown, patience, threshold, min_lr
         scheduler.step(value)
 
 
+@pytest.mark.parametrize("metric", ["val_loss", "val_accuracy"])
+@pytest.mark.parametrize("shift", [0.0, -3.0])
+def test_plateau_agrees_with_torch_on_absolute_thresholds(metric, shift):
+    sign = 1 if metric == "val_loss" else -1
+    values = [sign * loss + shift for loss in LOSSES]
+    spec = Plateau(
+        epochs=len(values), metric=metric, patience=1, threshold=0.05, threshold_mode="abs"
+    )
+    optimizer = sgd(0.4)
+    mode = "min" if metric == "val_loss" else "max"
+    scheduler = lr_scheduler.ReduceLROnPlateau(
+        optimizer, mode=mode, patience=1, threshold=0.05, threshold_mode="abs", min_lr=1e-5
+    )
+    schedule = make(spec, steps_per_epoch=1)
+    for epoch, value in enumerate(values):
+        expected = optimizer.param_groups[0]["lr"]
+        assert schedule.at(epoch, values).lr == pytest.approx(expected, abs=TOLERANCE)
+        scheduler.step(value)
+
+
+def test_plateau_sees_a_negative_loss_get_worse():
+    """With torch's relative threshold, best * (1 - 1e-4), each of these is better than the last."""
+    worse = [-1 + 5e-5 * epoch for epoch in range(8)]
+    schedule = make(Plateau(epochs=8, patience=1), lr=0.1, steps_per_epoch=1)
+    lrs = [schedule.at(step, worse).lr for step in range(8)]
+    assert lrs == pytest.approx([0.1] * 3 + [0.01] * 2 + [0.001] * 2 + [0.0001])
+    better = [-(1.1**epoch) for epoch in range(8)]
+    assert {schedule.at(step, better).lr for step in range(8)} == {0.1}
+
+
 def test_plateau_drops_after_patience_plus_one_epochs_by_hand():
     schedule = make(Plateau(epochs=8, patience=3), lr=0.1, steps_per_epoch=1)
     flat = [1.0] * 8  # the first is the best; the 4th without improvement is epoch 5

@@ -12,7 +12,14 @@ import pytest
 import torch
 from torch import nn
 from torch.optim import SGD, Adagrad, AdamW, Optimizer, RMSprop
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    LambdaLR,
+    LinearLR,
+    LRScheduler,
+    OneCycleLR,
+    SequentialLR,
+)
 
 import resight
 from resight import ScheduleLR, UsageError
@@ -126,6 +133,64 @@ def test_groups_keep_their_ratio_to_the_highest() -> None:
         scheduler.step()
 
 
+def test_groups_hold_nothing_that_torch_does_not_put_there() -> None:
+    optimizer, torchs = sgd(), sgd()
+    ScheduleLR(optimizer, make(KINDS[4]))
+    OneCycleLR(torchs, max_lr=0.4, total_steps=24, cycle_momentum=False)
+    assert set(optimizer.param_groups[0]) <= set(torchs.param_groups[0])
+
+
+@pytest.mark.parametrize("spec", [Constant(epochs=4), Cosine(epochs=4)], ids=["constant", "cosine"])
+def test_a_group_that_is_added_later_keeps_its_own_ratio(spec) -> None:
+    optimizer, schedule = sgd(), make(spec)
+    scheduler = ScheduleLR(optimizer, schedule)
+    run(optimizer, scheduler, epochs=2)
+    optimizer.add_param_group({"params": [weight()], "lr": 0.001})  # unfrozen, gently
+    ratio = 0.001 / schedule.at(2 * SPE).lr
+    for step in range(2 * SPE, 4 * SPE - 1):
+        lr = schedule.at(step).lr
+        assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([lr, lr * ratio])
+        take_step(optimizer)
+        scheduler.step()
+
+
+def test_a_second_schedule_starts_from_the_rates_that_the_groups_have_then() -> None:
+    """A body that is frozen by a rate of 0 in the first phase learns in the second."""
+    groups = [{"params": [weight()], "lr": 0.0}, {"params": [weight()], "lr": 0.1}]
+    optimizer = SGD(groups, lr=0.1, momentum=0.9)
+    first = ScheduleLR(optimizer, make(Cosine(epochs=4)))
+    for _ in range(4 * SPE):
+        assert optimizer.param_groups[0]["lr"] == 0
+        take_step(optimizer)
+        first.step()
+    for group, rate in zip(optimizer.param_groups, (0.01, 0.1), strict=True):
+        group["lr"] = rate
+    second = ScheduleLR(optimizer, make(Cosine(epochs=4)))
+    assert second.get_last_lr() == pytest.approx([0.04, 0.4])
+
+
+def test_groups_that_are_all_at_zero_have_the_ratios_of_their_first_rates() -> None:
+    groups = [{"params": [weight()], "lr": lr} for lr in (0.1, 0.2)]
+    optimizer = SGD(groups, lr=0.1, momentum=0.9)
+    LambdaLR(optimizer, lambda epoch: epoch / 10)
+    assert ScheduleLR(optimizer, make(Constant(epochs=4))).get_last_lr() == [0.2, 0.4]
+    zero = SGD([{"params": [weight()]}, {"params": [weight()]}], lr=0.0, momentum=0.9)
+    assert ScheduleLR(zero, make(Constant(epochs=4))).get_last_lr() == [0.4, 0.4]
+
+
+def test_ratios_are_saved_and_fewer_groups_are_refused() -> None:
+    def optimizer(*rates: float) -> SGD:
+        groups = [{"params": [weight()], "lr": lr} for lr in rates]
+        return SGD(groups, lr=1.0, momentum=0.9)
+
+    saved = ScheduleLR(optimizer(0.1, 0.02), make(Constant(epochs=4))).state_dict()
+    other = ScheduleLR(optimizer(0.1, 0.1), make(Constant(epochs=4)))
+    other.load_state_dict(saved)
+    assert other.get_last_lr() == pytest.approx([0.4, 0.08])
+    with pytest.raises(UsageError, match=r"rates of 2 parameter groups, .* has only 1; add"):
+        ScheduleLR(sgd(), make(Constant(epochs=4))).load_state_dict(saved)
+
+
 def test_a_factor_that_groups_carry_is_kept() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     swift = resight.load_recipe("swift")
@@ -155,6 +220,106 @@ def test_an_optimizer_without_momentum_is_left_without() -> None:
     assert "momentum" not in optimizer.param_groups[0]
     with pytest.raises(UsageError, match="cycles the momentum, but Adagrad has none"):
         ScheduleLR(optimizer, make(KINDS[0]))
+
+
+@pytest.mark.parametrize("spec", [KINDS[1], *KINDS[3:]], ids=lambda spec: spec.name)
+def test_a_momentum_that_is_not_cycled_is_left_alone(spec) -> None:
+    groups = [{"params": [weight()], "momentum": momentum} for momentum in (0.0, 0.5)]
+    optimizer = SGD(groups, lr=0.1)
+    adam = AdamW([weight()], lr=1e-3, betas=(0.95, 0.99))
+    ScheduleLR(optimizer, make(spec))
+    ScheduleLR(adam, make(spec))
+    assert [group["momentum"] for group in optimizer.param_groups] == [0.0, 0.5]
+    assert adam.param_groups[0]["betas"] == (0.95, 0.99)
+
+
+def test_only_the_first_of_three_betas_is_cycled() -> None:
+    class ThreeBetas(Optimizer):
+        """As AdEMAMix or Adan."""
+
+        def __init__(self, parameters) -> None:
+            super().__init__(parameters, {"lr": 0.1, "betas": (0.9, 0.99, 0.999)})
+
+    optimizer = ThreeBetas([weight()])
+    ScheduleLR(optimizer, make(KINDS[0]))
+    assert optimizer.param_groups[0]["betas"] == (0.95, 0.99, 0.999)
+
+
+# --- among PyTorch's schedulers -------------------------------------------------------------
+
+
+def sequential(optimizer: Optimizer, order: str) -> tuple[ScheduleLR, SequentialLR]:
+    """ScheduleLR after three steps of warm-up, or 24 steps before a constant rate."""
+    main = ScheduleLR(optimizer, make(KINDS[0]))
+    if order == "second":
+        return main, SequentialLR(optimizer, [LinearLR(optimizer, 0.1, total_iters=3), main], [3])
+    return main, SequentialLR(optimizer, [main, ConstantLR(optimizer, 1.0)], [4 * SPE])
+
+
+@pytest.mark.parametrize("order", ["first", "second"])
+def test_a_part_of_a_sequence(order: str) -> None:
+    optimizer = sgd()
+    main, both = sequential(optimizer, order)
+    rates = []
+    for _ in range(3 + 4 * SPE):
+        rates.append((optimizer.param_groups[0]["lr"], momentum_of(optimizer)))
+        take_step(optimizer)
+        both.step()
+    schedule = [main.schedule.at(step) for step in range(4 * SPE)]
+    expected = [(r.lr, r.momentum) for r in schedule]
+    begin = 3 if order == "second" else 0
+    assert rates[begin : begin + 4 * SPE] == expected
+
+
+def test_a_sequence_starts_a_scheduler_by_step_0_in_earlier_versions_of_torch() -> None:
+    optimizer = sgd()
+    scheduler = ScheduleLR(optimizer, make(KINDS[0]))
+    scheduler.last_epoch -= 1
+    for _ in range(3):
+        take_step(optimizer)
+    scheduler.step(0)
+    assert scheduler.last_epoch == 0
+    take_step(optimizer)
+    scheduler.step()
+    take_step(optimizer)
+    with pytest.raises(UsageError, match="goes step by step"):
+        scheduler.step(0)
+
+
+def test_two_schedulers_count_the_steps_of_one_optimizer() -> None:
+    optimizer = sgd()
+    schedulers = [ScheduleLR(optimizer, make(Constant(epochs=4))) for _ in range(2)]
+    for _ in range(3):
+        take_step(optimizer)
+        for scheduler in schedulers:
+            scheduler.step()
+    assert len(optimizer._optimizer_step_post_hooks) == 1
+    with pytest.raises(UsageError, match="did not step"):
+        schedulers[1].step()
+
+
+def test_last_epoch_is_the_last_step_that_is_done() -> None:
+    for done in (-1, 0, 7, 4 * SPE - 1):
+        optimizer = sgd()
+        scheduler = ScheduleLR(optimizer, make(KINDS[0]), done)  # as torch's, by position or name
+        assert scheduler.last_epoch == done + 1
+        assert scheduler.get_last_lr() == [make(KINDS[0]).at(min(done + 1, 4 * SPE - 1)).lr]
+    take_step(optimizer)
+    with pytest.raises(UsageError, match="the schedule is over"):
+        scheduler.step()
+    for last_epoch in (-2, 4 * SPE):
+        with pytest.raises(UsageError, match=f"last_epoch = {last_epoch} is outside .* to 23"):
+            ScheduleLR(sgd(), make(KINDS[0]), last_epoch=last_epoch)
+    with pytest.raises(UsageError, match=r"plateau needs the metrics .* load_state_dict\(\)"):
+        ScheduleLR(sgd(), make(Plateau(epochs=4)), last_epoch=SPE)
+
+
+def test_a_copy_of_an_optimizer_with_its_scheduler_goes_on() -> None:
+    optimizer = sgd()
+    scheduler = ScheduleLR(optimizer, make(KINDS[0]))
+    run(optimizer, scheduler, epochs=1)
+    twin, other = copy.deepcopy((optimizer, scheduler))
+    assert run(twin, other, epochs=3) == run(optimizer, scheduler, epochs=3)
 
 
 # --- what it refuses ------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Recipes: round trips, overrides, precedence, and errors that name their place."""
 
 import string
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -247,3 +248,43 @@ def test_unreadable_files(tmp_path: Any) -> None:
         load_recipe(str(tmp_path / "broken.toml"))
     with pytest.raises(UsageError, match=r'no recipe "swfit"; did you mean "swift"\?'):
         load_recipe("swfit")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a." * 10_000 + "b = 1", "a key of more than 16 parts"),
+        ("[" + '"a" . ' * 5_000 + "b]", "a key of more than 16 parts"),
+        ("a = " + "[" * 3_000, "nested too deeply"),
+        ("a = " + "{b = " * 3_000, "nested too deeply"),
+        ("seed = " + "9" * 100_000, "4300 digits"),
+        ("a = 1\n" * 3, "Cannot overwrite a value"),
+    ],
+)
+def test_toml_that_would_take_all_time_or_memory_is_one_line(text: str, problem: str) -> None:
+    with pytest.raises(UsageError, match=problem) as error:
+        from_toml(text, origin="x.toml")
+    assert str(error.value).startswith("x.toml: not valid TOML: ")
+    assert len(str(error.value)) < 300
+
+
+def test_overrides_that_are_too_deep_are_one_line() -> None:
+    with pytest.raises(UsageError, match="has more than 16 parts"):
+        with_overrides(Recipe(), ["a." * 10_000 + "b=1"])
+    with pytest.raises(UsageError, match="must be a whole number"):
+        with_overrides(Recipe(), ["seed=" + "[" * 3_000])
+
+
+@pytest.mark.parametrize("kind", ["device", "long", "folder", "bytes"])
+def test_a_recipe_file_that_is_none_is_one_line(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"{kind}.toml"
+    if kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "long":
+        path.write_text("# " + "x" * 300_000)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes(b"\xff")
+    with pytest.raises(UsageError, match=rf"{kind}\.toml (is|has)"):
+        load_recipe(str(path))

@@ -16,6 +16,7 @@ from resight.experiment import reproduce
 from resight.metrics.intervals import mean_interval
 from resight.recipe.presets import PRESETS
 from resight.recipe.presets.published import PUBLISHED
+from resight.runs.reproduction import is_complete
 
 pytestmark = pytest.mark.slow
 
@@ -81,6 +82,27 @@ def test_a_stopped_seed_is_resumed(tmp_path: Path) -> None:
     result = reproduce("resnet18-onecycle", **settings)
     assert result.runs[0].summary.epochs == 2
     assert not result.interrupted
+
+
+@pytest.mark.parametrize("lost", ["summary.json", "report.html"])
+def test_half_a_seed_is_not_taken_for_finished(tmp_path: Path, lost: str) -> None:
+    """What a kill leaves while results or explanation are written: the last file is missing."""
+    settings = {"data": DATA, "epochs": 1, "out": tmp_path, "overrides": SMALL}
+    result = reproduce("resnet18-onecycle", **settings)
+    seed = result.folder / "seed0"
+    for name in (lost, "predictions.csv", "mistakes.csv"):
+        (seed / name).unlink()
+    assert not is_complete(resight.Run.open(seed))
+    reproduce("resnet18-onecycle", **settings)
+    assert is_complete(resight.Run.open(seed))
+    assert {"predictions.csv", "mistakes.csv", lost} <= {path.name for path in seed.iterdir()}
+
+
+def test_a_damaged_mark_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "resnet18-onecycle").mkdir()
+    (tmp_path / "resnet18-onecycle" / "data.json").write_text("{")
+    with pytest.raises(UsageError, match=r"is damaged .*; remove it"):
+        reproduce("resnet18-onecycle", data=DATA, epochs=1, out=tmp_path, overrides=QUICK)
 
 
 def test_the_figures_that_a_project_shows(tmp_path: Path) -> None:

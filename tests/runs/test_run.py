@@ -11,6 +11,7 @@ from filelock import FileLock
 import resight
 from report_runs import epoch, make_predictions, make_run, summary
 from resight.errors import ResightError, UsageError
+from resight.files import write_csv
 from resight.records import History
 from resight.runs import parts
 from resight.runs.run import Run
@@ -59,7 +60,7 @@ def test_predictions_are_the_same_bytes_and_names_may_be_anything(tmp_path: Path
     ("name", "content", "missing"),
     [
         ("summary.json", b"[]", ("summary", "predictions")),
-        ("summary.json", b'{"format": 2, "test": 1}', ("summary",)),
+        ("summary.json", b'{"format": 3, "test": 1}', ("summary",)),
         ("predictions.npz", b"", ("predictions",)),
         ("predictions.npz", b"PK nonsense", ("predictions",)),
         ("metrics.jsonl", b'{"epoch": 1}\n', ()),
@@ -81,6 +82,32 @@ def test_a_damaged_file_is_a_line_and_the_rest_is_read(
     line = f"{name.partition('/')[0]} is damaged and was passed over: "
     assert [text for text in run.missing if text.startswith(line) and "\n" not in text]
     assert run.recipe == RECIPE
+
+
+@pytest.mark.parametrize(
+    "name", ["summary.json", "predictions.npz", "metrics.jsonl", "label_issues.csv", "env.json"]
+)
+def test_a_link_to_a_device_is_a_line(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    (folder / name).symlink_to("/dev/zero")
+    assert [line for line in Run.open(folder).missing if line.startswith(f"{name} is damaged")]
+
+
+def test_label_issues_come_back_as_they_were(folder: Path) -> None:
+    rows = [["id", "given"], ["=1.png", "'@x"], ["a\rb.png", "-"]]
+    write_csv(folder / "label_issues.csv", rows)
+    assert [list(row.values()) for row in Run.open(folder).label_issues] == rows[1:]
+
+
+@pytest.mark.parametrize("change", [{"lrs": [0.1, -1]}, {"interval": []}, {"losses": [1]}])
+def test_a_range_test_that_cannot_be_drawn_is_damaged(
+    folder: Path, change: dict[str, list[float]]
+) -> None:
+    content = json.loads((folder / "lr_find.json").read_text())
+    Run(folder).write_json("lr_find.json", content | change)
+    run = Run.open(folder)
+    assert run.lr_curve is None
+    assert any(line.startswith("lr_find.json is damaged") for line in run.missing)
 
 
 @pytest.mark.parametrize("name", ["ids", "logits", "labels", "classes"])
@@ -125,7 +152,7 @@ def test_runs_of_another_version_are_refused_by_one_line(folder: Path) -> None:
     content = json.loads((folder / "summary.json").read_text())
     del content["format"]
     (folder / "summary.json").write_text(json.dumps(content))
-    with pytest.raises(UsageError, match=r"run format 1; this version reads 2.*train") as error:
+    with pytest.raises(UsageError, match=r"run format 1; this version reads 3.*train") as error:
         Run.open(folder)
     assert "\n" not in str(error.value)
 

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from ..datasets import batch_size_for
 from ..errors import UsageError
 from ..networks.unwrap import match_weights, unwrap
-from .hooks import borrow, check_logits, run
-from .maps import Heatmaps
+from .hooks import borrow, run_logits
+from .maps import Heatmaps, class_probabilities
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ def faithfulness(
     steps: int = 20,
     baseline: Tensor | None = None,
     batch_size: int | None = None,
+    multi_label: bool | None = None,
 ) -> Faithfulness:
     """Delete pixels from each image, or insert them into an empty one, in the order of its map.
 
@@ -54,6 +55,7 @@ def faithfulness(
         steps: S, into how many parts the pixels are divided.
         baseline: the value of an absent pixel; None is 0, the mean color of normalized images.
         batch_size: images in one pass; by default about as many pixels as 256 images of 32 px.
+        multi_label: see `heatmaps`; None: as in the maps.
 
     Raises:
         UsageError: the maps belong to other images, or the layer has no maps.
@@ -70,16 +72,12 @@ def faithfulness(
         counts=counts,
         classes=heatmaps.classes,
         batch_size=batch_size or batch_size_for(images, 256),
+        multi_label=heatmaps.multi_label if multi_label is None else multi_label,
     )
     deletion, insertion = (curve.contiguous() for curve in curves.unbind(3))
     fractions = counts / pixels
-    return Faithfulness(
-        deletion=torch.trapezoid(deletion, fractions, dim=2),
-        insertion=torch.trapezoid(insertion, fractions, dim=2),
-        fractions=fractions,
-        deletion_curves=deletion,
-        insertion_curves=insertion,
-    )
+    low, high = (torch.trapezoid(curve, fractions, dim=2) for curve in (deletion, insertion))
+    return Faithfulness(low, high, fractions, deletion, insertion)
 
 
 def _pixel_ranks(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -98,6 +96,7 @@ def _curves(
     counts: Tensor,
     classes: Tensor,
     batch_size: int,
+    multi_label: bool,
 ) -> Tensor:
     """(N, M, S + 1, 2) the probability of each class after deletion and after insertion."""
     (n, m, pixels), device, channels = ranks.shape, ranks.device, images.shape[1]
@@ -117,9 +116,8 @@ def _curves(
             strong = ranks[maps] < counts[points][:, None]
             visible = (strong == (kinds == 1)[:, None])[:, None]  # (jobs, 1, pixels)
             mixed = torch.where(visible, pictures[maps // m], blanks[maps // m])
-            logits = run(network, mixed.reshape(-1, channels, *images.shape[2:]))
-            check_logits(network, logits, len(batch))
-            probs = logits.float().softmax(dim=1)
+            output = run_logits(network, mixed.reshape(-1, channels, *images.shape[2:]))
+            probs = class_probabilities(output.values, multi_label or output.single)
             scores.append(probs.gather(1, classes.flatten()[maps, None])[:, 0])
     return torch.cat(scores).reshape(n, m, len(counts), 2)
 

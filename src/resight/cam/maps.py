@@ -25,6 +25,11 @@ class Heatmaps:
     method: str
     image_size: tuple[int, int]  # (H, W) px
     notes: tuple[str, ...]  # limits of the maps, one line each
+    multi_label: bool = False  # each logit has a probability of its own, by a sigmoid
+
+    def probabilities(self) -> Tensor:
+        """Return (N, K): the sigmoid of each logit if `multi_label`, else the softmax."""
+        return class_probabilities(self.logits, self.multi_label)
 
     def normalized(self, layer: str) -> Tensor:
         """Return (N, M, h, w) in [0, 1]: positive evidence over the maximum of the image's M maps.
@@ -49,6 +54,11 @@ class Heatmaps:
             hint, names = suggest(layer, self.maps), ", ".join(self.maps)
             raise UsageError(f"there are no maps of layer {layer!r}{hint} (there are: {names})")
         return self.maps[layer]
+
+
+def class_probabilities(logits: Tensor, multi_label: bool) -> Tensor:
+    """Return the probabilities (N, K) in float32 that belong to logits (N, K)."""
+    return logits.float().sigmoid() if multi_label else logits.float().softmax(dim=1)
 
 
 def reading_notes(maps: Mapping[str, Tensor], image_size: tuple[int, int]) -> list[str]:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .hooks import run
+from .hooks import run_logits
+from .layouts import Grid
 
 
 def score_weights(
@@ -34,13 +35,13 @@ def score_weights(
             masks[rows], images.shape[2:], mode="bilinear", align_corners=False
         )  # (rows, 1, H, W)
         masked = images[rows // channels] * large.to(images.dtype)
-        logits.append(run(model, masked).float())
+        logits.append(run_logits(model, masked).values.float())
     scores = torch.cat(logits).reshape(n, channels, -1)  # (N, C, K)
     return scores.softmax(dim=1).transpose(1, 2)
 
 
 def ablation_weights(
-    model: nn.Module, images: Tensor, layer: nn.Module, *, logits: Tensor, channels: int
+    model: nn.Module, images: Tensor, layer: nn.Module, *, grid: Grid, logits: Tensor, channels: int
 ) -> Tensor:
     """Weight of channel k for class c: (y_c - y_c without A_k) / |y_c|.
 
@@ -54,9 +55,10 @@ def ablation_weights(
 
         def without(module: nn.Module, args: Any, output: Tensor, k: int = k) -> Tensor:
             output = output.clone()
-            output[:, k] = 0
+            grid.map_of(output)[:, k] = 0
             return output
 
-        drops.append(logits - run(model, images, [(layer, without)]).float())  # (N, K)
+        ablated = run_logits(model, images, [(layer, without)]).values
+        drops.append(logits - ablated.float())  # (N, K)
     size = torch.where(logits != 0, logits.abs(), 1.0)
     return torch.stack(drops, dim=2) / size[..., None]

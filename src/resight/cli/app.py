@@ -6,7 +6,6 @@ flag answer at once.
 """
 
 import io
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -14,7 +13,12 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from .. import __version__
-from ..errors import ResightError, UsageError
+from ..errors import ResightError, UsageError, is_memory_full
+from ..text import printable
+from .interrupt import INTERRUPTED, interrupt_in_one_line
+from .streams import discard_output, flush_output, open_closed_streams, show_problem
+
+READER_GONE = 141  # 128 + SIGPIPE, which Windows has no name for
 
 HELP = """Train small image classifiers fast, and see why they err.
 
@@ -52,6 +56,7 @@ app = App(
     version=__version__,
     help=HELP,
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,  # it would be silent
     help_epilogue="--debug, anywhere, shows the traceback of a failure.",
     default_parameter=Parameter(
         negative="", show_default=lambda value: None if value is False else value
@@ -71,22 +76,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
+    interrupt_in_one_line()
+    is_closed = open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe may know fewer letters than a terminal
         sys.stdout.reconfigure(errors="replace")
     try:
         code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
-        sys.stdout.flush()
+        flush_output(is_closed=is_closed)
         return code or 0
-    except (ResightError, CycloptsError) as error:
-        if debug:
-            traceback.print_exc()
-        # cyclopts wraps its messages; an error is one line
-        line = " ".join(str(error).split())
-        print(f"resight: {line}", file=sys.stderr)
-        return error.exit_code if isinstance(error, ResightError) else UsageError.exit_code
-    except KeyboardInterrupt:
-        print("resight: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        show_problem(f"interrupted {error}")
+        code = INTERRUPTED
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141  # 128 + SIGPIPE, which Windows has no name for
+        code = READER_GONE
+    except Exception as error:
+        if (failure := _line_and_code(error)) is None:
+            raise
+        if debug:
+            print(printable(traceback.format_exc()), file=sys.stderr)
+        line, code = failure
+        show_problem(line)
+    discard_output()
+    return code
+
+
+def _line_and_code(error: Exception) -> tuple[str, int] | None:
+    """The line for a person and the exit code; None: the error is a fault of resight itself."""
+    if isinstance(error, ResightError):
+        return str(error), error.exit_code
+    if isinstance(error, CycloptsError):
+        return str(error), UsageError.exit_code
+    if is_memory_full(error):
+        line = "the memory of this machine is full; close other programs, or give fewer or "
+        return f"{line}smaller images (data.image_size)", UsageError.exit_code
+    if isinstance(error, OSError):  # of a disk, a folder or a network, which the line names
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror or error}", ResightError.exit_code
+    return None

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from .options import OutputOptions, emit
+from .streams import write_result
 
 
 def compare(*runs: Path, out: Path | None = None, output: OutputOptions = OutputOptions()) -> None:
@@ -26,6 +27,6 @@ def compare(*runs: Path, out: Path | None = None, output: OutputOptions = Output
     emit(comparison, output)
     if out and not output.json:
         total = len(comparison.flipped)
-        print(
+        write_result(
             f"\n{out}: {written:,} of the {total:,} images that one has right and another has not"
         )

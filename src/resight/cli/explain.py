@@ -1,6 +1,5 @@
 """The command that shows where a network looked."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ from ..errors import ResightError
 from ..metrics import MistakeOrder
 from ..recipe import Method
 from .options import Device, Offline, OutputOptions, RunFolder, emit, progress
+from .streams import show_problem
 
 
 @Parameter(name="*")
@@ -64,5 +64,5 @@ def explain(
     emit(explanation, output)
     if output.quiet:  # otherwise the progress lines have named the failures
         for line in explanation.failed:
-            print(f"resight: {line}", file=sys.stderr)
+            show_problem(line)
     return ResightError.exit_code if explanation.failed else 0

@@ -1,6 +1,5 @@
 """Flags that several commands share, and where results and progress go."""
 
-import json
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -9,7 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, get_type_hints
 
 from cyclopts import Parameter
 
+from ..files import json_text
 from ..recipe.training import Precision
+from ..text import printable
+from .streams import write_result
 
 if TYPE_CHECKING:
     from ..events import OnEvent
@@ -115,7 +117,7 @@ class CommandResult:
 
 def emit(result: Result, output: OutputOptions) -> None:
     """Print a result on standard output: as text, or as JSON."""
-    print(json.dumps(result.to_dict()) if output.json else result)
+    write_result(json_text(result.to_dict(), ascii_only=True) if output.json else str(result))
 
 
 def emit_run(run: "Run", output: OutputOptions) -> int:
@@ -123,7 +125,7 @@ def emit_run(run: "Run", output: OutputOptions) -> int:
     if output.json or not run.interrupted:
         emit(run, output)
     if run.interrupted:
-        print(f"stopped; go on with: resight resume {run.folder}", file=sys.stderr)
+        print(printable(f"stopped; go on with: resight resume {run.folder}"), file=sys.stderr)
         return 130
     return 0
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
@@ -10,6 +10,7 @@ from rich.progress import Progress as ProgressBar
 
 from ..events import EpochDone, Event, Message, OnEvent, Progress, StepDone
 from ..records import EpochRow
+from ..text import one_line, printable
 
 REFRESH_SECS = 0.25  # reading the loss off a GPU makes it wait, so not at every step
 LINE_SECS = 30.0  # between plain lines within an epoch, where there is no terminal
@@ -23,9 +24,9 @@ def show_progress() -> Iterator[OnEvent]:
         yield ProgressLines(console, None)
         return
     with ProgressBar(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
-        TextColumn("{task.fields[figures]}"),
+        TextColumn("{task.fields[figures]}", markup=False),
         TimeRemainingColumn(),
         console=console,
         transient=True,
@@ -61,10 +62,12 @@ class ProgressLines:
                 self._line(epoch_line(row, self.epochs or row.epoch, best=best))
 
     def _line(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        with suppress(OSError):  # a run goes on where nobody can be told how
+            self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def _move_bar(self, label: str, done: int, total: int | None, figures: str) -> None:
         assert self.bar is not None
+        label = one_line(label)
         if not self.bar.task_ids:
             self.bar.add_task(label, total=total, figures=figures)
         self.bar.update(

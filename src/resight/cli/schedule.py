@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from ..errors import UsageError
+from ..files import read_text
 from ..optim.curve import IMAGES, Curve, length_text, trace
 from ..optim.curve import schedule as schedule_of
 from ..optim.schedules import describe
@@ -39,7 +40,7 @@ def schedule(
     steps_per_epoch: int | None = None,
     set_: SetOption = None,
     compare: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
-    metrics: str | None = None,
+    metrics: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,  # -0.9,-0.8
     out: Path | None = None,
     output: OutputOptions = OutputOptions(),
 ) -> None:
@@ -135,16 +136,15 @@ def _metrics_of_run(path: Path, metric: str) -> list[float]:
     values: list[float] = []
     try:
         file = path / "metrics.jsonl" if path.is_dir() else path
-        values.extend(
-            float(json.loads(line)[metric])
-            for line in file.read_text(encoding="utf-8").splitlines()
-        )
+        values.extend(float(json.loads(line)[metric]) for line in read_text(file).splitlines())
     except OSError as error:
         raise UsageError(
             f"--metrics {path}: {error.strerror}; give values with commas between, such as "
             "0.9,0.7,0.7, a run folder or its metrics.jsonl"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except UsageError:  # its size or kind, which the line has
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(
             f"--metrics {path}: no number {metric} in line {len(values) + 1}; "
             "it must be the metrics.jsonl of a run with validation"

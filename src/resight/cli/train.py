@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from ..errors import UsageError
 from .options import (
+    CommandResult,
     DataOptions,
     Device,
     Devices,
@@ -18,6 +19,7 @@ from .options import (
     RecipeName,
     SetOption,
     TrainingOptions,
+    emit,
     emit_run,
     progress,
     recipe_from_flags,
@@ -79,7 +81,7 @@ def train(
     with progress(output) as on_event:
         if dry_run:
             resolved = experiment.dry_run(changed, **options, on_event=on_event)
-            print(to_toml(resolved), end="")
+            emit(CommandResult(resolved.model_dump(), to_toml(resolved).rstrip("\n")), output)
             return 0
         range_test = LRRangeOptions(repeats=repeats or 1) if find_lr else False
         run = experiment.train(

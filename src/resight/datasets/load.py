@@ -1,10 +1,13 @@
 """Load a data set by name or path."""
 
+import sys
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from ..errors import UsageError
+from ..files import check_file
 from ..recipe.sources import ARCHIVES, Archive, find_source
 from . import cache
 from .dataset import Dataset, OnProgress, hold_out
@@ -49,9 +52,9 @@ def data(
     else:
         layout = _recognize(location)
         name = location.resolve().name if location.is_dir() else location.name.partition(".")[0]
-        digest, read = cache.digest_files(layout.files), layout.read
+        digest, read = cache.digest_files(layout.files, layout.max_bytes), layout.read
     key = cache.entry_key(digest, options)
-    return cache.read_entry(key, name) or cache.write_entry(key, _finish(name, read(options)))
+    return cache.cached(key, name, lambda: _finish(name, read(options)))
 
 
 def _download(archive: Archive, offline: bool, options: ReadOptions) -> LoadedData:
@@ -62,6 +65,8 @@ def _download(archive: Archive, offline: bool, options: ReadOptions) -> LoadedDa
 
 def _recognize(path: Path) -> DataLayout:
     try:
+        if not path.is_dir():
+            check_file(path, sys.maxsize)
         for find in (npz.find, cifar.find, parquet.find, folder.find):
             if layout := find(path):
                 return layout
@@ -76,6 +81,9 @@ def _recognize(path: Path) -> DataLayout:
 def _finish(name: str, contents: LoadedData) -> Dataset:
     """Hold out a test split where there is none, and check what every data set must have."""
     classes, train, test, notes = contents.classes, contents.train, contents.test, contents.notes
+    twice = [word for word, count in Counter(classes).items() if count > 1]
+    if twice:
+        raise UsageError(f"data {name!r} has two classes of the name {twice[0]!r}; rename one")
     if len(classes) < 2:
         raise UsageError(f"data {name!r} has {len(classes)} class; at least 2 are needed")
     if not len(train):

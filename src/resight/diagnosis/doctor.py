@@ -31,6 +31,7 @@ NETWORK_CHECKS = (
     "outputs",
     "first-loss",
     "gradients",
+    "initial-weights",
     "dropout",
     "evaluation-mode",
     "weight-decay",

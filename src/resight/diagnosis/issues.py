@@ -2,18 +2,22 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 Subject = TypeVar("Subject")
+Severity = Literal["error", "warning", "note"]
 Check = Callable[[Subject], Iterable["Issue"]]
 
 
 @dataclass(frozen=True)
 class Issue:
-    """One problem that a check found: an error is hardly ever intended, a warning may be."""
+    """One problem that a check found: an error is hardly ever intended, a warning may be.
+
+    A note is a matter of taste, or of what the check cannot know.
+    """
 
     check: str
-    severity: Literal["error", "warning"]
+    severity: Severity
     message: str  # the problem, with its numbers
     fix: str
 
@@ -28,27 +32,41 @@ def warning(message: str, fix: str) -> Issue:
     return Issue("", "warning", message, fix)
 
 
+def note(message: str, fix: str) -> Issue:
+    """Return an issue that many good trainings have, and that may cost a little."""
+    return Issue("", "note", message, fix)
+
+
 @dataclass(frozen=True, repr=False)
 class Diagnosis:
-    """The result of the checks; printed, it lists errors, warnings, passed and skipped checks."""
+    """The result of the checks; printed, it lists issues, then passed and skipped checks."""
 
-    issues: tuple[Issue, ...]  # errors first
+    issues: tuple[Issue, ...]  # errors first, notes last
     passed: tuple[str, ...]  # checks without an issue
     skipped: Mapping[str, str]  # check -> what it needs
 
     def __post_init__(self) -> None:
-        errors_first = sorted(self.issues, key=lambda issue: issue.severity == "warning")
-        object.__setattr__(self, "issues", tuple(errors_first))
+        order = get_args(Severity)
+        by_severity = sorted(self.issues, key=lambda issue: order.index(issue.severity))
+        object.__setattr__(self, "issues", tuple(by_severity))
 
     @property
     def errors(self) -> tuple[Issue, ...]:
         """The issues that are hardly ever intended."""
-        return tuple(issue for issue in self.issues if issue.severity == "error")
+        return self._with("error")
 
     @property
     def warnings(self) -> tuple[Issue, ...]:
         """The issues that may be intended."""
-        return tuple(issue for issue in self.issues if issue.severity == "warning")
+        return self._with("warning")
+
+    @property
+    def notes(self) -> tuple[Issue, ...]:
+        """The issues that many good trainings have."""
+        return self._with("note")
+
+    def _with(self, severity: Severity) -> tuple[Issue, ...]:
+        return tuple(issue for issue in self.issues if issue.severity == severity)
 
     def __repr__(self) -> str:
         lines = []
@@ -57,7 +75,9 @@ class Diagnosis:
             lines.append(f"         fix: {issue.fix}")
         if self.passed:
             lines.append(f"passed   {', '.join(self.passed)}")
-        lines += [f"skipped  {check}: {reason}" for check, reason in self.skipped.items()]
+        for reason in dict.fromkeys(self.skipped.values()):
+            checks = [check for check, why in self.skipped.items() if why == reason]
+            lines.append(f"skipped  {', '.join(checks)}: {reason}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:

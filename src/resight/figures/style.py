@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,7 +80,8 @@ def shorten(text: str, limit: int) -> str:
 def short_names(names: Sequence[str], limit: int) -> list[str]:
     """Shortened, and numbered where that has made two of them the same."""
     short = [shorten(name, limit) for name in names]
-    return [f"{i} {name}" if short.count(name) > 1 else name for i, name in enumerate(short)]
+    counts = Counter(short)
+    return [f"{i} {name}" if counts[name] > 1 else name for i, name in enumerate(short)]
 
 
 def fit_text(text: Text, lead: str, name: str, room: float) -> None:

@@ -171,8 +171,9 @@
     return context;
   }
 
+  // Nothing, not an empty frame, where the picture was not kept.
   function thumbnail(row) {
-    if (sheetOf(row) < 0) return make("div", { className: "blank" });
+    if (sheetOf(row) < 0) return "";
     const canvas = make("canvas");
     drawPicture(canvas, row);
     return canvas;
@@ -469,8 +470,9 @@
 
   // --- download --------------------------------------------------------------------------------
 
-  // Quoted; a spreadsheet would run a cell that begins like a formula, so an apostrophe goes first.
-  const cell = (value) => `"${value.replace(/^(?=[=+\-@\t\r])/, "'").replaceAll('"', '""')}"`;
+  // Quoted; a spreadsheet would run a cell that begins like a formula, so an apostrophe goes first,
+  // as in the CSV files of the run (files.py).
+  const cell = (value) => `"${value.replace(/^(?='*[=+\-@\t\r])/, "'").replaceAll('"', '""')}"`;
 
   function download() {
     const lines = ["id,truth,prediction,confidence,loss,correct"];

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..figures.heat import PALETTE
-from ..files import as_written
+from ..files import as_written, read_bytes, safe_name
 from ..metrics.classification import confusion
 from ..records import COARSE_CELLS, Predictions
 from ..runs.gallery import shared_start
@@ -37,7 +37,7 @@ def script_data(run: Run, predictions: Predictions) -> dict[str, Any]:
         "gallery": _gallery(run),
         "palette": PALETTE.ravel().tolist(),  # red, green, blue, red, ... from none to strongest
         "coarse": COARSE_CELLS,
-        "file": _file_name(run.folder.resolve().name),
+        "file": f"{safe_name(run.folder.resolve().name) or 'run'}-images.csv",
     }
 
 
@@ -74,7 +74,7 @@ def atlases(run: Run) -> list[tuple[str, str]]:
         return []
     sheets = [(f"pictures-{i}", "webp", s) for i, (s, _) in enumerate(run.gallery.pictures)]
     sheets += [(f"maps-{i}", "png", s) for i, (s, *_) in enumerate(run.gallery.maps)]
-    contents = [(run.folder / "gallery" / sheet.file).read_bytes() for *_, sheet in sheets]
+    contents = [read_bytes(run.folder / "gallery" / sheet.file) for *_, sheet in sheets]
     return [
         (id, f"data:image/{kind};base64,{base64.b64encode(content).decode()}")
         for (id, kind, _), content in zip(sheets, contents, strict=True)
@@ -83,9 +83,3 @@ def atlases(run: Run) -> list[tuple[str, str]]:
 
 def _base64(values: NDArray[Any]) -> str:
     return base64.b64encode(values.tobytes()).decode()
-
-
-def _file_name(name: str) -> str:
-    """The name of the CSV file to download, of letters, digits, dots and dashes alone."""
-    safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
-    return f"{safe.strip('.') or 'run'}-images.csv"

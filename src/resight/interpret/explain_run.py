@@ -15,7 +15,7 @@ from .. import figures, html_report
 from ..errors import UsageError
 from ..events import Message, OnEvent, Progress
 from ..figures import NeighborImages
-from ..files import write_csv
+from ..files import remove_leftovers, write_csv
 from ..metrics.mistakes import (
     LabelIssue,
     Mistake,
@@ -114,6 +114,7 @@ def explain_run(
     If a step fails, the steps after it still run. The page is made from the files in the folder.
     """
     folder, predictions = run.folder, inputs.predictions
+    remove_leftovers(folder)
     wrong = mistakes(predictions, rank=rank)
     labels = label_issues(predictions)
     log = StepLog()

@@ -211,13 +211,13 @@ def merge_curves(curves: Sequence[LRCurve]) -> LRCurve:
         row[:n] = np.where(np.isfinite(curve.losses), curve.losses, np.inf)
     ends = [curve.stopped for curve in curves if curve.stopped]
     stopped = f"{len(ends)} of {len(curves)} repeats stopped early; {ends[0]}" if ends else None
+    known = ("scale", "chance", "floor", "initial_loss")
     merged = analyze(
         longest.lrs,
         np.median(losses, axis=0),
         images=sum(curve.images for curve in curves),
-        scale=longest.scale,
         stopped=stopped,
-        chance=longest.chance,
+        **{name: getattr(longest, name) for name in known},
     )
     peaks = [curve.peak for curve in curves if curve.peak is not None]
     reasons = list(merged.verdict.reasons)

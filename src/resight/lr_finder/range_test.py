@@ -11,25 +11,32 @@ The generator of a DataLoader is restored too. The place in an iterator that has
 cannot be restored, nor can the workers of a DataLoader with `persistent_workers`.
 """
 
+import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.nn.parameter import is_lazy
+from torch.optim import SGD, Adam, Adamax, NAdam, Optimizer, RAdam, RMSprop
 
 from ..errors import UsageError, suggest
 from ..networks.eval_mode import eval_mode
 from ..networks.unwrap import device_of
+from ..optim.optimizers import lr_ratios, set_lrs
 from ..records import FloatArray
 from ..training.restore import preserve_positions, preserve_state, seed_everything, seeded_rng
-from .suggest import HEADROOM_SGD, LRCurve, LRScale, analyze, smooth
+from .batches import input_target_pair, num_images, training_pairs
+from .references import LossFunction as LossFunction
+from .references import reference_losses
+from .suggest import HEADROOM_SGD, MAX_LR_ADAM, LRCurve, LRScale, analyze, smooth
 
-LossFunction = Callable[[Any, Tensor], Tensor]
+# Whose steps have the size of the rate, whatever the gradient; see `MAX_LR_ADAM`.
+_ADAM_KINDS = (Adam, Adamax, NAdam, RAdam, RMSprop)  # AdamW is an Adam
 
 
 def lr_range_test(
@@ -57,10 +64,11 @@ def lr_range_test(
 
     Args:
         model: trained in place, then restored; see `preserve_state`.
-        optimizer: its first group visits the rates; other groups keep their ratio to it.
-        loss_fn: (outputs, labels) -> the mean loss of a batch, as a tensor of one number.
+        optimizer: its fastest group visits the rates, others keep their ratio; see `lr_ratios`.
+        loss_fn: (outputs, labels) -> any mean loss of a batch, as a tensor of one number.
         batches: an iterable of (images, labels) that can be started again when it ends;
-            `accumulate` of them are drawn for each of steps + 1, and `probe` before.
+            `accumulate` of them are drawn for each of steps + 1, and `probe` before. Both parts may
+            be nested in tuples and dictionaries.
         start, end: the range; None: see `default_range`.
         steps: how many rates, evenly spaced by factors ("exponential" `scale`) or "linear".
         probe: how many batches are set aside to score; 0: the next batch is scored.
@@ -72,13 +80,15 @@ def lr_range_test(
         seed: of dropout and of the order of a DataLoader without a generator.
 
     Raises:
-        UsageError: a value is out of range, or batches or a loss are not as above.
+        UsageError: a value is out of range, or an argument is not as above.
     """
     low, high = default_range(optimizer)
     lrs = lr_values(low if start is None else start, high if end is None else end, steps, scale)
+    _check_trainable(model, optimizer)
     device = torch.device(device or device_of(model, torch.device("cpu")))
     trial = _Trial(model, optimizer, loss_fn, device, dtype, probe, accumulate, stop_at)
-    return trial.curve(lrs, scale, batches, val_batches, seed=seed)
+    with torch.inference_mode(False), torch.enable_grad():  # as called in a validation hook
+        return trial.curve(lrs, scale, batches, val_batches, seed=seed)
 
 
 def default_range(optimizer: Optimizer) -> tuple[float, float]:
@@ -90,7 +100,8 @@ def default_range(optimizer: Optimizer) -> tuple[float, float]:
     smaller than 1: 1e-6 to 1. A wider range costs steps on the flat part.
     """
     if isinstance(optimizer, SGD):
-        reach = 1 - float(optimizer.param_groups[0]["momentum"])
+        fastest = max(optimizer.param_groups, key=lambda group: float(group["lr"]))
+        reach = 1 - float(fastest["momentum"])
         return float(f"{1e-3 * reach:.2g}"), float(f"{100 * reach:.2g}")
     return 1e-6, 1.0
 
@@ -108,6 +119,22 @@ def lr_values(start: float, end: float, steps: int, scale: LRScale) -> FloatArra
     return space(start, end, steps)
 
 
+def _check_trainable(model: nn.Module, optimizer: Optimizer) -> None:
+    """Raise UsageError for an optimizer or weights that a plain training step cannot use."""
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise UsageError(
+            f"{type(optimizer).__name__}.step() needs a closure, because it evaluates the loss "
+            "several times a step; a range test is for optimizers that take one gradient a step, "
+            "such as SGD or AdamW"
+        )
+    if any(p.is_inference() for p in model.parameters() if not is_lazy(p)):
+        raise UsageError(
+            "the model's weights were made in torch.inference_mode(), so they cannot be trained; "
+            "build the model outside of it"
+        )
+
+
 @dataclass
 class _Trial:
     """The steps of one range test; its fields are arguments of `lr_range_test`."""
@@ -121,7 +148,10 @@ class _Trial:
     accumulate: int
     stop_at: float
     images: int = 0  # trained on so far
-    chance: float | None = None  # the loss of guessing, once the number of classes is known
+    initial_loss: float | None = None  # before the first step
+    chance: float | None = None  # the loss of guessing, once it is measured
+    floor: float | None = None  # the loss of a perfect answer, once it is measured
+    sample: tuple[Any, Any] = field(default=(None, None))  # the last outputs and targets
 
     def __post_init__(self) -> None:
         if self.accumulate < 1:
@@ -143,13 +173,9 @@ class _Trial:
     ) -> LRCurve:
         """Run the test, restore everything, and analyze the curve."""
         modules = [m for m in (self.model, self.loss_fn) if isinstance(m, nn.Module)]
-        with (
-            preserve_state(self.optimizer, *modules),
-            preserve_positions(batches, val_batches),
-            torch.enable_grad(),
-        ):
+        with preserve_state(self.optimizer, *modules), preserve_positions(batches, val_batches):
             seed_everything(seed, self.device)
-            losses, stopped = self.run(lrs, map(self.pair, _restarted(batches)), val_batches)
+            losses, stopped = self.run(lrs, training_pairs(batches, self.device), val_batches)
         return analyze(
             lrs[: len(losses)],
             np.array(losses),
@@ -157,17 +183,20 @@ class _Trial:
             scale=scale,
             stopped=stopped,
             chance=self.chance,
+            floor=self.floor,
+            initial_loss=self.initial_loss,
+            max_lr=MAX_LR_ADAM if isinstance(self.optimizer, _ADAM_KINDS) else math.inf,
             headroom=HEADROOM_SGD if isinstance(self.optimizer, SGD) else 1.0,
         )
 
     def run(
         self,
         lrs: FloatArray,
-        pairs: Iterator[tuple[Any, Tensor]],
+        pairs: Iterator[tuple[Any, Any]],
         val_batches: Iterable[Any] | None,
     ) -> tuple[list[float], str | None]:
         """Return the loss after the step at each rate, and why the test ended early."""
-        ratios = _ratios(self.optimizer)
+        ratios = lr_ratios(self.optimizer)
         if not self.model.training:  # otherwise, a part that is frozen in evaluation mode stays so
             self.model.train()
         aside = list(islice(pairs, self.probe if val_batches is None else 0))
@@ -177,7 +206,7 @@ class _Trial:
             loss = self.gradients(list(islice(pairs, self.accumulate)))
             if val_batches is not None:
                 with eval_mode(self.model):
-                    return self.score(map(self.pair, val_batches))
+                    return self.score(input_target_pair(b, self.device) for b in val_batches)
             if not aside or not math.isfinite(loss):
                 return loss
             with seeded_rng(0, self.device), torch.no_grad():  # the same dropout every time
@@ -186,98 +215,70 @@ class _Trial:
         losses = [prepare()]
         if not math.isfinite(losses[0]):
             return [], f"the loss is {losses[0]} before the first step"
+        self.initial_loss = losses[0]
+        with self.autocast():
+            self.chance, self.floor = reference_losses(self.loss_fn, *self.sample)
         for step, lr in enumerate(lrs.tolist(), 1):
-            for group, ratio in zip(self.optimizer.param_groups, ratios, strict=True):
-                group["lr"] = lr * ratio
+            set_lrs(self.optimizer, lr, ratios)
             self.scaler.step(self.optimizer)
             self.scaler.update()
             losses.append(prepare())
-            if stopped := _why_stop(losses, self.stop_at):
+            if stopped := _why_stop(losses, self.stop_at, self.floor or 0.0):
                 return losses[1:], f"{stopped} after step {step} of {len(lrs)}, at lr {lr:.3g}"
         return losses[1:], None
 
-    def gradients(self, parts: list[tuple[Any, Tensor]]) -> float:
+    def gradients(self, parts: list[tuple[Any, Any]]) -> float:
         """Return the mean loss over the images of all parts; leave its gradient."""
-        n = sum(len(labels) for _, labels in parts)
-        self.images += n
+        sizes = [num_images(*part) for part in parts]
+        self.images += sum(sizes)
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
-        for images, labels in parts:
-            loss = self.loss(images, labels) * (len(labels) / n)
+        for part, size in zip(parts, sizes, strict=True):
+            loss = self.loss(*part) * (size / sum(sizes))
+            if not loss.requires_grad:
+                raise UsageError(
+                    "the loss has no gradient: every weight is frozen, or the model or loss_fn "
+                    "computes without gradients; set requires_grad, or remove no_grad() and "
+                    "detach()"
+                )
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         return total
 
-    def score(self, batches: Iterable[tuple[Any, Tensor]]) -> float:
+    def score(self, batches: Iterable[tuple[Any, Any]]) -> float:
         """Return the mean loss over the images of all batches."""
         n, total = 0, 0.0
-        for images, labels in batches:
-            total += float(self.loss(images, labels)) * len(labels)
-            n += len(labels)
+        for inputs, targets in batches:
+            size = num_images(inputs, targets)
+            total += float(self.loss(inputs, targets)) * size
+            n += size
         if n == 0:
             raise UsageError(
                 "val_batches gave no batch; give a list or a DataLoader, read once a step"
             )
         return total / n
 
-    def loss(self, images: Any, labels: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
-            outputs = self.model(images)
-            loss = self.loss_fn(outputs, labels)
+    def loss(self, inputs: Any, targets: Any) -> Tensor:
+        with self.autocast():
+            outputs = self.model(inputs)
+            loss = self.loss_fn(outputs, targets)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             kind = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             raise UsageError(f"loss_fn gave {kind}; it must give one number, the mean of a batch")
-        classes = isinstance(outputs, Tensor) and outputs.ndim == 2 and labels.ndim == 1
-        if classes and not labels.is_floating_point():
-            self.chance = math.log(outputs.shape[1])
+        self.sample = (outputs.detach() if isinstance(outputs, Tensor) else None, targets)
         return loss.reshape(())
 
-    def pair(self, batch: Any) -> tuple[Any, Tensor]:
-        if not isinstance(batch, tuple | list) or len(batch) < 2:
-            raise UsageError(
-                f"a batch is a {type(batch).__name__}, not (images, labels); wrap the batches in "
-                "a generator that gives pairs"
-            )
-        return batch[0].to(self.device), batch[1].to(self.device)
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
 
-def _why_stop(losses: list[float], stop_at: float) -> str | None:
+def _why_stop(losses: list[float], stop_at: float, floor: float) -> str | None:
     """Why the test ends after the last of `losses`, the first of which is before any step."""
     loss = losses[-1]
     if not math.isfinite(loss):
         return f"the loss became {loss}"
-    best = float(np.nanmin(smooth(np.array(losses))))
-    if min(losses[-2:]) > max(stop_at * best, losses[0]):
-        return f"the loss rose to {loss:.3g}, over {stop_at:g} times its best,"
+    best = float(np.nanmin(smooth(np.array(losses) - floor)))
+    if min(losses[-2:]) - floor > max(stop_at * best, losses[0] - floor):
+        above = f"as far above {floor:.3g} as " if floor > 0.01 * loss else ""
+        return f"the loss rose to {loss:.3g}, over {stop_at:g} times {above}its best,"
     return None
-
-
-def _ratios(optimizer: Optimizer) -> list[float]:
-    """The ratio of each group's rate to the first group's."""
-    for name in ("lr", "initial_lr"):  # a warm-up may begin at 0
-        rates = [float(group.get(name, 0.0)) for group in optimizer.param_groups]
-        if rates[0] > 0:
-            return [rate / rates[0] for rate in rates]
-    if len(rates) == 1:
-        return [1.0]
-    raise UsageError(
-        "the optimizer's first group has lr = 0, so the ratio of other groups to it is unknown; "
-        "build the optimizer with a rate above 0"
-    )
-
-
-def _restarted(batches: Iterable[Any]) -> Iterator[Any]:
-    """Yield batch after batch, from the first again when they end."""
-    drawn = 0
-    while True:
-        before = drawn
-        for batch in batches:
-            drawn += 1
-            yield batch
-        if drawn == 0:
-            raise UsageError("batches is empty; the range test needs at least one batch")
-        if drawn == before:
-            raise UsageError(
-                f"batches ended after {drawn} and cannot be started again; give a list, a "
-                "DataLoader, or an iterator that lasts for steps + 1 + probe batches"
-            )

@@ -1,14 +1,11 @@
 """Read a learning-rate range test: the rules people know, one recommendation and a verdict.
 
-Everything here is computed from a recorded curve: rates, and the loss after a step at each. The
-rules (`steepest`, `valley`, `slide`) take a smoothed curve without NaN and follow
-torch-lr-finder's and fastai's definitions, so that their rates can be compared; no rule knows when
-it is wrong. `analyze` therefore adds a recommendation that rests on several properties of the
-curve, and a verdict that says whether to trust it.
+Everything here is computed from a recorded curve: rates, and the loss after a step at each. No rule
+knows when it is wrong. `analyze` therefore adds a recommendation that rests on several properties
+of the curve, and a verdict that says whether to trust it.
 """
 
 import math
-from bisect import bisect_left
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -16,13 +13,24 @@ import numpy as np
 
 from ..errors import UsageError
 from ..records import FloatArray
-from .verdict import MIN_POINTS, Reading, Verdict, judge
+from .rules import rule_rates
+from .verdict import FINE_FACTOR, MIN_POINTS, Reading, Verdict, judge
 
 LRScale = Literal["exponential", "linear"]
 
-# Under one cycle SGD bears about twice the rate that a test from the first weights shows. Adam does
-# not, as its steps do not shrink with the gradient. Measured over grids of rates: docs/lr-find.md.
-HEADROOM_SGD = 2.0
+# Under one cycle SGD bears more than the rate that a test from the first weights shows, on some
+# networks less than twice as much. Adam does not, as its steps do not shrink with the gradient.
+# Measured over grids of rates: docs/experiments.md.
+HEADROOM_SGD = 1.5
+
+# A step of Adam and its kin moves each weight by about the rate, whatever the gradient. The weights
+# of a layer with 100 inputs begin at about 0.1, so at a higher rate one step replaces the layer.
+MAX_LR_ADAM = 0.1
+
+# A loss shows the effect of a rate some steps later, and the rate grows on meanwhile: the coarser
+# the grid, the further. Where it is coarser than `FINE_FACTOR`, the reading is lowered by as many
+# steps. Measured: docs/experiments.md.
+_LATE_STEPS = 2
 
 # One cycle is at its peak for a moment and on average near half of it; a rate that is held for
 # epochs has to be lower.
@@ -31,7 +39,7 @@ _HOLD = 3.0
 
 @dataclass(frozen=True, kw_only=True)
 class LRCurve:
-    """The result of a range test; rates are those of the optimizer's first parameter group."""
+    """The result of a range test; rates are those of the parameter group with the highest rate."""
 
     lrs: FloatArray  # (steps,) increasing
     losses: FloatArray  # (steps,) after a step at each rate; the last may be NaN or infinite
@@ -39,7 +47,9 @@ class LRCurve:
     scale: LRScale
     stopped: str | None  # why the test ended before the last rate: at which step and rate
     images: int  # images trained on
-    chance: float | None  # the loss of guessing, ln K of K classes; None: not known
+    chance: float | None  # the loss of guessing, such as ln K of K classes; None: not known
+    floor: float | None = None  # the loss of a perfect answer; None: not known
+    initial_loss: float | None = None  # before the first step; None: not known
     suggestions: dict[str, float | None]  # rule -> rate
     peak: float | None  # recommended peak of one cycle; None: the curve shows none
     constant: float | None  # recommended rate to hold, or for plateau to start from
@@ -73,41 +83,86 @@ def analyze(
     scale: LRScale = "exponential",
     stopped: str | None = None,
     chance: float | None = None,
+    floor: float | None = None,
+    initial_loss: float | None = None,
     headroom: float = 1.0,
+    max_lr: float = math.inf,
 ) -> LRCurve:
     """Smooth a recorded curve, apply every rule, recommend rates and judge them.
 
-    `headroom`: the peak of one cycle over the rate read off the curve; see `HEADROOM_SGD`.
+    Losses are judged by their distance from `floor`, that of a perfect answer. `headroom` is the
+    peak of one cycle over the rate read off the curve, `max_lr` the highest that is trusted.
 
     Raises:
         UsageError: rates and losses differ in number, or the rates do not increase.
     """
+    lrs, losses = _checked(lrs, losses)
+    base = floor or 0.0
+    smoothed = smooth(losses - base)
+    known = np.isfinite(losses)
+    reading = _read(
+        (lrs[known], (losses - base)[known], smoothed[known]),
+        chance=chance,
+        initial_loss=initial_loss,
+        floor=base,
+        stopped=stopped,
+        headroom=headroom,
+        max_lr=max_lr,
+    )
+    return LRCurve(
+        lrs=lrs,
+        losses=losses,
+        smoothed=smoothed + base,
+        scale=scale,
+        stopped=stopped,
+        images=images,
+        chance=chance,
+        floor=floor,
+        initial_loss=initial_loss,
+        suggestions=rule_rates(lrs[known], smoothed[known]),
+        peak=reading.peak,
+        constant=None if reading.rate is None else reading.rate / _HOLD,
+        interval=None,
+        verdict=judge(reading),
+    )
+
+
+def _checked(lrs: FloatArray, losses: FloatArray) -> tuple[FloatArray, FloatArray]:
     lrs, losses = np.asarray(lrs, dtype=np.float64), np.asarray(losses, dtype=np.float64)
     if lrs.shape != losses.shape or lrs.ndim != 1:
         raise UsageError(f"rates {lrs.shape} and losses {losses.shape} are not both of shape (n,)")
     if (lrs <= 0).any() or (np.diff(lrs) <= 0).any():
         raise UsageError("the learning rates of a curve must be above 0 and increase")
-    smoothed = smooth(losses)
-    known = np.isfinite(losses)
-    x, y = lrs[known], smoothed[known]
-    scatter = _scatter(losses[known], y)
-    part = _before_breakdown(y, scatter)
-    rate = recommend(x[part], y[part], chance)
-    picks = _suggestions(x[part], y[part])
-    reading = Reading(x[part], y[part], start_loss(y), scatter, rate, picks, stopped, chance)
-    return LRCurve(
-        lrs=lrs,
-        losses=losses,
-        smoothed=smoothed,
-        scale=scale,
-        stopped=stopped,
-        images=images,
-        chance=chance,
-        suggestions=_suggestions(x, y),
+    return lrs, losses
+
+
+def _read(
+    curve: tuple[FloatArray, FloatArray, FloatArray],
+    *,
+    chance: float | None,
+    initial_loss: float | None,
+    floor: float,
+    headroom: float,
+    **settings: Any,
+) -> Reading:
+    """Read the rate off a curve (rates, losses, smoothed losses) above its floor, without NaN."""
+    lrs, losses, smoothed = curve
+    scatter = _scatter(losses, smoothed)
+    part = _before_breakdown(smoothed, scatter)
+    guess = None if chance is None else chance - floor
+    rate = recommend(lrs[part], smoothed[part], guess)
+    return Reading(
+        lrs=lrs[part],
+        losses=smoothed[part],
+        start=start_loss(smoothed),
+        initial=None if initial_loss is None else initial_loss - floor,
+        scatter=scatter,
+        rate=rate,
         peak=None if rate is None else headroom * rate,
-        constant=None if rate is None else rate / _HOLD,
-        interval=None,
-        verdict=judge(reading),
+        picks=rule_rates(lrs[part], smoothed[part]),
+        chance=guess,
+        floor=floor,
+        **settings,
     )
 
 
@@ -151,66 +206,6 @@ def _scatter(losses: FloatArray, smoothed: FloatArray) -> float:
     return 1.4826 * float(np.median(np.abs(losses - smoothed)[way_down]))  # of a normal one
 
 
-def steepest(lrs: FloatArray, losses: FloatArray) -> float:
-    """Return the rate where d loss / d log lr is lowest.
-
-    On evenly spaced exponential rates this is torch-lr-finder's suggestion, which differentiates
-    by the step, to the last digit.
-    """
-    return float(lrs[np.gradient(losses, np.log(lrs)).argmin()])
-
-
-def valley(lrs: FloatArray, losses: FloatArray) -> float:
-    """Return the middle of the longest valley: fastai's `valley`.
-
-    The length l of the longest strictly decreasing subsequence counts as the length of the
-    valley, which ends where that subsequence first does; the rate lies at l / 3 + l / 6 from
-    its start. fastai compares all pairs of points; patience sorting finds the same in O(n log n).
-    """
-    tails: list[float] = []  # tails[k]: the best end of a falling run of k + 1 points, negated
-    longest = end = 0
-    for i, loss in enumerate((-losses).tolist()):
-        length = bisect_left(tails, loss)
-        tails[length : length + 1] = [loss]
-        if length + 1 > longest:
-            longest, end = length + 1, i
-    third = longest / 3
-    return float(lrs[max(0, end - longest + int(third) + int(third / 2))])
-
-
-def slide(
-    lrs: FloatArray, losses: FloatArray, *, lr_diff: int = 15, thresh: float = 0.005
-) -> float | None:
-    """Return the first rate, from the right, behind which the slope is steady: fastai's `slide`.
-
-    Two points `lr_diff` apart slide down until their slopes a step differ by at most `thresh`;
-    the rate is that of the left one. None if the curve is not longer than `lr_diff`.
-    """
-    slopes = np.gradient(losses)
-    right, left = len(losses) - 1, len(losses) - 1 - lr_diff
-    if left < 0:
-        return None
-    rate = lrs[left]
-    while left >= 0 and abs(slopes[right] - slopes[left]) > thresh:
-        rate = lrs[left]
-        right, left = right - 1, left - 1
-    return float(rate)
-
-
-def _suggestions(lrs: FloatArray, losses: FloatArray) -> dict[str, float | None]:
-    """The rate of every rule; `minimum_10`, a tenth of the minimum, is fastai's `minimum`."""
-    if len(lrs) < 2:
-        return dict.fromkeys(("steepest", "valley", "minimum", "minimum_10", "slide"))
-    low = float(lrs[losses.argmin()])
-    return {
-        "steepest": steepest(lrs, losses),
-        "valley": valley(lrs, losses),
-        "minimum": low,
-        "minimum_10": low / 10,
-        "slide": slide(lrs, losses),
-    }
-
-
 def _before_breakdown(losses: FloatArray, scatter: float) -> slice:
     """The part of a smoothed curve before half of its fall is lost again; else the whole curve.
 
@@ -221,7 +216,7 @@ def _before_breakdown(losses: FloatArray, scatter: float) -> slice:
     lowest = np.minimum.accumulate(losses)
     fall = start_loss(losses) - lowest
     lost = losses - lowest > np.maximum(0.5 * fall, 4 * scatter)
-    lost &= fall > 0.5 * fall.max(initial=0.0)
+    lost &= fall > max(0.5 * fall.max(initial=0.0), 0.005 * abs(start_loss(losses)))
     return slice(max(MIN_POINTS, int(lost.argmax()) + 1)) if lost.any() else slice(None)
 
 
@@ -244,4 +239,6 @@ def recommend(lrs: FloatArray, losses: FloatArray, chance: float | None = None) 
     if low < 2 or fall < 0.01 * abs(start):
         return None
     nearly = int(np.flatnonzero(losses <= start - 0.8 * fall)[0])
-    return float(min(1.5 * lrs[nearly], lrs[low]))
+    factor = lrs[nearly] / lrs[nearly - 1] if nearly else 1.0  # by which the rate grows a step
+    late = max(1.0, factor / FINE_FACTOR) ** _LATE_STEPS
+    return float(min(1.5 * lrs[nearly], lrs[low]) / late)

@@ -184,6 +184,15 @@ def _check(predictions: Predictions) -> None:
             f"image {predictions.ids[unknown[0]]} has no true class (label "
             f"{predictions.labels[unknown[0]]}); evaluation needs labels 0 to {k - 1}"
         )
+    check_finite(predictions)
+
+
+def check_finite(predictions: Predictions) -> None:
+    """Refuse predictions with a NaN or infinite logit, which rank no class.
+
+    Raises:
+        ResightError: the line names the first such image.
+    """
     broken = np.flatnonzero(~np.isfinite(predictions.logits).all(axis=1))
     if broken.size:
         raise ResightError(

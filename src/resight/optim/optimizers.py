@@ -1,10 +1,10 @@
 """Parameter groups, optimizers, and the learning rate and momentum that a schedule sets."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from .. import recipe
@@ -19,7 +19,7 @@ def build_optimizer(spec: recipe.Optimizer, model: nn.Module) -> Optimizer:
     `decay_norm_bias`. With SGD and `norm_bias_lr_scale` s != 1 the biases of normalization layers
     form another group, at s times the rate and 1/s times the weight decay: SGD moves a weight by
     lr * weight_decay of itself a step, which so stays the same (Jordan 2024). Each group carries
-    its factor as "lr_scale", which `set_rates` applies.
+    its factor as "lr_scale", which `lr_ratios` reads.
 
     Not `fused`: PyTorch's fused CPU kernels save under 1 % of a batch, and silently compute
     nonsense if a gradient or a restored state is not laid out in memory like its weight (2.13).
@@ -40,19 +40,48 @@ def build_optimizer(spec: recipe.Optimizer, model: nn.Module) -> Optimizer:
             )
 
 
-def set_rates(optimizer: Optimizer, lr: float, momentum: float | None) -> None:
-    """Set the learning rate of every group, times its "lr_scale", and the momentum.
+def lr_ratios(optimizer: Optimizer) -> list[float]:
+    """Return the rate of each parameter group as a multiple of the rate of the run.
 
-    Momentum is beta1 in Adam and AdamW; None leaves it as it is.
+    The rate of a run is that of the group with the highest rate, and other groups keep their ratio
+    to it: so a schedule, `optimizer.lr` and a range test mean the same rate. The ratio is that of
+    the present rates; if all of them are 0, as before a warm-up, that of "initial_lr". If every
+    group carries a factor "lr_scale", as resight's own and timm's groups do, that is the ratio.
     """
+    groups = optimizer.param_groups
+    if all("lr_scale" in group for group in groups):
+        return [float(group["lr_scale"]) for group in groups]
+    for name in ("lr", "initial_lr"):
+        rates = [float(group.get(name, 0.0)) for group in groups]
+        if max(rates) > 0:
+            return [rate / max(rates) for rate in rates]
+    return [1.0] * len(groups)
+
+
+def set_lrs(optimizer: Optimizer, lr: float, ratios: Sequence[float]) -> None:
+    """Set the learning rate of each group to its ratio times `lr`.
+
+    A rate that is a tensor stays that tensor, as a captured graph reads it.
+    """
+    for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
+        rate = lr * ratio
+        group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], Tensor) else rate
+
+
+def set_momentum(optimizer: Optimizer, momentum: float) -> None:
+    """Set the momentum of every group; in Adam and its kin this is the first of the betas."""
     for group in optimizer.param_groups:
-        group["lr"] = lr * group.get("lr_scale", 1.0)
-        if momentum is None:
-            continue
         if "betas" in group:
-            group["betas"] = (momentum, group["betas"][1])
+            group["betas"] = (momentum, *group["betas"][1:])
         else:
             group["momentum"] = momentum
+
+
+def set_rates(optimizer: Optimizer, lr: float, momentum: float | None) -> None:
+    """Set the rate of the run, which `lr_ratios` defines, and the momentum; None leaves it."""
+    set_lrs(optimizer, lr, lr_ratios(optimizer))
+    if momentum is not None:
+        set_momentum(optimizer, momentum)
 
 
 @torch.no_grad()
@@ -62,7 +91,7 @@ def add_l1_gradient(model: nn.Module, l1: float) -> None:
     A weight that is exactly 0 or has no gradient is left alone. Call this once a step, after the
     last micro-batch (and after gradients are unscaled), not once a micro-batch.
     """
-    weights: list[torch.Tensor] = [
+    weights: list[Tensor] = [
         parameter
         for module, _, parameter in _trainable(model)
         if not _is_norm_or_bias(module, parameter) and parameter.grad is not None

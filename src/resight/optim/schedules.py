@@ -39,6 +39,14 @@ class Schedule:
     def total_steps(self) -> int:
         return self.spec.epochs * self.steps_per_epoch
 
+    @property
+    def cycles_momentum(self) -> bool:
+        """Whether the momentum changes with the rate; otherwise the optimizer's own stays."""
+        spec = self.spec
+        return (
+            isinstance(spec, recipe.OneCycle | recipe.Triangular) and spec.momentum_low is not None
+        )
+
     def at(self, step: int, metrics: Sequence[float] = ()) -> Rates:
         """Return the learning rate and momentum of a step in 0..total_steps - 1.
 
@@ -178,14 +186,11 @@ def _plateau(
             f"the plateau schedule needs {spec.metric} of the {epoch} epochs before this step, "
             f"but was given {len(metrics)}; give one value for each epoch"
         )
-    falling = spec.metric == "val_loss"
-    best = math.inf if falling else -math.inf
+    best: float | None = None
     bad = wait = 0  # epochs without improvement; epochs of cooldown left
     lr = schedule.lr
     for value in metrics[:epoch]:
-        limit = best * (1 - spec.threshold if falling else 1 + spec.threshold)
-        improved = value < limit if falling else value > limit
-        best, bad = (value, 0) if improved else (best, bad + 1)
+        best, bad = (value, 0) if best is None or _improves(spec, value, best) else (best, bad + 1)
         if wait > 0:
             wait, bad = wait - 1, 0
         if bad > spec.patience:
@@ -193,6 +198,20 @@ def _plateau(
             lr = lower if lr - lower > _SMALLEST_DROP else lr
             bad, wait = 0, spec.cooldown
     return lr
+
+
+def _improves(spec: recipe.Plateau, value: float, best: float) -> bool:
+    """Whether a metric is better than the best so far, by more than the threshold.
+
+    A relative threshold is a part of |best|. PyTorch takes a part of `best`, so that a negative
+    loss, such as a log likelihood, improves there while it gets worse.
+    """
+    sign = -1 if spec.metric == "val_loss" else 1
+    if spec.threshold_mode == "abs":
+        limit = best + sign * spec.threshold
+    else:
+        limit = best * (1 + (sign if best >= 0 else -sign) * spec.threshold)
+    return sign * value > sign * limit
 
 
 def _cosine(schedule: Schedule, spec: recipe.Cosine, step: int) -> float:
@@ -247,7 +266,7 @@ def describe(schedule: Schedule) -> str:
         case recipe.Constant():
             text = f"{schedule.lr:.4g} at every one of {_count(schedule.total_steps, 'step')}"
     momentum = f"{schedule.momentum:g}"
-    if isinstance(spec, recipe.OneCycle | recipe.Triangular) and spec.momentum_low is not None:
+    if isinstance(spec, recipe.OneCycle | recipe.Triangular) and schedule.cycles_momentum:
         momentum = f"{spec.momentum_high:g} -> {spec.momentum_low:g} -> {spec.momentum_high:g}"
     return f"{spec.name}: {text}; momentum {momentum}"
 

@@ -72,7 +72,8 @@ class Plateau(_Schedule):
     metric: Literal["val_loss", "val_accuracy"] = "val_loss"
     factor: Fraction = 0.1
     patience: Annotated[int, Field(ge=0)] = 3
-    threshold: NonNegative = 1e-4  # relative; a smaller gain is no improvement
+    threshold: NonNegative = 1e-4  # a smaller gain is no improvement
+    threshold_mode: Literal["rel", "abs"] = "rel"  # a share of the best value, or a difference
     cooldown: Annotated[int, Field(ge=0)] = 0
     min_lr: NonNegative = 1e-5
 

@@ -59,11 +59,15 @@ def find_source(source: str) -> str | Path:
     """
     if source in BUILT_IN:
         return source
-    path = Path(source).expanduser()
-    if source and path.exists():
-        return path
+    try:
+        path = Path(source).expanduser()
+        if source and path.exists():
+            return path
+    except (OSError, RuntimeError) as error:  # a folder may not be entered; no home is known
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise UsageError(f"data {source!r} cannot be read: {reason}; give another path") from error
     hint = suggest(source.lower(), BUILT_IN)
-    if not hint and source and os.access(path.parent, os.R_OK):
+    if not hint and source and path.parent.is_dir() and os.access(path.parent, os.R_OK):
         hint = suggest(path.name, os.listdir(path.parent))
     hint = hint or f"; built in are {', '.join(BUILT_IN)}"
     raise UsageError(f"data {source!r} is neither a built-in name nor a path that exists{hint}")

@@ -6,19 +6,29 @@ settings of the old kind alone fall away. An optimizer starts from its defaults 
 rate that suits SGD does not suit Adam.
 """
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import tomli_w
 from pydantic import ValidationError
 
 from ..errors import UsageError
+from ..files import read_text
 from .messages import error_line
 from .recipe import KINDS, Recipe
 from .section import Section
 
 NestedDict = dict[str, Any]
+
+MAX_RECIPE_BYTES = 2**18
+MAX_KEY_PARTS = 16  # a.b.c has 3, and no setting has more than 4
+# ++ and *+ do not try shorter pieces again, and (?<!) does not start within a word: it is linear.
+_PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
+# Reading a key takes a time that grows with the square of its parts.
+_LONG_KEY = re.compile(rf"(?<![\w-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{MAX_KEY_PARTS}}}")
 
 
 def to_toml(recipe: Recipe) -> str:
@@ -35,12 +45,37 @@ def from_toml(text: str, *, base: Recipe | None = None, origin: str = "recipe") 
     return with_changes(base or Recipe(), parse_toml(text, origin), origin=origin)
 
 
+def read_toml(path: Path) -> NestedDict:
+    """Return the tables of a recipe's TOML file.
+
+    Raises:
+        UsageError: no such file, no text, too long, or not TOML.
+    """
+    try:
+        text = read_text(path, MAX_RECIPE_BYTES)
+    except OSError as error:
+        raise UsageError(f"recipe file {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"recipe file {path} is not text in UTF-8") from error
+    return parse_toml(text, str(path))
+
+
 def parse_toml(text: str, origin: str) -> NestedDict:
     """Return the tables of a TOML text; `UsageError` names the line of a syntax error."""
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return _loads(text)
+    except ValueError as error:
         raise UsageError(f"{origin}: not valid TOML: {error}") from error
+
+
+def _loads(text: str) -> NestedDict:
+    """Return the tables of a text; ValueError says why it cannot be read, or is too deep."""
+    if key := _LONG_KEY.search(text):
+        raise ValueError(f"a key of more than {MAX_KEY_PARTS} parts: {key.group()[:40]}...")
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError("its arrays or tables are nested too deeply for a recipe") from error
 
 
 def with_overrides(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
@@ -55,6 +90,11 @@ def with_overrides(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
         if not equals or not all(path.strip().split(".")):
             raise UsageError(
                 f'override "{assignment}" is not of the form path=value; '
+                "write for example schedule.epochs=40"
+            )
+        if path.count(".") >= MAX_KEY_PARTS:
+            raise UsageError(
+                f'override "{path[:40]}..." has more than {MAX_KEY_PARTS} parts; '
                 "write for example schedule.epochs=40"
             )
         changes.append((path.strip(), _read_value(text.strip())))
@@ -129,8 +169,8 @@ def _merge(old: Any, new: Any) -> Any:
 
 def _read_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return _loads(f"value = {text}")["value"]
+    except ValueError:
         return text
 
 

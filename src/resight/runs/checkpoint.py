@@ -1,11 +1,12 @@
 """The files of a run that hold tensors: checkpoints to resume from, and the kept weights."""
 
+import hashlib
 import io
 import json
 import pickle
 import zipfile
-import zlib
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,19 @@ from safetensors.torch import save as format_safetensors
 from torch import Tensor, nn
 
 from ..datasets import Statistics
-from ..errors import ResightError
-from ..files import atomic_write, move
+from ..errors import ResightError, UsageError
+from ..files import atomic_write, check_file, move, read_bytes
 from ..networks import build_model
 from ..recipe import Recipe
 from ..recipe.toml import from_toml, to_toml
-from ..training.setup import TrainSetup
+from ..records import EpochRow
+from ..text import one_line
+from ..training.setup import TrainSetup, check_module
+from ..training.state import TrainState
+from .parts import DAMAGE, check_unpacked_size, checked
 from .summary import FORMAT_VERSION
+
+MAX_TENSOR_BYTES = 2**35  # of weights or a checkpoint
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,17 @@ class ModelInfo:
     channels: int
     image_size: int
     epoch: int
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """The part of a state that is no tensor, and that nothing checks when it is loaded."""
+
+    rows: tuple[EpochRow, ...]
+    step: int
+    epoch_secs: float
+    lrs: tuple[float, ...]
+    momenta: tuple[float | None, ...]
 
 
 def save_checkpoint(folder: Path, setup: TrainSetup) -> None:
@@ -62,6 +80,32 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any], list[str]]:
         ResightError: there is none.
     """
     problems: list[str] = []
+    for content in _checkpoints(folder, problems):
+        return content, problems
+    raise _no_checkpoint(folder, problems)
+
+
+def restore_state(folder: Path, state: TrainState) -> list[str]:
+    """Continue from the newest checkpoint that can be read and fits `state`.
+
+    Returns a line for each newer one that cannot or does not.
+
+    Raises:
+        ResightError: there is none.
+    """
+    problems: list[str] = []
+    for content in _checkpoints(folder, problems):
+        try:
+            state.load_state_dict(content["state"])
+            return problems
+        except DAMAGE as error:
+            problems.append(f"the state in {folder} does not fit the run and was passed over")
+            problems[-1] += f" ({one_line(str(error), 200)})"
+    raise _no_checkpoint(folder, problems)
+
+
+def _checkpoints(folder: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield the checkpoints that can be read, the newest first, and name in `problems` the rest."""
     for name in ("last.pt", "previous.pt"):
         file = folder / name
         if not file.exists():
@@ -69,10 +113,13 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any], list[str]]:
         elif (content := _read_checkpoint(file)) is None:
             problems.append(f"{file} is damaged and was passed over")
         elif content["format"] == FORMAT_VERSION:
-            return content, problems
+            yield content
         else:
             problems.append(f"{file} is of another version of resight (see env.json)")
-    raise ResightError(f"{folder} has no checkpoint to resume from: {'; '.join(problems)}")
+
+
+def _no_checkpoint(folder: Path, problems: list[str]) -> ResightError:
+    return ResightError(f"{folder} has no checkpoint to resume from: {'; '.join(problems)}")
 
 
 def save_best(folder: Path, setup: TrainSetup, *, epoch: int) -> None:
@@ -86,10 +133,15 @@ def save_best(folder: Path, setup: TrainSetup, *, epoch: int) -> None:
         "image_size": image_size,
         "epoch": epoch,
     }
+    state = setup.state.evaluated.state_dict()
+    # A copy of each: the format has no tensors that share memory, as those of tied layers do.
+    weights = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in state.items()
+    }
+    head["sha256"] = _digest(weights, head)
     # One entry: several are written in an order that changes from run to run.
     metadata = {"resight": json.dumps(head)}
-    state = setup.state.evaluated.state_dict()
-    weights = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     with atomic_write(folder / "best.safetensors") as temporary:
         temporary.write_bytes(format_safetensors(weights, metadata=metadata))
 
@@ -107,44 +159,78 @@ def load_best(folder: Path) -> tuple[dict[str, Tensor], ModelInfo]:
             f"go on with `resight resume {folder}`"
         )
     try:
-        content = file.read_bytes()
+        content = read_bytes(file, MAX_TENSOR_BYTES)
         weights = parse_safetensors(content)
         head = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         info = json.loads(head["__metadata__"]["resight"])
+        if info.pop("sha256") != _digest(weights, info):
+            raise ValueError("its checksum is not that of its weights and head")
         info["recipe"] = from_toml(info["recipe"], origin=str(file))
-        info["classes"] = tuple(info["classes"])
-        info["stats"] = Statistics(*(tuple(info["stats"][name]) for name in ("mean", "std")))
-        return weights, ModelInfo(**info)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ResightError(f"{file} is damaged: {error}") from error
+        return weights, checked(ModelInfo, info)
+    except (*DAMAGE, SafetensorError) as error:
+        raise ResightError(f"{file} is damaged: {one_line(str(error), 200)}") from error
+
+
+def _digest(weights: dict[str, Tensor], head: dict[str, Any]) -> str:
+    """Return the SHA-256 of weights and head, whatever the order in which they are stored."""
+    digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
+    for name, value in sorted(weights.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def load_model(
     folder: Path, model: nn.Module | None, device: torch.device
 ) -> tuple[nn.Module, ModelInfo]:
-    """Return a run's network, or `model`, with the kept weights, on the device."""
+    """Return a run's network, or `model`, with the kept weights, on the device.
+
+    Raises:
+        UsageError: the weights do not fit `model`.
+        ResightError: the run has no weights, or they are damaged or not finite.
+    """
     weights, info = load_best(folder)
-    if model is None:
-        model = build_model(
+    network = model
+    if network is not None:
+        check_module(network)
+    else:
+        network = build_model(
             info.recipe.model,
             in_channels=info.channels,
             num_classes=len(info.classes),
             image_size=info.image_size,
             seed=info.recipe.seed,
         )
-    model.load_state_dict(weights)
-    return model.to(device), info
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        problem = f"the weights of {folder / 'best.safetensors'} do not fit"
+        why = one_line(str(error), 200)
+        if model is None:
+            raise ResightError(f"{problem} the network of its recipe: {why}") from error
+        raise UsageError(f"{problem} the module; pass the one that was trained: {why}") from error
+    for name, value in network.named_parameters():
+        if not value.isfinite().all():
+            raise ResightError(
+                f"{folder / 'best.safetensors'} has a NaN or infinite weight in {name}, so it "
+                "predicts nothing; take the file from a copy of the run, or train again"
+            )
+    return network.to(device), info
 
 
 def _read_checkpoint(file: Path) -> dict[str, Any] | None:
     """Return what `save_checkpoint` wrote, or None if any byte of it is not as written."""
     try:
-        with zipfile.ZipFile(file) as parts:  # torch's format; torch does not check the sums
-            if parts.testzip() is not None:
+        check_file(file, MAX_TENSOR_BYTES)
+        with zipfile.ZipFile(file) as members:  # torch's format; torch does not check the sums
+            check_unpacked_size(members, MAX_TENSOR_BYTES)
+            if members.testzip() is not None:
                 return None
         content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        return content if {"format", "recipe", "fingerprint", "state"} <= set(content) else None
-    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError):
-        return None
-    except (EOFError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error):
+        names = (field.name for field in fields(_Counts))
+        counts = checked(_Counts, {name: content["state"][name] for name in names})
+        if not counts.step == len(counts.lrs) == len(counts.momenta):
+            return None
+        return content if {"format", "recipe", "fingerprint"} <= set(content) else None
+    except (*DAMAGE, pickle.UnpicklingError):
         return None

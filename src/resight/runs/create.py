@@ -1,11 +1,13 @@
 """A new run folder, and the environment that is written into it."""
 
-import os
 import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,63 +15,142 @@ from typing import Any
 import torch
 
 from ..errors import UsageError
-from ..files import move, write_text
+from ..files import move, remove_leftovers, temporary_path, write_text
 from ..recipe import Recipe
 from ..recipe.toml import to_toml
 from ..training.setup import TrainSetup
 from .checkpoint import save_checkpoint
+from .replace import (
+    MOVING,
+    check_is_run,
+    is_proven,
+    is_replacing,
+    put_back,
+    put_back_if_half,
+    set_aside,
+)
 from .run import Run
+
+MAX_NAME_BYTES = 200  # of 255 that file systems allow, for what is put before and behind it
 
 
 def new_run_path(out: Path, name: str | None, recipe: Recipe, *, force: bool) -> Path:
     """Return where a new run goes: under `out`, by default named after the time and the recipe.
 
     Raises:
-        UsageError: something is there, and `force` was not given or it is not a run.
+        UsageError: the name is none of a folder, or something is there, and `force` was not given
+            or it is not a run.
     """
-    path = out / (name or f"{time.strftime('%Y%m%d-%H%M%S')}-{recipe.name}")
-    if not path.exists():
-        return path
-    if not force:
+    folder = name or f"{time.strftime('%Y%m%d-%H%M%S')}-{recipe.name}"
+    _check_name(folder, "name" if name else "the recipe's name in")
+    path = out / folder
+    try:
+        exists = path.exists()
+    except OSError as error:
+        raise _cannot_make(path, error) from error
+    if exists and not force:
         raise UsageError(_taken(path))
-    if not path.is_dir() or (any(path.iterdir()) and not (path / "recipe.toml").exists()):
-        raise UsageError(
-            f"{path} exists and is not a run folder, so --force will not replace it; "
-            "choose another --name"
-        )
+    if exists:
+        check_is_run(path)
     return path
 
 
-def create_run(path: Path, setup: TrainSetup, *, devices: int = 1, force: bool = False) -> Run:
-    """Make a new folder that can be resumed; with `force`, in place of a run that is there.
+def _check_name(name: str, lead: str) -> None:
+    """Refuse a name that leaves its folder, is hidden or is too long for a file system."""
+    size = len(name.encode("utf-8", "surrogateescape"))
+    problem = ""
+    if size > MAX_NAME_BYTES:
+        problem = f"has {size} bytes, but the name of a folder has at most {MAX_NAME_BYTES}"
+    elif "/" in name or "\\" in name:
+        problem = "is a path, not the name of a folder; --out names the folder that it is made in"
+    elif name.startswith("."):
+        problem = "begins with a dot, so the folder would be hidden"
+    elif not name.isprintable():
+        problem = "has control characters"
+    if problem:
+        raise UsageError(f'{lead} "{name[:40]}" {problem}; choose another --name, such as swift-1')
 
-    It appears whole: a process killed in between leaves nothing at `path`, or the old run.
+
+@contextmanager
+def started_run(
+    path: Path, setup: TrainSetup, *, devices: int = 1, force: bool = False
+) -> Iterator[Run]:
+    """Make a new run folder that can be resumed, and keep it locked for the block.
+
+    It appears whole: a process killed in between leaves nothing at `path`. With `force` a run that
+    is there makes way (see `replace`): it comes back if the block fails before the new run has
+    finished its first epoch.
 
     Raises:
-        UsageError: it cannot be made, or another run took the name in the meantime.
+        UsageError: it cannot be made, another run took the name in the meantime, or another
+            process is training in the run that is to make way.
     """
-    new = path.with_name(f".{path.name}.{os.getpid()}.part")
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    run, replaces = Run(path), force and path.exists()
+    if path.parent.is_dir():
+        remove_leftovers(path.parent)
+    if not replaces:
+        _make_folder(path, setup, devices)
+    with training_lock(run):
+        if replaces:
+            try:
+                set_aside(path)
+                _write_start(path, setup, devices)
+            except OSError as error:
+                raise _cannot_make(path, error) from error
+        yield run
+
+
+@contextmanager
+def training_lock(run: Run) -> Iterator[None]:
+    """Keep other processes out of a run's folder, and clear what killed ones have left.
+
+    If the block fails before the run has finished an epoch, the run that it replaced comes back.
+
+    Raises:
+        UsageError: another process is training here.
+    """
+    with run.lock():
+        put_back_if_half(run.folder)
+        for folder in (run.folder, run.folder / "gallery", Path(tempfile.gettempdir())):
+            remove_leftovers(folder)
+        try:
+            yield
+        except BaseException:
+            if not is_proven(run.folder):
+                put_back(run.folder)
+            raise
+
+
+def finish_replacement(folder: Path) -> None:
+    """Put back the run that a killed `train --force` was about to replace, if it must be."""
+    if (folder / MOVING).is_dir() or is_replacing(folder):
+        with Run(folder).lock():
+            put_back_if_half(folder)
+
+
+def _make_folder(path: Path, setup: TrainSetup, devices: int) -> None:
+    new = temporary_path(path)
     try:
         new.mkdir(parents=True)
-        write_text(new / "recipe.toml", to_toml(setup.recipe))
-        Run(new).write_json("env.json", _environment(setup.device, devices))
-        save_checkpoint(new, setup)
-        if force and path.exists():
-            move(path, old)
+        _write_start(new, setup, devices)
         move(new, path)  # refuses a folder with something in it
     except OSError as error:
-        if old.exists() and not path.exists():
-            move(old, path)
-        if path.exists() and not force:
+        if path.exists():
             raise UsageError(_taken(path)) from error
-        raise UsageError(
-            f"cannot make the run folder {path}: {error.strerror}; choose another --out"
-        ) from error
+        raise _cannot_make(path, error) from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
-    return Run(path)
+
+
+def _write_start(folder: Path, setup: TrainSetup, devices: int) -> None:
+    """Write the start of a run; the last file is the checkpoint, by which it can be resumed."""
+    write_text(folder / "recipe.toml", to_toml(setup.recipe))
+    Run(folder).write_json("env.json", _environment(setup.device, devices))
+    save_checkpoint(folder, setup)
+
+
+def _cannot_make(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"cannot make the run folder {path}: {error.strerror}; choose another --out")
 
 
 def write_resume_entry(run: Run, device: torch.device, devices: int) -> None:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from ..datasets import Dataset, Split, read_pictures
 from ..errors import ResightError, UsageError
 from ..events import OnEvent, ignore_events
-from ..metrics.classification import TestResult, test_result
+from ..files import remove_leftovers, safe_name
+from ..metrics.classification import TestResult, check_finite, test_result
 from ..networks.unwrap import device_of
 from ..recipe.toml import with_changes
 from ..records import Predictions
@@ -66,7 +67,8 @@ def evaluate(
     stands in for the recipe's test-time augmentation.
 
     Raises:
-        UsageError: the classes or the channels of `data` are not those the run was trained on.
+        UsageError: the classes or the channels of `data` are not those the run was trained on, or
+            the run's own data has changed.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     network, info = load_model(run.folder, model, pick_device(device))
@@ -77,10 +79,13 @@ def evaluate(
         changes["data"] = {"image_size": info.image_size, "skip_unreadable": skip_unreadable}
     info = replace(info, recipe=with_changes(info.recipe, changes, origin="evaluate"))
     dataset = load_dataset(info.recipe, data, offline=offline, on_event=on_event)
+    if data is None:
+        _check_unchanged(dataset, run)
     _check_fits(dataset, info)
     predictions = predict_images(network, dataset.test, info)
     tta_used = info.recipe.evaluation.tta
-    folder = run.folder / f"evaluation-{dataset.name}{f'-{tta_used}' if tta_used else ''}"
+    name = safe_name(f"evaluation-{dataset.name}{f'-{tta_used}' if tta_used else ''}")
+    folder = run.folder / name
     result = EvaluationResult(dataset.name, tta_used, folder, test_result(predictions), predictions)
     _write(result, dataset.test.images, count=info.recipe.explain.images)
     return result
@@ -92,6 +97,7 @@ def _write(result: EvaluationResult, images: Tensor, *, count: int) -> None:
         result.folder.mkdir(exist_ok=True)
     except OSError as error:
         raise ResightError(f"cannot make {result.folder}: {error.strerror}") from error
+    remove_leftovers(result.folder)
     run = Run(result.folder)
     run.write_json("summary.json", result.to_dict())
     run.write_predictions(result.predictions)
@@ -137,8 +143,12 @@ def predict(
 
 
 def predict_images(model: nn.Module, images: Split, info: ModelInfo) -> Predictions:
-    """Predict images in the precision and with the test-time augmentation of a run's recipe."""
-    return predict_split(
+    """Predict images in the precision and with the test-time augmentation of a run's recipe.
+
+    Raises:
+        ResightError: an output is not finite.
+    """
+    predictions = predict_split(
         model,
         images.to(device_of(model, images.images.device)),
         info.stats,
@@ -146,6 +156,19 @@ def predict_images(model: nn.Module, images: Split, info: ModelInfo) -> Predicti
         training=info.recipe.training,
         evaluation=info.recipe.evaluation,
     )
+    check_finite(predictions)
+    return predictions
+
+
+def _check_unchanged(dataset: Dataset, run: Run) -> None:
+    """Refuse the run's own data if it has changed: its test images may have been trained on."""
+    summary = run.summary
+    if summary is not None and summary.data.fingerprint != dataset.fingerprint:
+        raise UsageError(
+            f"the data in {summary.data.source} has changed since the run was trained, so its test "
+            "images may be among those that were trained on; put it back, or test what is there "
+            f"now by --data {summary.data.source}"
+        )
 
 
 def _check_fits(dataset: Dataset, info: ModelInfo) -> None:

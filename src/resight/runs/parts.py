@@ -6,19 +6,16 @@ import json
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import fields
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import ResightError
-from ..files import atomic_write
+from ..files import atomic_write, read_bytes, read_csv, read_text
 from ..lr_finder.suggest import LRCurve
-from ..lr_finder.verdict import Verdict
 from ..records import EpochRow, FloatArray, Predictions
 from .summary import Summary
 
@@ -27,8 +24,10 @@ Value = TypeVar("Value")
 # Exceptions of reading a file that is not as it was written.
 DAMAGE = (
     *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, ResightError),
-    *(RuntimeError, csv.Error, zipfile.BadZipFile, zlib.error),
+    *(RuntimeError, ArithmeticError, MemoryError, csv.Error, zipfile.BadZipFile, zlib.error),
 )
+MAX_ARRAY_BYTES = 2**32  # of the arrays in a file, packed or not
+MAX_NUMBER = 1e40  # a loss is a float32, and below 3.5e38
 MAX_LABEL_ISSUES = 30  # rows of label_issues.csv that are read, from the top
 
 
@@ -42,21 +41,37 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = parse_json(read_text(path))
     if not isinstance(content, dict):
         raise ValueError("it is not a table")
     return content
 
 
+def parse_json(text: str) -> Any:
+    """Return JSON as plain Python; a number that no run can have is a ValueError."""
+    return json.loads(text, parse_float=_number, parse_int=_whole, parse_constant=_number)
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not abs(value) <= MAX_NUMBER:
+        raise ValueError(f"it has the number {text[:20]}")
+    return value
+
+
+def _whole(text: str) -> int:
+    _number(text)
+    return int(text)
+
+
 def read_summary(path: Path) -> Summary:
     """Return the result of a run, from `summary.json`."""
-    return _checked(Summary, read_json(path))
+    return checked(Summary, read_json(path))
 
 
 def read_rows(path: Path) -> tuple[EpochRow, ...]:
     """Return the rows of `metrics.jsonl`."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return _checked(tuple[EpochRow, ...], [json.loads(line) for line in lines])
+    return checked(tuple[EpochRow, ...], [parse_json(x) for x in read_text(path).splitlines()])
 
 
 def read_steps(path: Path) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -68,6 +83,11 @@ def read_steps(path: Path) -> tuple[FloatArray, FloatArray, FloatArray]:
 def read_predictions(path: Path, *, images: int) -> Predictions:
     """Return the predictions in `predictions.npz`, which must be of that many images."""
     arrays = _read_arrays(path)
+    kinds = {"ids": "U", "classes": "U", "labels": "i", "logits": "f"}
+    if any(arrays[name].dtype.kind != kind for name, kind in kinds.items()):
+        raise ValueError("its arrays are not text, whole numbers and numbers")
+    if not (arrays["ids"].ndim == arrays["classes"].ndim == 1):
+        raise ValueError("its ids or classes are not a list")
     predictions = Predictions(
         ids=tuple(arrays["ids"].tolist()),
         logits=arrays["logits"],
@@ -77,6 +97,8 @@ def read_predictions(path: Path, *, images: int) -> Predictions:
     n, k = len(predictions.ids), len(predictions.classes)
     if n != images or predictions.logits.shape != (n, k) or predictions.labels.shape != (n,):
         raise ValueError(f"it has {n} images of {k} classes, not {images} images")
+    if not np.isfinite(predictions.logits).all():
+        raise ValueError("it has logits that are not finite")
     if not set(np.unique(predictions.labels)) <= set(range(k)):
         raise ValueError(f"it has labels beyond the {k} classes")
     return predictions
@@ -84,34 +106,49 @@ def read_predictions(path: Path, *, images: int) -> Predictions:
 
 def read_label_issues(path: Path) -> list[dict[str, str]]:
     """Return the first rows of `label_issues.csv`."""
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        if "id" not in (rows.fieldnames or ()):
-            raise ValueError("it has no column id")
-        return [
-            {str(name): str(cell) for name, cell in row.items()}
-            for row in islice(rows, MAX_LABEL_ISSUES)
-        ]
+    header, *rows = read_csv(path) or [[]]
+    if "id" not in header:
+        raise ValueError("it has no column id")
+    return [dict(zip(header, row, strict=True)) for row in rows[:MAX_LABEL_ISSUES]]
 
 
 def read_lr_curve(path: Path) -> LRCurve:
     """Return the range test of `lr_find.json`, where null stands for NaN."""
-    content = read_json(path)
-    values = {field.name: content[field.name] for field in fields(LRCurve)}
-    for name in ("lrs", "losses", "smoothed"):
-        values[name] = np.array(values[name], dtype=np.float64)  # None becomes NaN
-    values["verdict"] = _checked(Verdict, values["verdict"])
-    values["interval"] = values["interval"] and tuple(values["interval"])
-    return LRCurve(**values)
+    content, hints = read_json(path), get_type_hints(LRCurve)
+    arrays = ("lrs", "losses", "smoothed")
+    values: dict[str, Any] = {
+        # None becomes NaN
+        name: np.array(content[name], dtype=np.float64) if name in arrays else checked(hint, value)
+        for name, hint in hints.items()
+        for value in [content[name]]
+    }
+    curve = LRCurve(**values)
+    shapes = {getattr(curve, name).shape for name in arrays}
+    rates = curve.lrs
+    if shapes != {(rates.size,)} or not (np.isfinite(rates).all() and (rates > 0).all()):
+        raise ValueError("its rates and losses are not lists of one length, with rates above 0")
+    if np.isnan(curve.smoothed[np.isfinite(curve.losses)]).any():
+        raise ValueError("it has losses without smoothed ones")
+    return curve
 
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     # By way of memory: NumPy would leave a damaged file open.
-    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+    content = io.BytesIO(read_bytes(path, MAX_ARRAY_BYTES))
+    with zipfile.ZipFile(content) as members:
+        check_unpacked_size(members, MAX_ARRAY_BYTES)
+    with np.load(content, allow_pickle=False) as arrays:
         return dict(arrays)
 
 
-def _checked(kind: type[Value], content: Any) -> Value:
+def check_unpacked_size(members: zipfile.ZipFile, max_bytes: int) -> None:
+    """Refuse a zip file whose members are larger than `max_bytes` in all, before they are read."""
+    size = sum(member.file_size for member in members.infolist())
+    if size > max_bytes:
+        raise ValueError(f"its arrays have {size:,} bytes, more than {max_bytes:,}")
+
+
+def checked(kind: type[Value], content: Any) -> Value:
     """Return JSON content as a value of a type; ValueError names the first entry that is wrong."""
     try:
         return TypeAdapter(kind).validate_python(content)

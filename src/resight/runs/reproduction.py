@@ -7,7 +7,6 @@ reproductions/resnet18-plateau/
   seed0/  seed1/     run folders, with every other figure
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from ..datasets import Dataset
 from ..errors import ResightError, UsageError
 from ..events import Message, OnEvent
 from ..figures.curves import draw_schedule
-from ..files import write_text
+from ..files import json_text, remove_leftovers, write_text
 from ..lr_finder.find import lr_find
 from ..metrics.intervals import Interval, mean_interval
 from ..optim.curve import schedule, trace
@@ -26,6 +25,7 @@ from ..recipe import Recipe
 from ..recipe.presets import get_preset
 from ..recipe.presets.published import PublishedProject, get_published
 from ..recipe.toml import differences, to_toml, with_changes, with_epochs, with_overrides
+from .parts import DAMAGE, read_json
 from .run import Run
 
 OWN_FIGURES = {  # beside the run folders
@@ -106,11 +106,17 @@ def project_recipe(
 
 def check_same(folder: Path, recipe: Recipe, dataset: Dataset) -> None:
     """Make the folder; refuse to mix the runs of two recipes, or of two data sets, in it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"cannot make the folder {folder}: {error.strerror}; choose another --out"
+        ) from error
+    remove_leftovers(folder)
     mark = folder / "data.json"
     if not mark.exists():
-        write_text(mark, json.dumps({"name": dataset.name, "fingerprint": dataset.fingerprint}))
-    elif json.loads(mark.read_text(encoding="utf-8"))["fingerprint"] != dataset.fingerprint:
+        write_text(mark, json_text({"name": dataset.name, "fingerprint": dataset.fingerprint}))
+    elif _fingerprint_in(mark) != dataset.fingerprint:
         raise UsageError(f"{folder} has runs of other data; choose another --out")
     may = {"seed", "data.source"}
     for setting in ("micro_batch", "precision"):
@@ -123,6 +129,26 @@ def check_same(folder: Path, recipe: Recipe, dataset: Dataset) -> None:
             raise UsageError(
                 f"{path.parent} ran with another {', '.join(odd[:3])}; choose another --out"
             )
+
+
+def is_complete(run: Run) -> bool:
+    """Whether a seed has all that a reproduction shows of it: result, and explanation if wanted.
+
+    Of the files that a run leaves, `summary.json` is the last, and `report.html` of those that
+    explain it.
+    """
+    explained = (run.folder / "report.html").exists() or not run.recipe.explain.report
+    return run.predictions is not None and explained
+
+
+def _fingerprint_in(mark: Path) -> str:
+    try:
+        return str(read_json(mark)["fingerprint"])
+    except DAMAGE as error:
+        raise UsageError(
+            f"{mark}, which names the data of the runs beside it, is damaged ({error}); remove it "
+            "if all of them ran on this data, or choose another --out"
+        ) from error
 
 
 def write_reproduction(
@@ -148,8 +174,8 @@ def write_reproduction(
     if published.lr_finder and not result.interrupted and not (folder / "lr_find.png").exists():
         try:
             lr_curve = lr_find(recipe, data=dataset, device=device, on_event=on_event)
-            figures.save(figures.lr_curve(lr_curve), folder / "lr_find.png")
-            write_text(folder / "lr_find.json", json.dumps(lr_curve.to_dict()))
+            write_text(folder / "lr_find.json", json_text(lr_curve.to_dict()))
+            figures.save(figures.lr_curve(lr_curve), folder / "lr_find.png")  # says that both are
         except ResightError as error:
             on_event(Message(f"no range test to show: {error}"))
     write_text(folder / "README.md", _page(result))

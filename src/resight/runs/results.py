@@ -70,12 +70,12 @@ def save_epoch(run: Run, setup: TrainSetup, event: EpochDone, on_event: OnEvent)
 
 
 def write_results(run: Run, setup: TrainSetup, predictions: Predictions | None) -> None:
-    """Write the summary, the history, the predictions and their figures into the run folder."""
+    """Write the history, the predictions, their figures and the summary into the run folder.
+
+    The summary is the last: a run whose summary has a test result is complete.
+    """
     recipe, history = setup.recipe, setup.state.history
     summary = summarize_run(setup, predictions)
-    if predictions:  # before the summary that says that they are there
-        run.write_predictions(predictions)
-    run.write_json("summary.json", summary.to_dict())
     run.write_history(history)
     write_text(run.folder / "README.md", model_card(recipe, summary))
     if history.epochs:
@@ -83,8 +83,10 @@ def write_results(run: Run, setup: TrainSetup, predictions: Predictions | None) 
         figures.save(curves, run.folder / "curves.png")
         figures.save(figures.rates_as_run(history), run.folder / "rates.png")
     if predictions:
+        run.write_predictions(predictions)
         images = setup.dataset.test.images
         draw_predictions(run.folder, predictions, images, count=recipe.explain.images)
+    run.write_json("summary.json", summary.to_dict())
 
 
 def draw_predictions(folder: Path, predictions: Predictions, images: Tensor, *, count: int) -> None:

@@ -11,7 +11,6 @@ Every file is written whole or not at all. `previous.pt` is the checkpoint befor
 case `last.pt` cannot be read. Reading needs no torch: only `model()` does.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -23,14 +22,15 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from ..errors import ResightError, UsageError
-from ..files import write_csv, write_text
+from ..files import json_text, write_csv, write_text
 from ..lr_finder.suggest import LRCurve
 from ..metrics.classification import TestResult, confusion_rows, prediction_rows
 from ..recipe import Recipe
-from ..recipe.toml import from_toml
+from ..recipe.toml import read_toml, with_changes
 from ..records import History, Predictions
 from . import parts
 from .gallery import Gallery, read_gallery
+from .replace import LOCK
 from .summary import FORMAT_VERSION, Summary
 
 if TYPE_CHECKING:
@@ -69,12 +69,16 @@ class Run:
             UsageError: it does not exist, holds no run, or one of another version of resight.
         """
         run = cls(folder)
-        if not (run.folder / "recipe.toml").is_file():
-            problem = "holds no recipe.toml" if run.folder.is_dir() else "does not exist"
+        try:
+            is_folder, has_recipe = run.folder.is_dir(), (run.folder / "recipe.toml").exists()
+        except OSError as error:
+            raise UsageError(f"{folder} is not a run folder: {error.strerror}") from error
+        if not has_recipe:
+            problem = "holds no recipe.toml" if is_folder else "does not exist"
             raise UsageError(f"{folder} is not a run folder: it {problem}; see `ls runs/`")
         try:
-            version = json.loads((run.folder / "summary.json").read_bytes()).get("format")
-        except (OSError, ValueError, AttributeError):
+            version = parts.read_json(run.folder / "summary.json").get("format")
+        except parts.DAMAGE:
             return run  # not finished, or damaged: what reads it says so
         if version != FORMAT_VERSION:
             raise UsageError(
@@ -99,7 +103,7 @@ class Run:
             UsageError: another process is training here.
         """
         try:
-            lock = FileLock(self.folder / ".lock").acquire(timeout=0)
+            lock = FileLock(self.folder / LOCK).acquire(timeout=0)
         except Timeout as error:
             raise UsageError(
                 f"another process is training in {self.folder}; wait for it, or stop it first"
@@ -116,10 +120,7 @@ class Run:
         Raises UsageError if it cannot be read.
         """
         file = self.folder / "recipe.toml"
-        try:
-            return from_toml(file.read_text(encoding="utf-8"), origin=str(file))
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{file} cannot be read: {error}") from error
+        return with_changes(Recipe(), read_toml(file), origin=str(file))
 
     @cached_property
     def summary(self) -> Summary | None:
@@ -251,7 +252,7 @@ class Run:
     def write_history(self, history: History) -> None:
         """Write `metrics.jsonl` and `metrics.csv`, a line an epoch, and `steps.npz`."""
         rows = [asdict(row) for row in history.epochs]
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        lines = "".join(json_text(row, ascii_only=True) + "\n" for row in rows)
         write_text(self.folder / "metrics.jsonl", lines)
         steps = {"lrs": history.lrs, "momenta": history.momenta, "losses": history.losses}
         parts.write_arrays(self.folder / "steps.npz", steps)
@@ -273,7 +274,7 @@ class Run:
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write plain Python as indented JSON."""
-        write_text(self.folder / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        write_text(self.folder / name, json_text(content, indent=2) + "\n")
 
     def _read(self, name: str, read: Callable[[Path], Part], without: str | None) -> Part | None:
         """Return the content of a file, or None and a line if it is missing or damaged."""

@@ -6,7 +6,7 @@ from typing import Any
 from ..metrics.classification import TestResult
 from ..metrics.intervals import Interval
 
-FORMAT_VERSION = 2  # of the files of a run folder
+FORMAT_VERSION = 3  # of the files of a run folder
 
 
 @dataclass(frozen=True)

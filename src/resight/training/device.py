@@ -11,7 +11,7 @@ import torch
 import torch.distributed
 from torch import nn
 
-from ..errors import ResightError, UsageError
+from ..errors import UsageError, is_memory_full
 from ..recipe import Training
 
 
@@ -119,11 +119,12 @@ def name_full_memory(device: torch.device, training: Training, devices: int) -> 
     """Turn torch's error of a full memory into one line that names the setting to change."""
     try:
         yield
-    except RuntimeError as error:  # MPS has no class for it
-        if "out of memory" not in str(error):
+    except Exception as error:  # torch has a class for it on CUDA alone
+        if not is_memory_full(error):
             raise
-        micro_batch = training.gpu_micro_batch or math.ceil(training.batch_size / devices)
-        raise ResightError(
-            f"the memory of {device} is full; set training.gpu_micro_batch to less than "
-            f"{micro_batch}"
+        setting = "micro_batch" if device.type == "cpu" else "gpu_micro_batch"
+        size = getattr(training, setting)
+        size = size if isinstance(size, int) else math.ceil(training.batch_size / devices)
+        raise UsageError(
+            f"the memory of {device} is full; set training.{setting} to less than {size}"
         ) from error

@@ -26,6 +26,7 @@ import torch.distributed
 from ..datasets import Split
 from ..errors import Diverged, ResightError
 from ..events import EpochDone, StepDone
+from ..files import temporary_path
 from ..recipe import Recipe
 from .distributed import ExchangeFailed, Rank
 from .loop import deterministic_mode, fit
@@ -55,7 +56,8 @@ def fit_on_devices(setup: TrainSetup, devices: int) -> Generator[StepDone | Epoc
         return
     device, rank = setup.splits.train.images.device, Rank(0, devices)
     with ExitStack() as stack:
-        temporary = tempfile.TemporaryDirectory(prefix="resight-", ignore_cleanup_errors=True)
+        prefix = f"{temporary_path(Path('resight')).name}-"  # by which a later start clears it
+        temporary = tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
         folder = Path(stack.enter_context(temporary))
         _write_run(setup, folder / "run.pt")
         if device.type == "cpu":

@@ -1,61 +1,107 @@
 """Context managers that restore a model, its optimizer and the random numbers at their end."""
 
-import copy
 import random
-from collections.abc import Iterator, MutableMapping
+from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from ..errors import UsageError
 
 
 @contextmanager
-def preserve_state(optimizer: Optimizer, *modules: nn.Module) -> Iterator[None]:
+def preserve_state(*borrowed: Optimizer | nn.Module) -> Iterator[None]:
     """Restore a training on exit, bit for bit and object for object, also after an exception.
 
-    Restored are parameters, buffers, gradients, every attribute of the modules (`training` too),
-    the optimizer's state and groups, and the random numbers of Python, NumPy and torch on every
-    device in use. A change inside another object is not: of a list that a module appends to.
+    Restored are every attribute of the modules (`training` too) and of the optimizer (its state,
+    groups, hooks and step counts), with the lists, dictionaries, sets and tensors inside them, the
+    gradients, and the random numbers of Python, NumPy and torch on every device in use. A change
+    inside an object of another kind is not, nor in a tensor that is the result
+    of a computation with gradients.
 
     Raises:
         UsageError: a lazy layer has no weights yet.
     """
-    parameters = {p for group in optimizer.param_groups for p in group["params"]}
-    parameters.update(p for module in modules for p in module.parameters())
-    if any(torch.nn.parameter.is_lazy(p) for p in parameters):
+    containers, tensors = _contents(borrowed)
+    if any(is_lazy(tensor) for tensor in tensors):
         raise UsageError("the model has lazy layers without weights; pass one batch through first")
-    values = parameters | {b for module in modules for b in module.buffers()}
-    tables: list[MutableMapping[Any, Any]] = [vars(optimizer), *optimizer.param_groups]
-    for module in {m for root in modules for m in root.modules()}:
-        tables += [vars(module), module._parameters, module._buffers]
-    kept_tables = [(table, dict(table)) for table in [optimizer.state, *tables]]
-    for entry in optimizer.state.values():  # of one parameter; the values of tensors are kept apart
-        kept_tables.append(
-            (entry, {k: v if isinstance(v, Tensor) else copy.deepcopy(v) for k, v in entry.items()})
-        )
-        values |= {v for v in entry.values() if isinstance(v, Tensor)}
-    kept_values = [(value, value.detach().clone()) for value in values]
-    gradients = [(parameter, parameter.grad) for parameter in parameters]
+    saved_containers = [(c, dict(c) if isinstance(c, dict) else list(c)) for c in containers]
+    saved_tensors = [
+        (tensor, tensor.detach().clone(), tensor.requires_grad, tensor.grad)
+        for tensor in tensors
+        if _is_writable(tensor)
+    ]
     try:
-        for parameter in parameters:
-            parameter.grad = None  # the gradients themselves are only put aside
+        for tensor, *_ in saved_tensors:
+            tensor.grad = None  # the gradients themselves are only put aside
         with _random_kept():
             yield
     finally:
-        for table, kept in kept_tables:
-            table.update(kept)
-            for key in [key for key in table if key not in kept]:
-                del table[key]
+        for container, saved in saved_containers:
+            _refill(container, saved)
         with torch.no_grad():
-            for value, was in kept_values:
-                value.copy_(was)
-        for parameter, gradient in gradients:
-            parameter.grad = gradient
+            for tensor, value, requires_grad, gradient in saved_tensors:
+                if tensor.is_leaf:  # a buffer may have become the result of a computation
+                    tensor.requires_grad_(requires_grad).grad = gradient
+                tensor.copy_(value)
+
+
+_Container = dict[Any, Any] | list[Any] | set[Any] | deque[Any]
+
+
+def _contents(roots: Iterable[Optimizer | nn.Module]) -> tuple[list[_Container], list[Tensor]]:
+    """The containers and tensors in optimizers, in modules and in one another, each once."""
+    containers: list[_Container] = []
+    tensors: list[Tensor] = []
+    visited: set[int] = set()
+    pending: list[Any] = list(roots)
+    for root in roots:
+        if isinstance(root, nn.Module):  # a scripted one has no dictionaries of its parts
+            pending += [*root.modules(), *root.parameters(), *root.buffers()]
+    while pending:
+        value = pending.pop()
+        if id(value) in visited:
+            continue
+        match value:
+            case nn.Module() | Optimizer():
+                pending.append(vars(value))
+            case Tensor():
+                tensors.append(value)
+            case dict():
+                containers.append(value)
+                pending += [*value.keys(), *value.values()]  # the keys of `state` are parameters
+            case list() | set() | deque():
+                containers.append(value)
+                pending += value
+            case tuple():
+                pending += value
+            case _:
+                continue
+        visited.add(id(value))
+    return containers, tensors
+
+
+def _refill(container: _Container, saved: dict[Any, Any] | list[Any]) -> None:
+    container.clear()
+    if isinstance(container, dict | set):
+        container.update(saved)
+    else:
+        container.extend(saved)
+
+
+def _is_writable(tensor: Tensor) -> bool:
+    """Whether a value can be put back into a tensor: not into a result, nor an expanded view."""
+    if tensor.layout == torch.strided:
+        dimensions = zip(tensor.size(), tensor.stride(), strict=True)
+        if any(size > 1 and stride == 0 for size, stride in dimensions):
+            return False
+    return tensor.is_leaf and not tensor.is_inference()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from ..cam.layers import check_layers
 from ..datasets import Dataset, hold_out, load, statistics
@@ -75,6 +76,9 @@ def prepare(
         UsageError: recipe, data, model and device do not fit each other.
     """
     chosen = pick_device(device)
+    if model is not None:
+        check_module(model)
+        check_trainable(model)
     if recipe.training.deterministic:  # cuBLAS asks once, at the first matrix product
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     recipe = resolve(recipe, data, model)
@@ -87,6 +91,39 @@ def prepare(
     for line in (describe(state.schedule), *lines):
         on_event(Message(line))
     return TrainSetup(recipe, dataset, splits, state)
+
+
+def check_module(model: nn.Module) -> None:
+    """Raise UsageError unless a model passed in is a module whose weights exist, in float32."""
+    if not isinstance(model, nn.Module):
+        name = model.__name__ if isinstance(model, type) else repr(model)
+        raise UsageError(f"model = {name} is no torch.nn.Module; pass a network, as MyNetwork(...)")
+    for name, weight in model.named_parameters():
+        if is_lazy(weight):
+            problem = "has no shape yet; pass a batch of images through the model first"
+        elif weight.is_meta:
+            problem = "is on the device meta, without values; build the model on the CPU"
+        elif weight.is_inference():
+            problem = "was made in inference mode; build the model outside torch.inference_mode()"
+        elif weight.is_floating_point() and weight.dtype != torch.float32:
+            problem = (
+                f"is {weight.dtype}, but weights are kept in float32: call model.float(); to "
+                'compute in less, set training.precision = "bf16"'
+            )
+        else:
+            continue
+        raise UsageError(f"the weight {name} of the model {problem}")
+
+
+def check_trainable(model: nn.Module) -> None:
+    """Raise UsageError if a model has no weight to train."""
+    weights = list(model.parameters())
+    if not any(weight.requires_grad for weight in weights):
+        problem = "are all frozen (requires_grad is False)" if weights else "do not exist"
+        raise UsageError(
+            f"the weights of the {type(model).__name__} {problem}, so there is nothing to train; "
+            "call requires_grad_(True) on the layers to train"
+        )
 
 
 def load_dataset(

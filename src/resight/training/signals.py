@@ -11,6 +11,15 @@ Handler = Callable[[int, FrameType | None], Any] | signal.Handlers
 
 
 @contextmanager
+def interrupt_text(text: str) -> Iterator[None]:
+    """Give a KeyboardInterrupt of the block a text that says what it has cut short."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(text) from error
+
+
+@contextmanager
 def stop_requested() -> Iterator[Callable[[], bool]]:
     """Yield a function that returns whether SIGINT or SIGTERM has arrived.
 

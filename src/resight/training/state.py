@@ -14,12 +14,13 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..datasets import Split, Statistics
 from ..datasets.augment import normalize
-from ..errors import UsageError
+from ..errors import UsageError, is_memory_full
 from ..networks.eval_mode import eval_mode
 from ..optim.optimizers import build_optimizer
 from ..optim.schedules import Schedule, schedule_of, steps_per_epoch
 from ..recipe import Plateau, Recipe
 from ..records import EpochRow, History
+from ..text import one_line
 from .precision import layout_for, to_memory_format
 
 
@@ -130,8 +131,8 @@ def init_state(recipe: Recipe, data: TrainData, model: nn.Module) -> TrainState:
     """Return the state before the first step; `model` is moved to the data's device.
 
     Raises:
-        UsageError: the device cannot compute in `training.precision`, or the model's outputs are
-            not one logit a class.
+        UsageError: the device cannot compute in `training.precision`, or the model cannot read
+            the images, or its outputs are not one logit a class.
     """
     training, device = recipe.training, data.train.images.device
     if training.precision == "fp16" and device.type == "cpu":
@@ -161,7 +162,15 @@ def _check_outputs(model: nn.Module, recipe: Recipe, data: TrainData) -> None:
     """
     images = normalize(data.train.images[:1], data.stats)  # (1, C, H, W)
     with eval_mode(model):
-        logits = model(to_memory_format(images, recipe.training))
+        try:
+            logits = model(to_memory_format(images, recipe.training))
+        except (RuntimeError, ValueError) as error:
+            if is_memory_full(error):
+                raise
+            raise UsageError(
+                f"the model fails on an image of this data, {tuple(images.shape[1:])}: "
+                f"{one_line(str(error))}; pass a model for images (N, {images.shape[1]}, H, W)"
+            ) from error
     expected = (1, len(data.classes))
     if not isinstance(logits, Tensor) or logits.shape != expected:
         outputs = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__

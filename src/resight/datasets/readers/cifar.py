@@ -4,15 +4,16 @@ Krizhevsky 2009, "Learning multiple layers of features from tiny images".
 """
 
 import tarfile
-import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Self
 
 import numpy as np
 
 from ...errors import UsageError
+from ...files import check_file, read_bytes
 from ..dataset import Split
 from .contents import DataLayout, LoadedData, PixelArray, ReadOptions, make_split
 from .images import fit_arrays
@@ -22,6 +23,12 @@ from .unpickle import load_arrays
 _SHAPE = (3, 32, 32)
 _PIXELS = 3 * 32 * 32
 _MAX_UNPACKED = 2**30  # bytes; the real archives unpack to 186 MB
+_MAX_MEMBERS = 1000  # the real archives have 9
+_MAX_NAME = 2**16  # bytes of a member's long name, which the archive holds as a member of its own
+_NAME_TYPES = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
 
 
 @dataclass(frozen=True)
@@ -50,10 +57,23 @@ _LAYOUTS = (
 _FILES = frozenset(name for layout in _LAYOUTS for name in layout.files)
 
 
+class _TarInfo(tarfile.TarInfo):
+    """The header of a member; a header that would make tarfile read without an end is refused."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        if header.size < 0 or (header.type in _NAME_TYPES and header.size > _MAX_NAME):
+            raise tarfile.ReadError(f"a header of {header.size:,} bytes")
+        return header
+
+
 def find(path: Path) -> DataLayout | None:
     """Recognize a folder with one of the forms, its parent, or an archive of one."""
     if path.is_file():
-        return DataLayout({"": path}, partial(read_archive, path)) if _is_tar(path) else None
+        if not _is_tar(path):
+            return None
+        return DataLayout({"": path}, partial(read_archive, path), _MAX_UNPACKED)
     layouts: dict[Path, _Layout] = {}
     for folder in (path, *sorted(p for p in path.iterdir() if p.is_dir())):
         present = [name for name in _FILES if (folder / name).is_file()]
@@ -68,9 +88,10 @@ def find(path: Path) -> DataLayout | None:
     paths = {name: folder / name for name in layout.files}
 
     def read(options: ReadOptions) -> LoadedData:
-        return _read({name: path.read_bytes() for name, path in paths.items()}, layout, options)
+        contents = {name: read_bytes(path, _MAX_UNPACKED) for name, path in paths.items()}
+        return _read(contents, layout, options)
 
-    return DataLayout(paths, read)
+    return DataLayout(paths, read, _MAX_UNPACKED)
 
 
 def read_archive(path: Path, options: ReadOptions) -> LoadedData:
@@ -82,8 +103,11 @@ def read_archive(path: Path, options: ReadOptions) -> LoadedData:
     contents: dict[str, bytes] = {}
     unpacked = 0
     try:
-        with tarfile.open(path, "r|*") as archive:  # one pass, without seeking
-            for member in archive:
+        check_file(path, _MAX_UNPACKED)
+        with tarfile.open(path, "r|*", tarinfo=_TarInfo) as archive:  # one pass, without seeking
+            for count, member in enumerate(archive, 1):
+                if count > _MAX_MEMBERS:
+                    raise UsageError(f"{path} is refused: it has more than {_MAX_MEMBERS} members")
                 _check_member(member, path)
                 unpacked += member.size
                 if unpacked > _MAX_UNPACKED:
@@ -91,7 +115,9 @@ def read_archive(path: Path, options: ReadOptions) -> LoadedData:
                 name = PurePosixPath(member.name).name
                 if name in _FILES and (file := archive.extractfile(member)):
                     contents[name] = file.read()
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except UsageError:
+        raise
+    except Exception as error:  # tarfile raises many kinds for forged headers
         raise UsageError(
             f"{path} is not a whole archive ({error}); remove it and download it again"
         ) from error
@@ -108,6 +134,8 @@ def _check_member(member: tarfile.TarInfo, path: Path) -> None:
     name = PurePosixPath(member.name.replace("\\", "/"))
     if name.is_absolute() or ".." in name.parts or ":" in name.parts[:1]:
         raise UsageError(f"{path} is refused: its member {member.name!r} leads out of its folder")
+    if member.size < 0:  # an extended header can say so
+        raise UsageError(f"{path} is refused: its member {member.name!r} has a negative size")
     if not (member.isfile() or member.isdir()):
         raise UsageError(f"{path} is refused: its member {member.name!r} is a link or a device")
 

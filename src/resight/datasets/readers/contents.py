@@ -1,5 +1,6 @@
 """The options of a reader of images, and its result."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +49,7 @@ class DataLayout:
 
     files: Mapping[str, Path]
     read: Callable[[ReadOptions], LoadedData]
+    max_bytes: int = sys.maxsize  # of each file; a larger one cannot be read
 
 
 def make_split(images: PixelArray, labels: IntArray, ids: Sequence[str]) -> Split:

@@ -11,6 +11,7 @@ import numpy as np
 from ...errors import UsageError
 from .contents import DataLayout, LoadedData, ReadOptions
 from .images import Pictures, load_pictures
+from .picture import MAX_BYTES
 
 _SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
@@ -66,7 +67,7 @@ def find(path: Path) -> DataLayout | None:
     files = {
         name: root / name for tree in trees for names in tree.pictures.values() for name in names
     }
-    return DataLayout(files, partial(_read, root, trees, tuple(notes)))
+    return DataLayout(files, partial(_read, root, trees, tuple(notes)), MAX_BYTES)
 
 
 def _visible(folder: Path) -> list[Path]:

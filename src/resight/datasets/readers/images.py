@@ -1,26 +1,35 @@
-"""Pictures of any kind and size to uint8 arrays of one size."""
+"""Pictures of many kinds and sizes to uint8 arrays of one size."""
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from ...errors import UsageError
 from ...records import IntArray
 from ..dataset import Split
-from .contents import DEFAULT_PX, MAX_PX, MIN_PX, LoadedData, PixelArray, ReadOptions, make_split
-
-Source = Path | bytes  # a file, or its content
+from .contents import DEFAULT_PX, LoadedData, PixelArray, ReadOptions, make_split
+from .limits import check_memory
+from .picture import (
+    Picture,
+    SizesDiffer,
+    Source,
+    check_size,
+    decode_picture,
+    default_px,
+    fit_square,
+    open_picture,
+)
 
 _BATCH = 512  # pictures decoded between two reports of progress
+_BATCH_BYTES = 2**27  # of the files of a batch, which may be in memory together
 _HEAVY_BYTES = 16_384  # below it decoding holds the interpreter lock, and threads only cost
 
 
@@ -42,20 +51,6 @@ class _DecodedImages:
     images: PixelArray  # (M, C, S, S)
     rows: IntArray  # (M,) rising: the place of each image among the pictures
     notes: tuple[str, ...]
-
-
-@dataclass
-class _Picture:
-    """One picture: its pixels, or the reason why it has none."""
-
-    name: str
-    pixels: PixelArray | None = None  # (S, S, 1 or 3)
-    changes: list[str] = field(default_factory=list)
-    reason: str = ""
-
-
-class _SizesDiffer(Exception):
-    """The pictures are not all of the size of the first."""
 
 
 def load_pictures(
@@ -102,19 +97,19 @@ def fit_arrays(images: PixelArray, image_size: int | None) -> tuple[PixelArray, 
         UsageError: they are smaller than 8 px.
     """
     count, channels, height, width = images.shape
-    _check_size("images", width, height)
-    side = image_size or _default_px(width, height)
+    check_size("images", width, height)
+    side = image_size or default_px(width, height)
     if (height, width) == (side, side):
         return images, ()
+    check_memory(f"{count:,} images of {side} px", count * channels * side**2)
     fitted = np.empty((count, channels, side, side), dtype=np.uint8)
     for row, image in enumerate(images):
         pixels = image[0] if channels == 1 else image.transpose(1, 2, 0)  # (H, W) or (H, W, C)
-        resized = np.asarray(_fit(Image.fromarray(pixels), side)).reshape(side, side, channels)
+        resized = np.asarray(fit_square(Image.fromarray(pixels), side)).reshape(
+            side, side, channels
+        )
         fitted[row] = resized.transpose(2, 0, 1)
     return fitted, (f"{count:,} images of {width}x{height} px were resized to {side} px",)
-
-
-# --- many pictures --------------------------------------------------------------------------
 
 
 def _decode(
@@ -129,21 +124,24 @@ def _decode(
     Raises:
         UsageError: a picture cannot be read (unless `skip_unreadable`) or is smaller than 8 px.
     """
-    side = options.image_size or _first_px(pictures)
-    try:
-        return _decode_at(pictures, options, side, channels)
-    except _SizesDiffer:
-        return _decode_at(pictures, options, DEFAULT_PX, channels)
+    with warnings.catch_warnings():  # on metadata; what Pillow cannot decode is an error
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        side = options.image_size or _first_px(pictures, options)
+        try:
+            return _decode_at(pictures, options, side, channels)
+        except SizesDiffer:
+            return _decode_at(pictures, options, DEFAULT_PX, channels)
 
 
-def _first_px(pictures: Pictures) -> int:
+def _first_px(pictures: Pictures, options: ReadOptions) -> int:
     """Return the size for all pictures if they are like the first that can be read."""
     for source in pictures.sources():
         try:
-            with Image.open(BytesIO(_read(source))) as image:
-                return _default_px(*image.size)
-        except Exception:  # see _decode_one, which names the file
-            continue
+            with open_picture(source) as image:
+                return default_px(*image.size)
+        except Exception:  # see decode_picture, which names the file
+            if not options.skip_unreadable:
+                break
     return DEFAULT_PX
 
 
@@ -151,13 +149,14 @@ def _decode_at(
     pictures: Pictures, options: ReadOptions, side: int, channels: int | None
 ) -> _DecodedImages:
     count = len(pictures.names)
+    check_memory(f"{count:,} pictures of {side} px", count * 3 * side**2)
     images = np.empty((count, 3, side, side), dtype=np.uint8)  # (N, 3, S, S)
     is_gray = np.zeros(count, dtype=np.bool_)
     is_read = np.zeros(count, dtype=np.bool_)
     changes: Counter[str] = Counter()
     skipped: list[str] = []
     same_size = options.image_size is None and side != DEFAULT_PX
-    work = partial(_decode_one, side=side, same_size=same_size, to_gray=channels == 1)
+    work = partial(decode_picture, side=side, same_size=same_size, to_gray=channels == 1)
     for row, picture in enumerate(_each_decoded(pictures, work, options)):
         if picture.pixels is None:
             if not options.skip_unreadable:
@@ -187,108 +186,32 @@ def _decode_at(
 
 
 def _each_decoded(
-    pictures: Pictures, work: Callable[[tuple[str, Source]], _Picture], options: ReadOptions
-) -> Iterator[_Picture]:
+    pictures: Pictures, work: Callable[[tuple[str, Source]], Picture], options: ReadOptions
+) -> Iterator[Picture]:
     """Yield the pictures in order; large ones are decoded on several threads."""
     done = 0
     items = zip(pictures.names, pictures.sources(), strict=True)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        while batch := list(islice(items, _BATCH)):
+        while batch := _batch(items):
             heavy = sum(_bytes(source) for _, source in batch) > _HEAVY_BYTES * len(batch)
             yield from pool.map(work, batch) if heavy else map(work, batch)
             done += len(batch)
             options.on_progress("decode pictures", done, len(pictures.names))
 
 
+def _batch(items: Iterator[tuple[str, Source]]) -> list[tuple[str, Source]]:
+    """Return the next pictures, as many as are decoded together."""
+    batch: list[tuple[str, Source]] = []
+    num_bytes = 0
+    for item in items:
+        batch.append(item)
+        num_bytes += _bytes(item[1])
+        if len(batch) == _BATCH or num_bytes >= _BATCH_BYTES:
+            break
+    return batch
+
+
 def _bytes(source: Source) -> int:
     if isinstance(source, bytes):
         return len(source)
     return source.stat().st_size if source.is_file() else 0
-
-
-# --- one picture ----------------------------------------------------------------------------
-
-
-def _decode_one(item: tuple[str, Source], *, side: int, same_size: bool, to_gray: bool) -> _Picture:
-    name, source = item
-    picture = _Picture(name)
-    try:
-        with Image.open(BytesIO(_read(source))) as image:
-            size = image.size
-            _check_size(name, *size)
-            if same_size and size != (side, side):
-                raise _SizesDiffer
-            if min(size) > 2 * side:
-                image.draft(None, (2 * side, 2 * side))  # JPEG: decode at a fraction of its size
-            plain = _to_eight_bits(image, picture.changes)
-        if size != (side, side):
-            picture.changes.append(f"resized to {side} px, center-cropped where not square")
-            plain = _fit(plain, side)
-        if to_gray and plain.mode != "L":
-            picture.changes.append("color, converted to gray")
-            plain = plain.convert("L")
-        picture.pixels = np.frombuffer(plain.tobytes(), dtype=np.uint8).reshape(side, side, -1)
-    except (UsageError, _SizesDiffer):
-        raise
-    except UnidentifiedImageError:
-        picture.reason = "not a known picture format"
-    except Exception as error:  # Pillow raises many kinds for files that are cut off or hostile
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        picture.reason = reason.splitlines()[0]
-    return picture
-
-
-def _read(source: Source) -> bytes:
-    content = source if isinstance(source, bytes) else source.read_bytes()
-    if not content:
-        raise ValueError("it is empty")
-    return content
-
-
-def _default_px(width: int, height: int) -> int:
-    """Return the size where no `image_size` is given: that of the picture, if it is usable."""
-    return width if width == height and MIN_PX <= width <= MAX_PX else DEFAULT_PX
-
-
-def _check_size(name: str, width: int, height: int) -> None:
-    if min(width, height) < MIN_PX:
-        raise UsageError(
-            f"{name}: {width}x{height} px is too small; at least {MIN_PX} px a side is needed"
-        )
-
-
-def _to_eight_bits(image: Image.Image, changes: list[str]) -> Image.Image:
-    """Turn a picture upright, and convert its mode to gray ("L") or "RGB"."""
-    if getattr(image, "is_animated", False):
-        changes.append("several frames, the first was taken")
-    image.load()
-    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-        changes.append("turned upright as their EXIF orientation says")
-        image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16-bit gray; Pillow also keeps it as 32-bit integers
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65_535:
-            raise ValueError("its pixels are integers of more than 16 bits")
-        changes.append("16 bits a pixel, reduced to 8 (65,535 becomes 255)")
-        return Image.fromarray((values >> 8).astype(np.uint8))
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers without a known range")
-    is_gray = image.mode in ("1", "L", "LA", "La")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        if np.asarray(image.getchannel("A")).min() < 255:
-            changes.append("transparency, laid over white")
-            white = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(white, image)
-    elif not is_gray and image.mode != "RGB":
-        changes.append(f"color mode {image.mode}, converted to RGB")
-    return image.convert("L" if is_gray else "RGB")
-
-
-def _fit(image: Image.Image, side: int) -> Image.Image:
-    """Resize and crop to a square in one pass: the central square of the shorter side."""
-    width, height = image.size
-    square = min(width, height)
-    left, top = (width - square) / 2, (height - square) / 2
-    box = (left, top, left + square, top + square)
-    return image.resize((side, side), Image.Resampling.BICUBIC, box)

@@ -8,6 +8,7 @@ are built from bytes whose length is checked.
 
 import io
 import pickle
+import pickletools
 from typing import Any, Literal
 
 import numpy as np
@@ -76,6 +77,26 @@ _ADMITTED = {
 }
 
 
+# A real batch has 9 tuples. A few dozen, each of them twice in the next, take for ever to hash.
+_MAX_TUPLES = 24
+_MEMO_CODES = ("PUT", "BINPUT", "LONG_BINPUT")
+_TUPLE_CODES = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")
+
+
+def _check_codes(content: bytes) -> None:
+    """Refuse a pickle that is made to fill the memory or to never end, before it is run.
+
+    The unpickler makes room for a place in its memo, whatever number the pickle gives it.
+    """
+    num_tuples = 0
+    for code, argument, _ in pickletools.genops(content):
+        if code.name in _MEMO_CODES and isinstance(argument, int) and argument > len(content):
+            raise pickle.UnpicklingError(f"place {argument:,} in a memo")
+        num_tuples += code.name in _TUPLE_CODES
+        if num_tuples > _MAX_TUPLES:
+            raise pickle.UnpicklingError(f"more than {_MAX_TUPLES} tuples")
+
+
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ADMITTED:
@@ -92,6 +113,7 @@ def load_arrays(content: bytes, name: str) -> dict[str, Any]:
         UsageError: it needs more than NumPy arrays, or is damaged; the message begins with `name`.
     """
     try:
+        _check_codes(content)
         loaded = _Unpickler(io.BytesIO(content), encoding="bytes").load()
     except UsageError as error:
         raise UsageError(f"{name} is refused: {error}; get the official file") from None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ...errors import UsageError, suggest
 from .. import Recipe
-from ..toml import parse_toml, unflatten, with_changes
+from ..toml import read_toml, unflatten, with_changes
 from .builtin import BUILTIN, Preset
 from .course_projects import COURSE_PROJECTS
 
@@ -46,13 +46,7 @@ def load_recipe(name_or_path: str | Recipe) -> Recipe:
     path = Path(name_or_path)
     if path.suffix != ".toml":
         return get_preset(name_or_path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"recipe file {path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"recipe file {path} is not text in UTF-8") from error
-    tables = parse_toml(text, str(path))
+    tables = read_toml(path)
     name = tables.pop("base", None)
     if name is not None and not isinstance(name, str):
         raise UsageError(f"{path}: base = {name} must be the name of a recipe")

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...errors import ResightError
+from ...errors import ResightError, UsageError
+from ...files import check_file, read_text
 from ...records import ImageArray
 
 FORMAT = 3
+MAX_ATLAS_BYTES = 2**26
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def read_gallery(folder: Path) -> Gallery | None:
     if not file.exists():
         return None
     try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(read_text(file))
         if content["format"] != FORMAT:
             raise ResightError(f"{file} is of another version of resight")
         gallery = Gallery(
@@ -75,7 +77,9 @@ def read_gallery(folder: Path) -> Gallery | None:
             notes=tuple(content["notes"]),
         )
         _check_rows(gallery)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except UsageError:  # its size or kind, which the line has
+        raise
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise ResightError(f"{file} is damaged: {error}") from error
     missing = [name for name in gallery.files if not _inside(file, name)]
     if missing:
@@ -97,9 +101,10 @@ def read_tiles(folder: Path, gallery: Gallery, rows: Iterable[int]) -> dict[int,
             continue
         file = folder / "gallery" / sheet.file
         try:
+            check_file(file, MAX_ATLAS_BYTES)
             with warnings.catch_warnings():  # it is our own, and may be large
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                with Image.open(file) as image:
+                with Image.open(file, formats=("WEBP",)) as image:
                     atlas = np.asarray(image.convert("RGB"))
         except (OSError, Image.DecompressionBombError) as error:
             raise ResightError(f"{file} cannot be read: {error}") from error
@@ -123,7 +128,7 @@ def _check_rows(gallery: Gallery) -> None:
     """Tiles are found by counting rows, so these must be ascending and belong together."""
     pictured = [row for _, rows in gallery.pictures for row in rows]
     lists = (*(rows for _, rows in gallery.pictures), gallery.map_rows, gallery.true_rows)
-    if not {*pictured, *gallery.map_rows} <= set(range(gallery.images)):
+    if not all(0 <= row < gallery.images for row in (*pictured, *gallery.map_rows)):
         raise ValueError(f"it names rows beyond its {gallery.images} images")
     if len(set(pictured)) < len(pictured) or any(list(x) != sorted(set(x)) for x in lists):
         raise ValueError("its rows are not in the order of the images")
@@ -133,6 +138,8 @@ def _check_rows(gallery: Gallery) -> None:
 
 def _sheet(content: dict[str, Any]) -> Sheet:
     high, wide = content["size"]
+    if min(int(high), int(wide), int(content["columns"])) < 1:
+        raise ValueError("it has a sheet without rows or columns")
     return Sheet(str(content["file"]), int(content["columns"]), (int(high), int(wide)))
 
 

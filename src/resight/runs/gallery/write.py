@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ResightError, UsageError
-from ...files import atomic_write, write_text
+from ...figures.numbers import MAX_CLASSES
+from ...files import atomic_write, remove_leftovers, write_text
 from ...records import ImageArray, IntArray, Predictions
 from .atlas import MAP_SIDES, Atlas, area_resize, map_atlas, max_tiles, picture_atlases, shrunk
 from .gallery import FORMAT, Gallery, Sheet, shared_start
@@ -27,7 +28,7 @@ from .gallery import FORMAT, Gallery, Sheet, shared_start
 PAGE_BYTES = 2_950_000  # of the page that all of this is put into, as base64
 _TEXT_BYTES = 230_000  # of that page without pictures, images' numbers and classes
 _ROW_BYTES = 18  # the numbers of an image
-_CLASS_BYTES = 1_150  # a class in a figure
+_CLASS_BYTES = 1_150  # a class in a figure, which has MAX_CLASSES at most
 _PAIR_BYTES = 13  # a cell of the confusion matrix that is not 0
 _MAP_SHARE = 0.35  # of the room, at most
 
@@ -101,6 +102,7 @@ def _make_folder(path: Path) -> Path:
         path.mkdir(exist_ok=True)
     except OSError as error:
         raise ResightError(f"cannot make {path}: {error.strerror}") from error
+    remove_leftovers(path)
     return path
 
 
@@ -148,7 +150,8 @@ def _room(predictions: Predictions) -> int:
     shared = len(shared_start(ids))
     pairs = min(k * k, k + int((~predictions.correct).sum()))  # at most
     text = _TEXT_BYTES + len(json.dumps([id[shared:] for id in ids])) + _ROW_BYTES * len(ids)
-    text += _CLASS_BYTES * k + _PAIR_BYTES * pairs
+    text += _CLASS_BYTES * min(k, MAX_CLASSES) + len(json.dumps(predictions.classes))
+    text += _PAIR_BYTES * pairs
     return max(3 * (PAGE_BYTES - text) // 4, 300_000)
 
 

@@ -1,0 +1,33 @@
+"""The logits in what a network returns: a tensor, or a result that holds them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import UsageError
+
+
+def take_logits(outputs: Any) -> tuple[Tensor, str]:
+    """Return the logits in the outputs of a network, and a note of where they were, or "".
+
+    They are the outputs themselves if those are a tensor, `logits` of a mapping or an object (as
+    the models of Hugging Face return), or the first part of a tuple or list.
+
+    Raises:
+        UsageError: there is no tensor at any of these places.
+    """
+    if isinstance(outputs, Tensor):
+        return outputs, ""
+    kind = type(outputs).__name__
+    part, place = getattr(outputs, "logits", None), "its `logits` are taken"
+    if part is None and isinstance(outputs, Mapping):
+        part = outputs.get("logits")
+    elif part is None and isinstance(outputs, tuple | list) and outputs:
+        part, place = outputs[0], f"the first of its {len(outputs)} parts is taken as the logits"
+    if isinstance(part, Tensor):
+        return part, f"the network returns outputs of type {kind}: {place}"
+    raise UsageError(
+        f"the network returns outputs of type {kind} without logits; it must return a tensor "
+        "(N, classes), or that tensor as `logits` of a result or as the first part of a tuple"
+    )

@@ -1,0 +1,1 @@
+"""Trainings with one error each, and trainings without an error, for the doctor to judge."""

@@ -1,0 +1,118 @@
+"""A network passed to `train` works, or one line says why not before anything is written."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import resight
+from refusal import refused
+from resight.recipe.toml import with_overrides
+from resight.training.setup import check_module
+
+
+def own(channels: int = 3, first: nn.Module | None = None) -> nn.Sequential:
+    layers = (nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
+    return nn.Sequential(first or nn.Conv2d(channels, 8, 3), *layers)
+
+
+def half_double() -> nn.Module:
+    model = own()
+    model[4].double()
+    return model
+
+
+def made_in_inference_mode() -> nn.Module:
+    with torch.inference_mode():
+        return own()
+
+
+def exported() -> Any:
+    return torch.export.export(own().eval(), (torch.zeros(2, 3, 16, 16),)).module()
+
+
+REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
+    "bf16": (
+        lambda: own().bfloat16(),
+        "the weight 0.weight of the model is torch.bfloat16, but weights are kept in float32: "
+        'call model.float(); to compute in less, set training.precision = "bf16"',
+    ),
+    "float64 in part": (half_double, "the weight 4.weight of the model is torch.float64, but"),
+    "lazy": (
+        lambda: own(first=nn.LazyConv2d(8, 3)),
+        "the weight 0.weight of the model has no shape yet; pass a batch of images through",
+    ),
+    "meta": (lambda: own().to("meta"), "is on the device meta, without values; build the model"),
+    "inference mode": (made_in_inference_mode, "was made in inference mode; build the model"),
+    "frozen": (
+        lambda: own().requires_grad_(False),
+        "the weights of the Sequential are all frozen (requires_grad is False), so there is "
+        "nothing to train; call requires_grad_(True) on the layers to train",
+    ),
+    "no weights": (lambda: nn.Flatten(), "the weights of the Flatten do not exist, so there is"),
+    "one channel": (
+        lambda: own(channels=1),
+        "the model fails on an image of this data, (3, 16, 16): Given groups=1, weight of size "
+        "[8, 1, 3, 3], expected input[1, 3, 16, 16] to have 1 channels",
+    ),
+    "another size": (
+        lambda: nn.Sequential(nn.Flatten(), nn.Linear(99, 3)),
+        "(1x768 and 99x3); pass a model for images (N, 3, H, W)",
+    ),
+    "exported": (exported, "the GraphModule has no evaluation mode"),
+    "a name": (lambda: "resnet18", "model = 'resnet18' is no torch.nn.Module; pass a network, as"),
+    "a class": (lambda: nn.Flatten, "model = Flatten is no torch.nn.Module; pass a network, as"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning")
+@pytest.mark.parametrize("kind", list(REFUSED))
+def test_refused_before_anything_is_written(
+    kind: str, tmp_path: Path, tiny: resight.Dataset
+) -> None:
+    make, line = REFUSED[kind]
+    with refused(line):
+        resight.train("digits", data=tiny, model=make(), out=tmp_path / "runs")
+    assert not list(tmp_path.iterdir())
+
+
+class Tied(nn.Module):
+    """Two layers of one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Linear(8, 8, bias=False) for _ in range(2))
+        self.second.weight = self.first.weight
+
+    def forward(self, features: Tensor) -> Tensor:
+        out: Tensor = self.second(self.first(features).relu())
+        return out
+
+
+def partly_frozen() -> nn.Module:
+    model = own()
+    model[0].requires_grad_(False)
+    return model
+
+
+@pytest.mark.parametrize(
+    "make", [partly_frozen, lambda: nn.Sequential(*own()[:4], Tied(), nn.Linear(8, 3))]
+)
+def test_frozen_layers_and_tied_weights_are_trained_and_kept(
+    make: Callable[[], nn.Module], tmp_path: Path, tiny: resight.Dataset
+) -> None:
+    recipe = resight.with_epochs(resight.load_recipe("digits"), 1)
+    recipe = with_overrides(recipe, ["training.batch_size=32", "explain.report=false"])
+    run = resight.train(recipe, data=tiny, model=make(), device="cpu", out=tmp_path)
+    assert run.predictions is not None
+    again = resight.evaluate(run.folder, data=tiny, model=make(), device="cpu")
+    assert (again.predictions.logits == run.predictions.logits).all()
+    with refused("is torch.float64, but weights are kept in float32"):
+        resight.evaluate(run.folder, data=tiny, model=make().double(), device="cpu")
+
+
+def test_a_module_with_frozen_weights_can_still_predict() -> None:
+    check_module(own().requires_grad_(False))
