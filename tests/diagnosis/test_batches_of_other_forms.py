@@ -74,7 +74,7 @@ def test_inference_mode_does_not_matter() -> None:
             diagnosis = resight.diagnose(model, optimizer, F.cross_entropy, batches)
             assert diagnosis.issues == ()
             assert "gradients" in diagnosis.passed
-        with pytest.raises(UsageError, match=r"weights were made in torch.inference_mode\(\)"):
+        with pytest.raises(UsageError, match="weights were made in inference mode"):
             diagnosis_of([(IMAGES, LABELS)])
 
 

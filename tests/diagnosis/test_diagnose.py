@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import resight
+from refusal import refused
 from resight.diagnosis.diagnose import OBJECT_CHECKS
-from resight.errors import UsageError
 
 
 def test_a_training_without_an_issue_passes_every_check() -> None:
@@ -142,14 +142,14 @@ TWO = torch.zeros(2, 3, 8, 8)
     ("batches", "message"),
     [
         ([], "batches is empty"),
-        ([TWO], "a batch is a Tensor, not two tensors"),
-        ([(TWO, [0, 1])], "not two tensors"),
+        ([TWO], "a batch is a Tensor, not (images, labels)"),
+        ([(TWO, [0, 1])], "labels of type list; give two tensors"),
         ([(TWO, torch.tensor([0, CLASSES]))], "label 10 is none of the model's 10 classes, 0 to 9"),
     ],
 )
 def test_wrong_batches_are_an_error_of_one_line(batches: Any, message: str) -> None:
     model = Net()
-    with pytest.raises(UsageError, match=message):
+    with refused(message):
         resight.diagnose(model, sgd(model), F.cross_entropy, batches)
 
 

@@ -223,7 +223,7 @@ def test_inside_inference_mode() -> None:
         copies = [(images.clone(), labels.clone()) for images, labels in PAIRS]
         model = network()
     assert copies[0][0].is_inference()
-    with pytest.raises(UsageError, match=r"weights were made in torch\.inference_mode"):
+    with pytest.raises(UsageError, match="weights were made in inference mode"):
         lr_range_test(model, SGD(model.parameters(), lr=0.1), F.cross_entropy, PAIRS)
     model = network()
     optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -256,6 +256,20 @@ def test_a_fall_that_is_under_way_at_the_first_rate_is_a_reason() -> None:
     assert "the loss already falls at the first rate, 0.03" in reasons
     assert "start the range at 0.0003" in reasons
     assert "falls at the first rate" not in " ".join(measure(kind=Adam).verdict.reasons)
+
+
+def test_logits_inside_a_result_and_batches_with_named_labels() -> None:
+    class AsResult(nn.Sequential):
+        def forward(self, images: Tensor) -> SimpleNamespace:
+            return SimpleNamespace(logits=super().forward(images))
+
+    model = AsResult(*network())
+    optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9)
+    batches = [{"pixels": images.numpy(), "labels": labels.numpy()} for images, labels in PAIRS]
+    curve = lr_range_test(model, optimizer, F.cross_entropy, batches)
+    plain = measure()
+    assert curve.losses.tolist() == plain.losses.tolist()
+    assert curve.verdict == plain.verdict
 
 
 def test_a_batch_without_tensors_is_refused() -> None:

@@ -116,3 +116,14 @@ def test_frozen_layers_and_tied_weights_are_trained_and_kept(
 
 def test_a_module_with_frozen_weights_can_still_predict() -> None:
     check_module(own().requires_grad_(False))
+
+
+def test_a_norm_in_evaluation_mode_keeps_its_statistics(
+    tmp_path: Path, tiny: resight.Dataset
+) -> None:
+    model = nn.Sequential(nn.BatchNorm2d(3).eval(), *own(), nn.BatchNorm1d(3))
+    recipe = resight.with_epochs(resight.load_recipe("digits"), 1)
+    recipe = with_overrides(recipe, ["training.batch_size=32", "explain.report=false"])
+    resight.train(recipe, data=tiny, model=model, device="cpu", out=tmp_path)
+    assert int(model[0].num_batches_tracked) == 0
+    assert int(model[-1].num_batches_tracked) > 0

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from ..datasets import batch_size_for
 from ..errors import UsageError, suggest
-from ..networks.unwrap import match_weights, unwrap
+from ..networks.unwrap import check_differentiable, match_weights, unwrap
 from .classes import (
     Classes,
     class_indices,
@@ -163,11 +163,7 @@ def _check_network(network: nn.Module) -> None:
             f"the {type(network).__name__} was scripted or traced, and its layers cannot be looked "
             "into; give the module that it was made of"
         )
-    if any(parameter.is_inference() for parameter in network.parameters()):
-        raise UsageError(
-            "the weights of the model were made in inference mode, where nothing can be "
-            "differentiated; build or load the model outside of torch.inference_mode()"
-        )
+    check_differentiable(network)
 
 
 def _check_rivals(classes: ClassLogits, method: str) -> None:

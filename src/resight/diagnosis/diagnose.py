@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..lr_finder.range_test import LossFunction
+from ..networks.outputs import LossFunction
 from ..training.restore import preserve_positions, preserve_state
 from . import (
     batch_checks,

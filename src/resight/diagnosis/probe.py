@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import UsageError
-from ..lr_finder.batches import to_device
-from ..lr_finder.range_test import LossFunction
-from ..networks.outputs import take_logits
-from ..networks.unwrap import device_of, unwrap
+from ..lr_finder.batches import Pair, to_device
+from ..lr_finder.references import OutputKind, output_kind
+from ..networks.outputs import LossFunction, apply_loss, take_logits
+from ..networks.unwrap import check_differentiable, device_of, unwrap
 from ..training.restore import seed_everything
 from .issues import Skipped
-from .samples import Pair, first_tensor, input_label_pair, some_rows
+from .samples import first_tensor, labeled_pair, some_rows
 
 MAX_BATCHES, MAX_IMAGES = 4, 256  # that are checked: batches, and images of the first batch
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
@@ -86,13 +86,10 @@ class Probe:
         """Whether the loss counts each image (B,): not, if its label is the one to ignore."""
         return self.labels != ignored_label(self.loss_fn)
 
-    @property
-    def kind(self) -> Literal["logits", "log-probabilities", "probabilities"]:
-        """What the outputs look like: probabilities are not negative and add up to 1."""
-        outputs = self.outputs.float()
-        if bool((outputs >= 0).all()) and _add_up(outputs):
-            return "probabilities"
-        return "log-probabilities" if _add_up(outputs.exp()) else "logits"
+    @cached_property
+    def kind(self) -> OutputKind:
+        """What the outputs look like."""
+        return output_kind(self.outputs.float())
 
     def is_better_than_guessing(self, share: float = 0.75) -> bool:
         """Whether cross entropy is below a share of the labels' entropy, as guessing is not."""
@@ -115,7 +112,7 @@ class Probe:
         """
         if self.val_batches is None:
             raise Skipped("needs val_batches=")
-        return tuple(map(input_label_pair, islice(self.val_batches, MAX_BATCHES)))
+        return tuple(map(labeled_pair, islice(self.val_batches, MAX_BATCHES)))
 
     def loss_of(self, outputs: Tensor, labels: Tensor) -> float:
         """Return the loss of outputs that need not be the model's."""
@@ -132,14 +129,10 @@ def run_probe(
         UsageError: batches that are not (inputs, labels), or a loss that is not one number.
     """
     model = unwrap(model)
-    if any(parameter.is_inference() for parameter in model.parameters()):
-        raise UsageError(
-            "the model's weights were made in torch.inference_mode(), so they cannot be trained; "
-            "build the model outside of it"
-        )
+    check_differentiable(model)
     device = device_of(model, torch.device("cpu"))
     seed_everything(0, device)
-    pairs = tuple(map(input_label_pair, islice(batches, MAX_BATCHES)))
+    pairs = tuple(map(labeled_pair, islice(batches, MAX_BATCHES)))
     if not pairs:
         raise UsageError("batches is empty; diagnosing needs at least one batch")
     inputs, targets = (to_device(some_rows(part, slice(MAX_IMAGES)), device) for part in pairs[0])
@@ -152,7 +145,7 @@ def run_probe(
         result = model(inputs)
     outputs, _ = take_logits(result)
     _check_labels(outputs, [labels for _, labels in pairs], ignored_label(loss_fn))
-    loss = _loss(loss_fn, result, outputs, targets)
+    loss, _ = apply_loss(loss_fn, result, targets)
     unregistered = _unregistered(loss, model, loss_fn, inputs)
     if loss.requires_grad:
         loss.backward()  # type: ignore[no-untyped-call]
@@ -186,26 +179,6 @@ def are_class_numbers(labels: Any) -> bool:
 def ignored_label(loss_fn: LossFunction) -> int:
     """Return the label that a loss ignores; torch's is -100."""
     return int(getattr(loss_fn, "ignore_index", -100))
-
-
-def _add_up(probs: Tensor) -> bool:
-    if probs.ndim != 2:
-        return False
-    sums = probs.sum(dim=1)
-    return torch.allclose(sums, torch.ones_like(sums), rtol=1e-2)
-
-
-def _loss(loss_fn: LossFunction, result: Any, outputs: Tensor, targets: Any) -> Tensor:
-    """Return the loss of what the network returned, or else of the logits in it."""
-    try:
-        loss = loss_fn(result, targets)
-    except (AttributeError, TypeError):
-        if isinstance(result, Tensor):
-            raise
-        loss = loss_fn(outputs, targets)
-    if not isinstance(loss, Tensor) or loss.numel() != 1:
-        raise UsageError("loss_fn must give one number, the mean of a batch")
-    return loss
 
 
 def _check_labels(outputs: Tensor, batches_of_labels: list[Any], ignored: int) -> None:

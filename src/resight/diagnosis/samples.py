@@ -1,6 +1,6 @@
-"""Batches in the forms that loaders give them, and the data sets behind a loader."""
+"""Batches that have labels, and the data sets behind a loader."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,47 +20,24 @@ from torch.utils.data import (
 from torch.utils.data.distributed import DistributedSampler
 
 from ..errors import UsageError
+from ..lr_finder.batches import Pair, input_label_pair, map_tensors, tensors_in
 
-Pair = tuple[Any, Any]  # inputs, which may be nested, and labels
-LABEL_KEYS = ("labels", "label", "targets", "target")
 _DRAWS_ALL = (SequentialSampler, RandomSampler, WeightedRandomSampler, DistributedSampler)
 
 
-def input_label_pair(batch: Any) -> Pair:
-    """Return inputs and labels of a batch, with tensors in place of NumPy's arrays.
+def labeled_pair(batch: Any) -> Pair:
+    """Return the inputs and the labels of a batch; both hold tensors.
 
     Raises:
         UsageError: the batch is no such pair.
     """
-    match batch:
-        case Mapping() if key := next((k for k in LABEL_KEYS if k in batch), None):
-            inputs = {k: v for k, v in batch.items() if k != key}
-            pair = (next(iter(inputs.values())) if len(inputs) == 1 else inputs), batch[key]
-        case [inputs, labels, *_] if not isinstance(batch, Tensor | np.ndarray):
-            pair = inputs, labels
-        case _:
-            pair = None, None
-    inputs, labels = map_tensors(pair, _plain)
-    if next(_tensors(inputs), None) is not None and isinstance(labels, Tensor | Mapping):
-        return inputs, labels
-    raise UsageError(
-        f"a batch is a {type(batch).__name__}, not two tensors (images, labels); wrap the "
-        "batches in a generator that gives pairs"
-    )
-
-
-def map_tensors(nest: Any, change: Callable[[Tensor], Any]) -> Any:
-    """Return a nest of tuples, lists and dictionaries with each tensor or array changed."""
-    if isinstance(nest, np.ndarray):
-        nest = torch.from_numpy(nest)
-    if isinstance(nest, Tensor):
-        return change(nest)
-    if isinstance(nest, Mapping):
-        return {key: map_tensors(part, change) for key, part in nest.items()}
-    if isinstance(nest, tuple | list):
-        parts = [map_tensors(part, change) for part in nest]
-        return type(nest)(*parts) if hasattr(nest, "_fields") else type(nest)(parts)
-    return nest
+    inputs, labels = input_label_pair(batch)
+    if next(tensors_in(inputs), None) is None or not isinstance(labels, Tensor | Mapping):
+        raise UsageError(
+            f"a batch has inputs of type {type(inputs).__name__} and labels of type "
+            f"{type(labels).__name__}; give two tensors (images, labels)"
+        )
+    return inputs, labels
 
 
 def some_rows(nest: Any, rows: slice) -> Any:
@@ -71,7 +48,7 @@ def some_rows(nest: Any, rows: slice) -> Any:
 
 def first_tensor(inputs: Any) -> Tensor:
     """Return the first tensor of four dimensions in a nest, else the first tensor."""
-    tensors = list(_tensors(inputs))
+    tensors = list(tensors_in(inputs))
     return next((tensor for tensor in tensors if tensor.ndim == 4), tensors[0])
 
 
@@ -158,15 +135,3 @@ def digests(images: Tensor) -> list[bytes]:
 def distinct_rows(images: Tensor) -> list[int]:
     """Return the rows of the images without copies, as a sampler with replacement draws them."""
     return sorted({digest: row for row, digest in enumerate(digests(images))}.values())
-
-
-def _tensors(nest: Any) -> Iterator[Tensor]:
-    if isinstance(nest, Tensor):
-        yield nest
-    elif isinstance(nest, Mapping | tuple | list):
-        for part in nest.values() if isinstance(nest, Mapping) else nest:
-            yield from _tensors(part)
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    return tensor.clone() if tensor.is_inference() else tensor

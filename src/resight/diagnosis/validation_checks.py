@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler
 
+from ..lr_finder.batches import Pair
 from .dataset_checks import slashed
 from .issues import Issue, Skipped, error, first_names, warning
 from .pictures import (
@@ -23,7 +24,6 @@ from .pictures import (
 )
 from .probe import MAX_IMAGES, Probe, are_class_numbers, has_class_rows, ignored_label
 from .samples import (
-    Pair,
     class_names,
     dataset_and_rows,
     dataset_labels,
@@ -32,7 +32,7 @@ from .samples import (
     first_tensor,
     image_batches,
     image_keys,
-    input_label_pair,
+    labeled_pair,
     sampler_of,
 )
 
@@ -209,7 +209,7 @@ def _first_part(item: Any) -> Any:
 
 
 def _images(batch: Any) -> Tensor:
-    return first_tensor(input_label_pair(batch)[0])
+    return first_tensor(labeled_pair(batch)[0])
 
 
 def _differ(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor]) -> bool:
@@ -247,7 +247,7 @@ def _misfits(probe: Probe) -> Iterator[Issue]:
         (probe.val_batches, probe.validation),
     ):
         if isinstance(source, DataLoader):  # it can be read again
-            pairs = tuple(map(input_label_pair, islice(source, _num_batches(pairs))))
+            pairs = tuple(map(labeled_pair, islice(source, _num_batches(pairs))))
         images = image_batches(pairs, MAX_NEIGHBORS)
         labels = torch.cat([labels[:MAX_NEIGHBORS] for _, labels in pairs])
         if images is None or len(images) != len(labels):

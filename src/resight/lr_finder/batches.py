@@ -1,6 +1,6 @@
 """The batches of a range test: of any nesting, on the model's device, as often as needed."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,39 +9,61 @@ from torch import Tensor
 
 from ..errors import UsageError
 
+Pair = tuple[Any, Any]  # inputs, which may be nested, and labels
 
-def to_device(value: Any, device: torch.device) -> Any:
-    """Return a value on a device, with every tensor and NumPy array inside it.
-
-    Tuples, lists and dictionaries keep their form. An inference tensor is copied, as no gradient
-    can be computed from it.
-    """
-    if isinstance(value, np.ndarray):
-        return torch.tensor(value, device=device)
-    if isinstance(value, Tensor):
-        return (value.clone() if value.is_inference() else value).to(device)
-    if hasattr(value, "to"):  # such as a BatchEncoding
-        return value.to(device)
-    if isinstance(value, Mapping):
-        return {key: to_device(part, device) for key, part in value.items()}
-    if isinstance(value, tuple | list):
-        parts = [to_device(part, device) for part in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-    return value
+_LABEL_KEYS = ("labels", "label", "targets", "target")
 
 
-def input_target_pair(batch: Any, device: torch.device) -> tuple[Any, Any]:
-    """Return the inputs and the targets of a batch on a device.
+def input_label_pair(batch: Any) -> Pair:
+    """Return the inputs and the labels of a batch, with tensors in place of NumPy's arrays.
+
+    A batch is (inputs, labels), or a mapping in which one entry is the labels; if another one is
+    left it is the inputs, else the rest of the mapping.
 
     Raises:
         UsageError: the batch is no such pair.
     """
-    if not isinstance(batch, tuple | list) or len(batch) < 2:
-        raise UsageError(
-            f"a batch is a {type(batch).__name__}, not (images, labels); wrap the batches in "
-            "a generator that gives pairs"
-        )
-    return to_device(batch[0], device), to_device(batch[1], device)
+    match batch:
+        case Mapping() if key := next((k for k in _LABEL_KEYS if k in batch), None):
+            inputs = {k: v for k, v in batch.items() if k != key}
+            pair = (next(iter(inputs.values())) if len(inputs) == 1 else inputs), batch[key]
+        case [inputs, labels, *_] if not isinstance(batch, Tensor | np.ndarray):
+            pair = inputs, labels
+        case _:
+            raise UsageError(
+                f"a batch is a {type(batch).__name__}, not (images, labels); wrap the batches in "
+                "a generator that gives pairs"
+            )
+    inputs, labels = (map_tensors(part, _without_inference) for part in pair)
+    return inputs, labels
+
+
+def map_tensors(nest: Any, change: Callable[[Tensor], Any]) -> Any:
+    """Return a nest of tuples, lists and dictionaries with each tensor or array changed."""
+    if isinstance(nest, np.ndarray):
+        nest = torch.tensor(nest)
+    if isinstance(nest, Tensor):
+        return change(nest)
+    if isinstance(nest, Mapping):
+        return {key: map_tensors(part, change) for key, part in nest.items()}
+    if isinstance(nest, tuple | list):
+        parts = [map_tensors(part, change) for part in nest]
+        return type(nest)(*parts) if hasattr(nest, "_fields") else type(nest)(parts)
+    return nest
+
+
+def tensors_in(nest: Any) -> Iterator[Tensor]:
+    """Yield every tensor of a nest, in order."""
+    if isinstance(nest, Tensor):
+        yield nest
+    elif isinstance(nest, Mapping | tuple | list):
+        for part in nest.values() if isinstance(nest, Mapping) else nest:
+            yield from tensors_in(part)
+
+
+def to_device(nest: Any, device: torch.device) -> Any:
+    """Return a nest with every tensor and array on a device."""
+    return map_tensors(nest, lambda tensor: tensor.to(device))
 
 
 def num_images(inputs: Any, targets: Any) -> int:
@@ -50,7 +72,7 @@ def num_images(inputs: Any, targets: Any) -> int:
     Raises:
         UsageError: the batch has no tensor.
     """
-    for tensor in _tensors([targets, inputs]):
+    for tensor in tensors_in([targets, inputs]):
         if tensor.ndim:
             return len(tensor)
     raise UsageError(
@@ -58,7 +80,7 @@ def num_images(inputs: Any, targets: Any) -> int:
     )
 
 
-def training_pairs(batches: Iterable[Any], device: torch.device) -> Iterator[tuple[Any, Any]]:
+def training_pairs(batches: Iterable[Any], device: torch.device) -> Iterator[Pair]:
     """Yield the inputs and targets of batch after batch, from the first again when they end.
 
     A last batch of a single image is left out, as in resight's own training: batch norm can learn
@@ -72,7 +94,7 @@ def training_pairs(batches: Iterable[Any], device: torch.device) -> Iterator[tup
         before, largest = drawn, 0
         for batch in batches:
             drawn += 1
-            inputs, targets = input_target_pair(batch, device)
+            inputs, targets = to_device(input_label_pair(batch), device)
             largest = max(largest, num_images(inputs, targets))
             if largest == 1 or num_images(inputs, targets) > 1:
                 yield inputs, targets
@@ -85,11 +107,6 @@ def training_pairs(batches: Iterable[Any], device: torch.device) -> Iterator[tup
             )
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from _tensors(list(value.values()))
-    elif isinstance(value, tuple | list):
-        for part in value:
-            yield from _tensors(part)
+def _without_inference(tensor: Tensor) -> Tensor:
+    """Copy a tensor of inference mode, as no gradient can be computed from it."""
+    return tensor.clone() if tensor.is_inference() else tensor

@@ -21,17 +21,16 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 from torch.optim import SGD, Adam, Adamax, NAdam, Optimizer, RAdam, RMSprop
 
 from ..errors import UsageError, suggest
 from ..networks.eval_mode import eval_mode
-from ..networks.unwrap import device_of
+from ..networks.outputs import LossFunction, apply_loss
+from ..networks.unwrap import check_differentiable, device_of
 from ..optim.optimizers import lr_ratios, set_lrs
 from ..records import FloatArray
 from ..training.restore import preserve_positions, preserve_state, seed_everything, seeded_rng
-from .batches import input_target_pair, num_images, training_pairs
-from .references import LossFunction as LossFunction
+from .batches import input_label_pair, num_images, to_device, training_pairs
 from .references import reference_losses
 from .suggest import HEADROOM_SGD, MAX_LR_ADAM, LRCurve, LRScale, analyze, smooth
 
@@ -121,17 +120,13 @@ def lr_values(start: float, end: float, steps: int, scale: LRScale) -> FloatArra
 
 def _check_trainable(model: nn.Module, optimizer: Optimizer) -> None:
     """Raise UsageError for an optimizer or weights that a plain training step cannot use."""
+    check_differentiable(model)
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise UsageError(
             f"{type(optimizer).__name__}.step() needs a closure, because it evaluates the loss "
             "several times a step; a range test is for optimizers that take one gradient a step, "
             "such as SGD or AdamW"
-        )
-    if any(p.is_inference() for p in model.parameters() if not is_lazy(p)):
-        raise UsageError(
-            "the model's weights were made in torch.inference_mode(), so they cannot be trained; "
-            "build the model outside of it"
         )
 
 
@@ -206,7 +201,9 @@ class _Trial:
             loss = self.gradients(list(islice(pairs, self.accumulate)))
             if val_batches is not None:
                 with eval_mode(self.model):
-                    return self.score(input_target_pair(b, self.device) for b in val_batches)
+                    return self.score(
+                        to_device(input_label_pair(b), self.device) for b in val_batches
+                    )
             if not aside or not math.isfinite(loss):
                 return loss
             with seeded_rng(0, self.device), torch.no_grad():  # the same dropout every time
@@ -260,13 +257,9 @@ class _Trial:
 
     def loss(self, inputs: Any, targets: Any) -> Tensor:
         with self.autocast():
-            outputs = self.model(inputs)
-            loss = self.loss_fn(outputs, targets)
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            kind = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-            raise UsageError(f"loss_fn gave {kind}; it must give one number, the mean of a batch")
+            loss, outputs = apply_loss(self.loss_fn, self.model(inputs), targets)
         self.sample = (outputs.detach() if isinstance(outputs, Tensor) else None, targets)
-        return loss.reshape(())
+        return loss
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)

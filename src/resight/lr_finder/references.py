@@ -6,16 +6,17 @@ never moves, such as a penalty or another term, changes nothing.
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..networks.outputs import LossFunction
 from ..training.restore import preserve_state
 
-LossFunction = Callable[[Any, Any], Tensor]
+OutputKind = Literal["logits", "log-probabilities", "probabilities"]
 
 # How sure a perfect answer may be. Cross entropy wants certainty; label smoothing does not.
 _LOGITS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
@@ -102,7 +103,7 @@ def _value_outputs(outputs: Tensor, targets: Tensor) -> tuple[list[Tensor], list
     return guesses, perfect
 
 
-def output_kind(outputs: Tensor) -> Literal["logits", "log-probabilities", "probabilities"]:
+def output_kind(outputs: Tensor) -> OutputKind:
     """Return what outputs (N, K, ...) look like: probabilities of an image add up to 1."""
     if outputs.ndim < 2 or outputs.shape[1] < 2:
         return "logits"

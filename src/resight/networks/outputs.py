@@ -1,11 +1,13 @@
-"""The logits in what a network returns: a tensor, or a result that holds them."""
+"""The logits in what a network returns, a tensor or a result that holds them, and their loss."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from ..errors import UsageError
+
+LossFunction = Callable[[Any, Any], Tensor]  # (outputs, labels) -> the mean loss of a batch
 
 
 def take_logits(outputs: Any) -> tuple[Tensor, str]:
@@ -31,3 +33,25 @@ def take_logits(outputs: Any) -> tuple[Tensor, str]:
         f"the network returns outputs of type {kind} without logits; it must return a tensor "
         "(N, classes), or that tensor as `logits` of a result or as the first part of a tuple"
     )
+
+
+def apply_loss(loss_fn: LossFunction, outputs: Any, labels: Any) -> tuple[Tensor, Any]:
+    """Return the loss of the outputs of a network, as a scalar, and what it was computed from.
+
+    That is the outputs themselves; or the logits in them, if they are no tensor and the loss
+    function cannot use them.
+
+    Raises:
+        UsageError: the loss is not one number.
+    """
+    try:
+        loss = loss_fn(outputs, labels)
+    except (AttributeError, TypeError):
+        if isinstance(outputs, Tensor):
+            raise
+        outputs, _ = take_logits(outputs)
+        loss = loss_fn(outputs, labels)
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        kind = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise UsageError(f"loss_fn gave {kind}; it must give one number, the mean of a batch")
+    return loss.reshape(()), outputs

@@ -1,8 +1,11 @@
-"""A network without the wrappers of training, and the device and precision it computes in."""
+"""A network without the wrappers of training, and the device and precision of its weights."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.parameter import is_lazy
+
+from ..errors import UsageError
 
 COMPILED_MODULE = "_orig_mod"  # where torch.compile keeps the module it wraps
 
@@ -21,6 +24,15 @@ def unwrap(model: nn.Module) -> nn.Module:
 def device_of(model: nn.Module, default: torch.device) -> torch.device:
     """Return the device of the model's first parameter; `default` if it has no parameters."""
     return next((parameter.device for parameter in model.parameters()), default)
+
+
+def check_differentiable(model: nn.Module) -> None:
+    """Raise UsageError if a weight was made in inference mode, where autograd cannot follow it."""
+    if any(weight.is_inference() for weight in model.parameters() if not is_lazy(weight)):
+        raise UsageError(
+            "the model's weights were made in inference mode, so nothing can be differentiated by "
+            "them; build or load the model outside of torch.inference_mode()"
+        )
 
 
 def match_weights(images: Tensor, model: nn.Module) -> Tensor:

@@ -90,6 +90,8 @@ def _train_epoch(
     )
     began = time.perf_counter() - state.epoch_secs
     for k, (images, labels) in enumerate(batches, first):
+        if not state.model.training:  # otherwise, a part frozen in evaluation mode stays so
+            state.model.train()
         batch_size = min(size, len(data.train) - k * size)
         rates, loss, correct = train_step(
             state, model, recipe, images, labels, batch_size=batch_size, rank=rank
@@ -145,7 +147,6 @@ def train_step(
     rates = state.schedule.at(state.step, state.plateau_metrics)
     set_rates(state.optimizer, rates.lr, rates.momentum)
     state.optimizer.zero_grad(set_to_none=True)  # also what an interrupted step left behind
-    state.model.train()
     with seeded_rng(seed, device), scaled_momentum(state.model, len(parts)):
         for x, y in parts:
             with autocast(training, device):

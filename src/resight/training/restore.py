@@ -22,8 +22,8 @@ def preserve_state(*borrowed: Optimizer | nn.Module) -> Iterator[None]:
     Restored are every attribute of the modules (`training` too) and of the optimizer (its state,
     groups, hooks and step counts), with the lists, dictionaries, sets and tensors inside them, the
     gradients, and the random numbers of Python, NumPy and torch on every device in use. A change
-    inside an object of another kind is not, nor in a tensor that is the result
-    of a computation with gradients.
+    inside an object of another kind is not restored, nor one in a tensor that is the result of a
+    computation with gradients.
 
     Raises:
         UsageError: a lazy layer has no weights yet.
