@@ -39,6 +39,7 @@ def test_torchcam(name: str, method: str, oracle: type[GradCAM]) -> None:
             assert_equal(result.maps[layer][:, m].relu(), theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("together", [True, False], ids=["layers together", "one by one"])
 def test_captum(name: str, together: bool) -> None:

@@ -85,6 +85,7 @@ def run(command: str, folder: Path, read: Callable[[], tuple[str, str]]) -> tupl
     return code, out, err.replace(f"{folder.resolve()}/", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "line"), rows(), ids=[row[0] for row in rows()])
 def test_the_page_says_what_a_person_sees(
     command: str,

@@ -121,6 +121,7 @@ def colors(n: int) -> Split:
     return Split(images.to(torch.uint8), labels, tuple(str(i) for i in range(n)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_recipe_takes_a_step(name: str) -> None:
     recipe = resight.with_overrides(

@@ -96,6 +96,7 @@ def test_weights_of_another_module_are_refused(trained_copy: Path, tiny: resight
         resight.evaluate(trained_copy, data=tiny, model=other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

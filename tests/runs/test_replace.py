@@ -17,6 +17,8 @@ from resight.files import temporary_path
 from resight.runs.replace import RUN_FILES
 from tiny_runs import tiny_recipe
 
+pytestmark = pytest.mark.slow  # trains runs, and kills processes that replace one
+
 # Kills a process at each operation on files in turn, while a run is replaced; then looks at it.
 KILLS = """
 import os, shutil, sys
