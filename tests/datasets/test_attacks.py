@@ -1,15 +1,19 @@
 """Sources damaged at random: each is read or refused with one line, and nothing else happens."""
 
+import gzip
 import io
 import random
+import struct
 import tarfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import scipy.io
 from PIL import Image
 
 import resight
@@ -40,12 +44,57 @@ def parquet() -> bytes:
     return stream.getvalue()
 
 
+def mat(*, packed: bool) -> bytes:
+    stream = io.BytesIO()
+    arrays = {"X": PIXELS.transpose(1, 2, 3, 0), "y": np.arange(20) % 2}
+    scipy.io.savemat(stream, arrays, do_compression=packed)
+    return stream.getvalue()
+
+
+def arrow(*, compression: str | None) -> bytes:
+    stream = io.BytesIO()
+    images = [{"bytes": picture("PNG", row), "path": "x.png"} for row in range(20)]
+    table = pa.table({"img": images, "label": [row % 2 for row in range(20)]})
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_stream(stream, table.schema, options=options) as file:
+        file.write_table(table)
+    return stream.getvalue()
+
+
+def csv() -> bytes:
+    rows = np.column_stack([np.arange(20) % 2, PIXELS[..., 0].reshape(20, -1)])
+    lines = [",".join(["label", *(f"pixel{place}" for place in range(144))])]
+    return "\n".join([*lines, *(",".join(map(str, row)) for row in rows)]).encode()
+
+
+def idx(*, packed: bool) -> dict[str, bytes]:
+    labels = (np.arange(20) % 2).astype(np.uint8)
+    contents = {
+        "train-images-idx3-ubyte": struct.pack(">HBB3I", 0, 8, 3, 20, 12, 12)
+        + PIXELS[..., 0].tobytes(),
+        "train-labels-idx1-ubyte": struct.pack(">HBBI", 0, 8, 1, 20) + labels.tobytes(),
+    }
+    if not packed:
+        return contents
+    return {f"{name}.gz": gzip.compress(content) for name, content in contents.items()}
+
+
+def shard() -> bytes:
+    files = {f"{row}.png": picture("PNG", row) for row in range(20)}
+    files |= {f"{row}.json": b'{"label": %d}' % (row % 2) for row in range(20)}
+    return _tar(files, {})
+
+
 def tar() -> bytes:
+    return _tar(cifar10_python(), {"comment": "x"})
+
+
+def _tar(files: dict[str, bytes], headers: dict[str, str]) -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as file:
-        for name, content in cifar10_python().items():
+        for name, content in files.items():
             info = tarfile.TarInfo(name)
-            info.size, info.pax_headers = len(content), {"comment": "x"}
+            info.size, info.pax_headers = len(content), headers
             file.addfile(info, io.BytesIO(content))
     return stream.getvalue()
 
@@ -86,7 +135,7 @@ def write_photos(root: Path, kind: str, content: bytes) -> Path:
     return root
 
 
-def write_cifar(root: Path, files: dict[str, bytes], rng: random.Random) -> Path:
+def write_files(root: Path, files: dict[str, bytes], rng: random.Random) -> Path:
     root.mkdir()
     victim = rng.choice(list(files))
     for name, content in files.items():
@@ -97,6 +146,12 @@ def write_cifar(root: Path, files: dict[str, bytes], rng: random.Random) -> Path
 SOURCES: dict[str, Callable[[], bytes]] = {
     "a.npz": npz,
     "a.parquet": parquet,
+    "a.mat": partial(mat, packed=False),
+    "packed.mat": partial(mat, packed=True),
+    "a.arrow": partial(arrow, compression=None),
+    "packed.arrow": partial(arrow, compression="zstd"),
+    "a.csv": csv,
+    "shard.tar": shard,
     "a.tar": tar,
     "a.tar.gz": lambda: archive(cifar10_python()),
 }
@@ -135,11 +190,13 @@ def test_damaged_files(tmp_path: Path, name: str) -> None:
         read_or_refuse(path, skip=rng.random() < 0.5)
 
 
-@pytest.mark.parametrize("make", [cifar10_python, cifar10_binary])
-def test_damaged_cifar_folders(tmp_path: Path, make: Callable[[], dict[str, bytes]]) -> None:
-    rng = random.Random(make.__name__)
+@pytest.mark.parametrize(
+    "make", [cifar10_python, cifar10_binary, partial(idx, packed=False), partial(idx, packed=True)]
+)
+def test_damaged_folders(tmp_path: Path, make: Callable[[], dict[str, bytes]]) -> None:
+    rng = random.Random(str(make().keys()))
     for attack in range(NUM_ATTACKS):
-        read_or_refuse(write_cifar(tmp_path / str(attack), make(), rng), skip=False)
+        read_or_refuse(write_files(tmp_path / str(attack), make(), rng), skip=False)
 
 
 def test_undamaged_sources_are_read(tmp_path: Path) -> None:

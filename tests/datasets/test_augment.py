@@ -15,7 +15,7 @@ from resight.datasets import Statistics
 from resight.datasets.augment import augment, check_augment, denormalize, normalize
 from resight.datasets.augment.color import shift_hsv
 from resight.datasets.augment.draws import Draws, draw
-from resight.datasets.augment.geometry import crop_flip, rotate
+from resight.datasets.augment.geometry import crop_flip, rotation, warp
 from resight.datasets.augment.pipeline import apply
 from resight.recipe import HSV, Augment, Crop, Cutout, Rotate
 
@@ -192,7 +192,7 @@ def test_hsv_agrees_with_opencv():
 
 def test_rotation_turns_counter_clockwise_about_the_center():
     images = noise(n=3)
-    turned = rotate(images, torch.tensor([90.0, 180.0, -90.0]))
+    turned = warp(images, rotation(torch.tensor([90.0, 180.0, -90.0])))
     for image, expected, quarters in zip(turned, images, (1, 2, 3), strict=True):
         assert torch.equal(image, expected.rot90(quarters, (1, 2)))
 

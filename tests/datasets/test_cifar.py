@@ -25,6 +25,8 @@ from resight.datasets import Dataset
 from resight.datasets.readers.unpickle import load_arrays
 from resight.errors import UsageError
 
+FORMS = ("Python batches", "binary files")
+
 
 def check_cifar10(dataset: Dataset) -> None:
     pixels = np.concatenate([batch(seed)[0] for seed in range(5)]).reshape(-1, 3, 32, 32)
@@ -32,7 +34,7 @@ def check_cifar10(dataset: Dataset) -> None:
     assert dataset.train.labels.tolist() == list(range(10)) * 5
     assert np.array_equal(dataset.test.images.numpy(), batch(5)[0].reshape(-1, 3, 32, 32))
     assert dataset.classes == CLASSES
-    assert dataset.notes == ()
+    assert dataset.notes in tuple((f"layout cifar: CIFAR-10, {form}",) for form in FORMS)
 
 
 def check_cifar100(dataset: Dataset) -> None:
@@ -84,7 +86,7 @@ def test_an_archive_is_read_and_not_unpacked(tmp_path: Path) -> None:
 def test_a_change_of_size_is_noted(tmp_path: Path) -> None:
     dataset = resight.data(str(write_folder(tmp_path / "py", cifar10_python())), image_size=16)
     assert dataset.train.images.shape == (50, 3, 16, 16)
-    assert dataset.notes == ("50 images of 32x32 px were resized to 16 px",)
+    assert dataset.notes[1:] == ("50 images of 32x32 px were resized to 16 px",)
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4])

@@ -39,7 +39,7 @@ def photos(root: Path, *parts: str, count: int = 3, px: int = 12) -> Path:
 # --- folders --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("test", ["test", "val", "Validation"])
+@pytest.mark.parametrize("test", ["test", "Testing", "test_set", "test_images"])
 def test_train_and_test_folders(tmp_path: Path, test: str) -> None:
     parts = ("train/cat", "train/dog", f"{test}/cat", f"{test}/dog")
     dataset = resight.data(str(photos(tmp_path / "photos", *parts)))
@@ -52,15 +52,25 @@ def test_train_and_test_folders(tmp_path: Path, test: str) -> None:
     assert dataset.test.ids[0] == f"{test}/cat/0.png"
     expected = np.stack([pixels(10 * p + i) for p in (2, 3) for i in range(3)])
     assert np.array_equal(dataset.test.images.numpy(), expected.transpose(0, 3, 1, 2))
-    note = f"there is no test folder: {test} stands in for it"
-    assert dataset.notes == (() if test == "test" else (note,))
+    assert dataset.notes == (f"layout folders: a folder a class; train is train/, test is {test}/",)
 
 
-def test_val_beside_test_is_skipped_and_noted(tmp_path: Path) -> None:
-    parts = [f"{split}/{name}" for split in ("train", "val", "test") for name in ("a", "b")]
+@pytest.mark.parametrize("val", ["val", "valid", "dev", "Validation"])
+def test_a_validation_split_stays_one(tmp_path: Path, val: str) -> None:
+    parts = [f"{split}/{name}" for split in ("train", val, "test") for name in ("a", "b")]
     dataset = resight.data(str(photos(tmp_path, *parts)))
+    assert dataset.val is not None
+    assert dataset.val.ids == tuple(f"{val}/{c}/{i}.png" for c in "ab" for i in range(3))
     assert dataset.test.ids[0] == "test/a/0.png"
-    assert dataset.notes == ("val was skipped: validation images are held out of train",)
+
+
+def test_validation_never_stands_in_for_test(tmp_path: Path) -> None:
+    parts = [f"{split}/{name}" for split in ("train", "val") for name in ("a", "b")]
+    dataset = resight.data(str(photos(tmp_path, *parts, count=5)))
+    assert dataset.val is not None
+    assert len(dataset.val) == 10
+    assert {id.split("/")[0] for id in dataset.test.ids} == {"train"}
+    assert dataset.notes[-1] == "no test split: 2 images, 20 % of each class, were held out"
 
 
 @pytest.mark.parametrize("parent", ["", "train/"])
@@ -70,7 +80,7 @@ def test_without_a_test_folder_a_fifth_is_held_out(tmp_path: Path, parent: str) 
     assert dataset.test.labels.bincount().tolist() == [2, 2]
     assert dataset.train.labels.bincount().tolist() == [8, 8]
     assert not set(dataset.train.ids) & set(dataset.test.ids)
-    assert dataset.notes == ("no test split: 4 images, 20 % of each class, were held out",)
+    assert dataset.notes[1:] == ("no test split: 4 images, 20 % of each class, were held out",)
     assert resight.data(str(root)).test.ids == dataset.test.ids
 
 
@@ -84,7 +94,12 @@ def test_nested_pictures_are_read_and_hidden_ones_are_not(tmp_path: Path) -> Non
     assert "cat/2024/may/0.png" in ids
     assert len(ids) == 9
     assert dataset.classes == ("cat", "dog")
-    assert dataset.notes[0] == "2 files that are not pictures of a class were skipped"
+    assert dataset.notes[:4] == (
+        "layout folders: a folder a class",
+        "folders inside a class folder count to its class, as cat/2024/may/ to cat",
+        "files that are not pictures: 2 (.csv, .txt)",
+        "not looked at: files of the operating system (1), hidden files and folders (2)",
+    )
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
@@ -100,14 +115,20 @@ def test_the_parent_folder_is_accepted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("parts", "folders", "expected"),
     [
-        ((), (), "is empty; put the pictures into a folder a class"),
-        ((".",), (), "has files but no class folders"),
+        ((), (), "is no data set that resight knows (it holds nothing); give a folder a class"),
+        ((".",), (), "have no class folders: it holds 3 pictures; put them into a folder a class"),
         (("cat",), (), "has 1 class"),
         (("cat", "dog"), ("owl",), "class folder 'owl' of"),
-        ((), ("owl", "cat"), "holds no pictures, Parquet files or CIFAR batches"),
-        (("train/cat", "train/dog", "test/cat"), (), "differ in their class folders: dog"),
-        (("train/a", "train/b", "test/a", "test/b", "test/c"), (), "folders: c is in one only"),
-        (("test/cat", "test/dog"), (), "has test but no train folder"),
+        ((), ("owl", "cat"), "holds no pictures, only cat/ (empty), owl/ (empty)"),
+        (("train/cat", "train/dog", "test/cat"), (), "dog is in train, not in test"),
+        (("train/a", "train/b", "test/a", "test/b", "test/c"), (), "c is in test, not in train"),
+        (("test/cat", "test/dog"), (), "has no training images (it has test); add some"),
+        (("Red", "red"), (), "'Red' and 'red' differ in case or spaces alone"),
+        (("new/a", "new/b", "old/a", "old/b"), (), "may be versions of one data set; give one"),
+        (("fold1", "fold2"), (), "look like parts of one, not like classes"),
+        (("images", "masks"), (), "masks/ beside them may hold masks"),
+        (("train/good", "test/good", "test/broken"), (), "train has one class, good"),
+        (("train/a", "train/b", "training_set/a"), (), "both mean the train split"),
     ],
 )
 def test_unsound_folders_are_refused(
@@ -133,7 +154,7 @@ def test_pictures_keep_their_size_if_all_have_one(tmp_path: Path) -> None:
     assert resight.data(str(root)).train.images.shape[2:] == (32, 32)
     dataset = resight.data(str(root), image_size=20)
     assert dataset.train.images.shape[2:] == (20, 20)
-    assert dataset.notes[0].startswith("7 of 7 pictures: resized to 20 px")
+    assert dataset.notes[1].startswith("7 of 7 pictures: resized to 20 px")
     cropped = read_pictures([root / "dog" / "wide.png"], image_size=40, channels=3)
     assert np.array_equal(cropped.images[0].permute(1, 2, 0).numpy(), wide[:, 30:70])
 
@@ -190,7 +211,7 @@ def test_gray_with_transparency_stays_gray(tmp_path: Path) -> None:
     dataset = resight.data(str(tmp_path))
     assert dataset.train.images.shape == (2, 1, 12, 12)
     assert dataset.train.images.min() == 255
-    assert dataset.notes[0] == "4 of 4 pictures: transparency, laid over white"
+    assert dataset.notes[1] == "4 of 4 pictures: transparency, laid over white"
 
 
 def test_palette_pictures_become_rgb(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ import builtins
 import gzip
 import os
 import pickle
+import stat
 import struct
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -152,7 +154,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int =
         (member("x", tarfile.CHRTYPE), "is a link or a device"),
         (member("x", tarfile.BLKTYPE), "is a link or a device"),
         (member("x", tarfile.FIFOTYPE), "is a link or a device"),
-        (member("data_batch_1", size=2**31), "unpacks to more than 1 GiB"),
+        (member("data_batch_1", size=2**31), "bytes would unpack to 2.0 GiB"),
     ],
 )
 def test_hostile_archives_are_refused(
@@ -169,6 +171,49 @@ def test_hostile_archives_are_refused(
     assert not list(cache.rglob("*.safetensors"))
 
 
+def zip_member(path: Path, name: str, *, mode: int = 0, flag: int = 0) -> Path:
+    """A zip with a picture's name and one member of this name, Unix mode and flag."""
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("cat/1.png", b"x")
+        info = zipfile.ZipInfo(name)
+        info.external_attr = mode << 16
+        file.writestr(info, b"/etc/passwd")
+        info.flag_bits |= flag
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "flag", "expected"),
+    [
+        ("../evil.png", 0, 0, "'../evil.png' leads out of its folder"),
+        ("a/../../evil.png", 0, 0, "leads out"),
+        ("/etc/evil.png", 0, 0, "leads out"),
+        ("C:/evil.png", 0, 0, "leads out"),
+        ("dog/1.png", stat.S_IFLNK | 0o777, 0, "'dog/1.png' is a link or a device"),
+        ("dog/1.png", stat.S_IFBLK | 0o777, 0, "is a link or a device"),
+        ("dog/1.png", 0, 1, "is encrypted; unpack it with its password"),
+    ],
+)
+def test_hostile_zips_are_refused(
+    tmp_path: Path, name: str, mode: int, flag: int, expected: str
+) -> None:
+    path = zip_member(tmp_path / "x.zip", name, mode=mode, flag=flag)
+    before = files(tmp_path)
+    with refused(expected):
+        resight.data(str(path))
+    assert files(tmp_path) == before
+
+
+def test_a_damaged_member_of_a_zip_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for name in ("cat/1.png", "dog/1.png"):
+            file.writestr(name, b"the content of a picture")
+    path.write_bytes(path.read_bytes().replace(b"the content", b"xxx content", 1))
+    with refused("cat/1.png cannot be unpacked (Bad CRC-32"):
+        resight.data(str(path))
+
+
 @pytest.mark.parametrize("keep", [0.1, 0.5, 0.99])
 def test_a_truncated_archive_is_refused(tmp_path: Path, keep: float) -> None:
     whole = archive(cifar10_python())
@@ -177,10 +222,18 @@ def test_a_truncated_archive_is_refused(tmp_path: Path, keep: float) -> None:
         resight.data(str(tmp_path / "cifar.tar.gz"))
 
 
-@pytest.mark.parametrize("content", [b"\x1f\x8bnonsense", b"\x1f\x8b", archive({"cat.png": b"x"})])
-def test_other_archives_are_refused(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"\x1f\x8bnonsense", "is not a whole archive"),
+        (b"\x1f\x8b", "is not a whole archive"),
+        (archive({"cat.png": b"x"}), "cat.png cannot be read as a picture"),
+        (archive({"cat.doc": b"x"}), "is no data set that resight knows (it holds cat.doc)"),
+    ],
+)
+def test_other_archives_are_refused(tmp_path: Path, content: bytes, expected: str) -> None:
     (tmp_path / "x.tar.gz").write_bytes(content)
-    with pytest.raises(UsageError, match=r"is not a whole archive|holds no CIFAR batches"):
+    with refused(expected):
         resight.data(str(tmp_path / "x.tar.gz"))
 
 

@@ -21,6 +21,8 @@ from resight.datasets import Split, hold_out, statistics
 from resight.datasets import cache as cache_module
 from resight.files import temporary_path
 
+DAMAGED = "the copy in the cache was damaged, so it was made again"
+
 
 def random_split(labels: list[int], channels: int = 3) -> Split:
     generator = torch.Generator().manual_seed(0)
@@ -273,8 +275,11 @@ def test_a_damaged_entry_is_made_again(tmp_path: Path, cache: Path, damage: str)
     else:
         entry.write_bytes({"empty": b"", "cut": whole[:-100], "garbage": b"x" * 5000}[damage])
     again = resight.data(str(photos))
-    assert again.notes == ("the copy in the cache was damaged, so it was made again",)
-    assert_same(dataset, replace(again, notes=()))
+    assert again.notes == (
+        *dataset.notes,
+        "the copy in the cache was damaged, so it was made again",
+    )
+    assert_same(dataset, replace(again, notes=dataset.notes))
     assert_same(dataset, resight.data(str(photos), on_progress=fail))
 
 
@@ -290,8 +295,11 @@ def test_an_entry_with_other_content_is_made_again(tmp_path: Path, cache: Path, 
     content[place] ^= 1  # another label that is valid, another pixel, another name
     entry.write_bytes(content)
     again = resight.data(str(photos))
-    assert again.notes == ("the copy in the cache was damaged, so it was made again",)
-    assert_same(dataset, replace(again, notes=()))
+    assert again.notes == (
+        *dataset.notes,
+        "the copy in the cache was damaged, so it was made again",
+    )
+    assert_same(dataset, replace(again, notes=dataset.notes))
     assert_same(dataset, resight.data(str(photos), on_progress=fail))
 
 
@@ -334,7 +342,7 @@ def test_without_a_home_the_data_set_is_not_cached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RESIGHT_CACHE", "~nobody-of-this-name/cache")
-    (note,) = resight.data(str(write_photos(tmp_path / "photos"))).notes
+    note = resight.data(str(write_photos(tmp_path / "photos"))).notes[-1]
     assert note.startswith("not cached: the cache ~nobody-of-this-name/cache is in no known home")
     with refused("set RESIGHT_CACHE to a folder that can be written"):
         resight.data("cifar10", offline=True)
@@ -347,7 +355,7 @@ def test_a_cache_that_cannot_be_written_is_only_a_note(
     monkeypatch.setenv("RESIGHT_CACHE", str(tmp_path / "file" / "cache"))
     dataset = resight.data(str(write_photos(tmp_path / "photos")))
     assert len(dataset.train) == 10
-    (note,) = dataset.notes
+    note = dataset.notes[-1]
     assert "not cached" in note
     assert "RESIGHT_CACHE" in note
 

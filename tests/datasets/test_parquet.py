@@ -1,8 +1,11 @@
 """Image data sets in Parquet, as on the Hugging Face hub."""
 
+import base64
 import io
 import json
 import os
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +75,7 @@ def test_shards_in_the_folder_or_below(tmp_path: Path, folder: str) -> None:
     for split, contents in ((dataset.train, CONTENTS[:6]), (dataset.test, CONTENTS[6:])):
         expected = np.stack([pixels_of(c) for c in contents if c])
         assert np.array_equal(split.images.numpy(), expected)
-    assert dataset.notes == ()
+    assert dataset.notes == ("layout parquet: Parquet or Arrow: train, test",)
 
 
 @pytest.mark.parametrize(
@@ -112,18 +115,17 @@ def test_the_converted_branch_of_the_hub(tmp_path: Path) -> None:
     write(tmp_path / "set" / "default" / "validation" / "0000.parquet", CONTENTS[:3], LABELS[:3])
     write(tmp_path / "set" / ".cache" / "train" / "0000.parquet", CONTENTS, LABELS)
     dataset = resight.data(str(tmp_path / "set"))
-    assert (len(dataset.train), len(dataset.test)) == (9, 3)
-    assert dataset.test.ids[0] == "default/validation/0000.parquet#0"
+    assert dataset.val is not None
+    assert dataset.val.ids == tuple(f"validation/0000.parquet#{row}" for row in range(3))
+    assert dataset.train.ids[0].endswith("train/0000.parquet#0")
 
 
-def test_validation_beside_test_is_skipped_and_noted(tmp_path: Path) -> None:
-    for split in ("train", "test", "validation"):
-        write(tmp_path / "set" / f"{split}.parquet", CONTENTS, LABELS)
+def test_validation_beside_test(tmp_path: Path) -> None:
+    for end, split in enumerate(("train", "test", "validation"), start=4):
+        write(tmp_path / "set" / f"{split}.parquet", CONTENTS[:end], LABELS[:end])
     dataset = resight.data(str(tmp_path / "set"))
-    assert dataset.test.ids[0].startswith("test.parquet")
-    assert dataset.notes == (
-        "the validation split was skipped: validation images are held out of train",
-    )
+    sizes = {name: len(split) for name, split in dataset.splits.items()}
+    assert sizes == {"train": 4, "val": 6, "test": 5}
 
 
 def test_one_file_is_divided(tmp_path: Path) -> None:
@@ -131,7 +133,7 @@ def test_one_file_is_divided(tmp_path: Path) -> None:
     dataset = resight.data(str(tmp_path / "all.parquet"))
     assert dataset.name == "all"
     assert (len(dataset.train), len(dataset.test)) == (15, 3)
-    assert "no test split: 3 images" in dataset.notes[0]
+    assert "no test split: 3 images" in dataset.notes[-1]
     assert not set(dataset.train.ids) & set(dataset.test.ids)
 
 
@@ -144,7 +146,7 @@ def test_a_missing_picture_is_named_or_skipped(tmp_path: Path) -> None:
     assert dataset.train.labels.tolist() == LABELS[:4] + LABELS[5:]
     assert "train.parquet#4" not in dataset.train.ids
     assert dataset.test.labels.tolist() == LABELS[:3]
-    assert dataset.notes == ("1 unreadable pictures skipped: train.parquet#4",)
+    assert dataset.notes[1:] == ("1 unreadable pictures skipped: train.parquet#4",)
 
 
 def test_gray_pictures_stay_gray(tmp_path: Path) -> None:
@@ -157,9 +159,9 @@ def test_gray_pictures_stay_gray(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "names", "expected"),
     [
-        ([0, 1, -1], NAMES, "label -1 in row 2 of train"),
-        ([0, 1, 3], NAMES, "label 3 in row 2"),
-        ([0, None, 1], NAMES, "label None in row 1"),
+        ([0, 1, -2], NAMES, "label -2 in row 2 of train"),
+        ([0, 1, 4], NAMES, "label 4 in row 2"),
+        ([0, 1, 0.5], NAMES, "column label is double with 0.5, not whole numbers or words"),
         ([0, 1, 10**9], None, "label 1000000000 is no class number"),
         ([0, 0, 0], None, "has 1 class"),
         ([0, 1, 1], NAMES, "no training image of class 'owl'"),
@@ -190,11 +192,16 @@ def test_several_subsets_are_refused(tmp_path: Path) -> None:
 
 def test_other_tables_and_broken_files_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": [1], "y": [2]}), tmp_path / "numbers.parquet")
-    with refused("label or fine_label); it has x, y"):
+    with refused("no column that is plainly the picture (it has x, y); call it image"):
         resight.data(str(tmp_path / "numbers.parquet"))
     pq.write_table(pa.table({"img": ["a.png"], "label": [2]}), tmp_path / "paths.parquet")
-    with refused("column img is string, not pictures as bytes"):
+    with refused("column img names files, as 'a.png', and no pictures lie beside it; give the"):
         resight.data(str(tmp_path / "paths.parquet"))
+    pq.write_table(
+        pa.table({"img": pa.array([], pa.binary()), "label": []}), tmp_path / "0.parquet"
+    )
+    with refused("0.parquet has no rows; get it again"):
+        resight.data(str(tmp_path / "0.parquet"))
     write(tmp_path / "train.parquet", CONTENTS, LABELS)
     whole = (tmp_path / "train.parquet").read_bytes()
     (tmp_path / "train.parquet").write_bytes(whole[: len(whole) // 2])
@@ -204,8 +211,221 @@ def test_other_tables_and_broken_files_are_refused(tmp_path: Path) -> None:
 
 def test_a_split_without_train_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "set" / "test.parquet", CONTENTS, LABELS)
-    with refused("for test but none for train"):
+    with refused("has no training images (it has test); add some"):
         resight.data(str(tmp_path / "set"))
+
+
+# --- names of files -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("data.parquet",),
+        ("0000.parquet", "0001.parquet"),
+        ("photos-00000-of-00002.parquet", "photos-00001-of-00002.parquet"),
+        ("default/part.0.parquet", "default/part.1.parquet"),
+    ],
+)
+def test_files_without_a_split_are_one_source(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        write(tmp_path / "set" / name, CONTENTS, LABELS)
+    dataset = resight.data(str(tmp_path / "set"))
+    assert len(dataset.train) + len(dataset.test) == 9 * len(names)
+    assert dataset.notes[-1].startswith("no test split")
+
+
+def test_files_that_may_be_different_sets_are_refused(tmp_path: Path) -> None:
+    for name in ("birds.parquet", "cars.parquet"):
+        write(tmp_path / "set" / name, CONTENTS, LABELS)
+    with refused("holds birds.parquet, cars.parquet, which may be different sets; give the path"):
+        resight.data(str(tmp_path / "set"))
+    write(tmp_path / "set" / "train.parquet", CONTENTS, LABELS)
+    assert "files of no split: birds.parquet, cars.parquet" in resight.data(str(tmp_path)).notes
+
+
+def test_in_an_archive(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write(tmp_path / "set" / f"{split}.parquet", CONTENTS, LABELS)
+    plain = resight.data(str(tmp_path / "set"))
+    for kind in ("zip", "gztar"):
+        packed = shutil.make_archive(str(tmp_path / kind), kind, tmp_path / "set")
+        assert resight.data(packed).fingerprint == plain.fingerprint
+
+
+# --- columns ----------------------------------------------------------------------------------
+
+RED = [Image.new("RGB", (12, 12), (60 * label + 20, 0, 0)) for label in range(3)]  # tells the label
+
+
+def picture(label: int) -> bytes:
+    stream = io.BytesIO()
+    RED[label].save(stream, "PNG")
+    return stream.getvalue()
+
+
+def check_labels(dataset: resight.Dataset, values: Sequence[str] = ("0", "1", "2")) -> None:
+    """Check that every picture has the label that its color tells; values: the class of each."""
+    for split in dataset.splits.values():
+        told = [values[(int(image[0, 0, 0]) - 20) // 60] for image in split.images]
+        assert [dataset.classes[label] for label in split.labels.tolist()] == told
+
+
+def save(path: Path, **columns: Any) -> str:
+    pq.write_table(pa.table({"image": [picture(label) for label in LABELS], **columns}), path)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["target", "category", "class", "cls", "y", "Label", "breed"])
+def test_label_columns(tmp_path: Path, name: str) -> None:
+    others = {"id": list(range(9)), "age": [0.5 * n for n in range(9)], "note": list("abcdefghi")}
+    dataset = resight.data(save(tmp_path / "a.parquet", **others, **{name: LABELS}))
+    check_labels(dataset)
+    assert ("column breed was taken as the label" in dataset.notes) == (name == "breed")
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        ([float(label) for label in LABELS], ("0", "1", "2")),
+        ([label + 1 for label in LABELS], ("1", "2", "3")),
+        ([f"{label + 9}" for label in LABELS], ("9", "10", "11")),
+        ([b"cat owl dog".split()[label] for label in LABELS], ("cat", "owl", "dog")),
+        (pa.array([["x", "y", "z"][k] for k in LABELS]).dictionary_encode(), ("x", "y", "z")),
+    ],
+)
+def test_kinds_of_labels(tmp_path: Path, labels: Any, classes: tuple[str, ...]) -> None:
+    dataset = resight.data(save(tmp_path / "a.parquet", label=labels))
+    assert set(dataset.classes) == set(classes)
+    check_labels(dataset, classes)
+
+
+def test_truth_values_are_two_classes(tmp_path: Path) -> None:
+    dataset = resight.data(save(tmp_path / "a.parquet", label=[label > 0 for label in LABELS]))
+    check_labels(dataset, ("False", "True", "True"))
+
+
+def test_a_column_that_is_not_plain_is_chosen(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.parquet", breed=LABELS, sex=[0, 1, 1] * 3)
+    with refused("could be the label: breed, sex; choose one by --set data.label_column=breed"):
+        resight.data(path)
+    check_labels(resight.data(path, label_column="breed"))
+    with refused("has no column 'bred'; it has breed, sex"):
+        resight.data(path, label_column="bred")
+
+
+def test_the_declared_column_goes_before_a_known_name(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.parquet", label=[7 - label for label in LABELS], species=LABELS)
+    features = {"species": {"_type": "ClassLabel", "names": NAMES}}
+    table = pq.read_table(path)
+    text = json.dumps({"info": {"features": features}})
+    pq.write_table(table.replace_schema_metadata({"huggingface": text}), path)
+    dataset = resight.data(path)
+    check_labels(dataset, NAMES)
+    assert "column species was taken as the label, not label" in dataset.notes
+
+
+def test_rows_without_a_label_are_left_out(tmp_path: Path) -> None:
+    labels = [None if row in (1, 5) else label for row, label in enumerate(LABELS)]
+    write(tmp_path / "train.parquet", [picture(label) for label in LABELS], labels)
+    write(tmp_path / "test.parquet", CONTENTS, [-1] * 9)
+    dataset = resight.data(str(tmp_path))
+    check_labels(dataset, NAMES)
+    ids = {name for split in dataset.splits.values() for name in split.ids}
+    assert ids == {f"train.parquet#{row}" for row in (0, 2, 3, 4, 6, 7, 8)}
+    assert any(note.startswith("test: 9 of 9 labels are missing") for note in dataset.notes)
+
+
+def test_shards_with_their_columns_in_another_order(tmp_path: Path) -> None:
+    columns = {"image": [picture(label) for label in LABELS], "label": LABELS}
+    pq.write_table(pa.table(columns), tmp_path / "train-0.parquet")
+    pq.write_table(pa.table(columns).select(["label", "image"]), tmp_path / "train-1.parquet")
+    check_labels(resight.data(str(tmp_path)))
+    pq.write_table(
+        pa.table({"image": columns["image"], "kind": LABELS}), tmp_path / "train-2.parquet"
+    )
+    with refused("train-2.parquet lacks column image or label"):
+        resight.data(str(tmp_path))
+
+
+# --- pictures -------------------------------------------------------------------------------
+
+
+def test_base64(tmp_path: Path) -> None:
+    texts = [base64.b64encode(picture(label)).decode() for label in LABELS]
+    check_labels(resight.data(save(tmp_path / "a.parquet", image=texts, label=LABELS)))
+    texts = [f"data:image/png;base64,{text}" for text in texts]
+    check_labels(resight.data(save(tmp_path / "b.parquet", image=texts, label=LABELS)))
+
+
+@pytest.mark.parametrize("folder", ["pictures/", "/home/someone/pictures/", "C:\\mine\\"])
+@pytest.mark.parametrize("as_struct", [True, False])
+def test_paths_of_files_beside(tmp_path: Path, folder: str, as_struct: bool) -> None:
+    (tmp_path / "pictures").mkdir()
+    for row, label in enumerate(LABELS):
+        (tmp_path / "pictures" / f"{row}.png").write_bytes(picture(label))
+    paths: list[Any] = [f"{folder}{row}.png" for row in range(9)]
+    if as_struct:
+        kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+        paths = pa.array([{"bytes": None, "path": path} for path in paths], kind)
+    save(tmp_path / "data.parquet", image=paths, label=LABELS)
+    check_labels(resight.data(str(tmp_path)))
+    check_labels(resight.data(shutil.make_archive(str(tmp_path / "a"), "zip", tmp_path)))
+    (tmp_path / "pictures" / "3.png").unlink()
+    with refused("data.parquet#3 cannot be read as a picture (No such file or directory)"):
+        resight.data(str(tmp_path))
+
+
+def test_a_path_that_leads_elsewhere_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(picture(0))
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "other.png").write_bytes(picture(0))
+    for path in ("../secret.png", str(tmp_path / "secret.png")):
+        save(tmp_path / "set" / "data.parquet", image=[path] * 9, label=LABELS)
+        with refused("data.parquet#0 cannot be read as a picture"):
+            resight.data(str(tmp_path / "set"))
+
+
+@pytest.mark.parametrize("shape", [(12, 12, 3), (3, 12, 12), (12, 12), (144,)])
+def test_lists_of_numbers(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (9, *shape), dtype=np.uint8)
+    path = save(tmp_path / "a.parquet", image=images.tolist(), label=LABELS)
+    dataset = resight.data(path)
+    rows = [int(name.partition("#")[2]) for name in dataset.train.ids]
+    expected = images.reshape(9, 12, 12, -1).transpose(0, 3, 1, 2)
+    if shape == (3, 12, 12):
+        expected = images
+    assert np.array_equal(dataset.train.images.numpy(), expected[rows])
+    assert dataset.train.labels.tolist() == [LABELS[row] for row in rows]
+
+
+def test_lists_of_several_lengths_are_refused(tmp_path: Path) -> None:
+    lists = [[0] * (64 + row) for row in range(9)]
+    with refused("column image has lists of several lengths or none; give every image the same"):
+        resight.data(save(tmp_path / "a.parquet", image=lists, label=LABELS))
+
+
+# --- Arrow ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("writer", [pa.ipc.new_stream, pa.ipc.new_file])
+def test_what_save_to_disk_writes(tmp_path: Path, writer: Any) -> None:
+    table = pa.table({"image": [{"bytes": picture(label)} for label in LABELS], "label": LABELS})
+    for split in ("train", "validation", "test"):
+        (tmp_path / split).mkdir()
+        name = tmp_path / split / "data-00000-of-00001.arrow"
+        with writer(str(name), table.schema) as file:
+            file.write_table(table, max_chunksize=4)
+        (tmp_path / split / "state.json").write_text("{}")
+        (tmp_path / split / "cache-1234.arrow").write_bytes(b"of a map")
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "validation", "test"]}')
+    dataset = resight.data(str(tmp_path))
+    check_labels(dataset)
+    assert [len(split) for split in dataset.splits.values()] == [9, 9, 9]
+    whole = name.read_bytes()
+    name.write_bytes(whole[: len(whole) // 2])
+    with refused("not whole Parquet"):
+        resight.data(str(tmp_path))
 
 
 @pytest.mark.skipif("RESIGHT_TEST_CIFAR10" not in os.environ, reason="needs CIFAR-10 in Parquet")

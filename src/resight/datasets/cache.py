@@ -2,7 +2,8 @@
 
 An entry is one safetensors file with a checksum. Its name is a hash of the content of the source,
 the options of reading and the version of the decoder. If an entry is damaged, it is made again. If
-the cache cannot be written, the data set gets a note.
+the cache cannot be written, the data set gets a note. A new entry may remove old ones, so that the
+cache keeps to its limit.
 """
 
 import hashlib
@@ -12,44 +13,34 @@ import time
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import PIL
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import ResightError, UsageError
 from ..files import atomic_write, check_file, read_text, remove_leftovers, write_text
-from .dataset import Dataset, Split
-from .readers.contents import ReadOptions
+from .cache_entries import cache_folder, cache_limit, keep_to_limit, read_header
+from .dataset import Split
+from .readers.contents import SPLIT_NAMES, LoadedData, ReadOptions
 
-_VERSION = f"2, Pillow {PIL.__version__}"  # raise the number when decoding changes
+_VERSION = f"4, Pillow {PIL.__version__}"  # raise the number when decoding changes
 _MIN_AGE_NS = 2 * 10**9  # a younger file may still change within one tick of its clock
-
-
-def cache_folder() -> Path:
-    """Return `$RESIGHT_CACHE`, else `$XDG_CACHE_HOME/resight`, else `~/.cache/resight`."""
-    if folder := os.environ.get("RESIGHT_CACHE"):
-        return _expanded(folder)
-    return _expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "resight"
-
-
-def _expanded(folder: str) -> Path:
-    try:
-        return Path(folder).expanduser()
-    except RuntimeError as error:  # no HOME, and the system knows no home of this user
-        raise UsageError(
-            f"the cache {folder} is in no known home folder; set RESIGHT_CACHE to a folder that "
-            "can be written"
-        ) from error
+_DTYPES = {
+    "U8": torch.uint8,
+    "I64": torch.int64,
+}  # of an entry's tensors, as safetensors names them
 
 
 def entry_key(digest: str, options: ReadOptions) -> str:
     """Return the name of the entry for content with this digest, read with these options."""
-    text = f"{_VERSION}|{digest}|{options.image_size}|{options.skip_unreadable}"
+    settings = [getattr(options, f.name) for f in fields(options) if f.name != "on_progress"]
+    text = f"{_VERSION}|{digest}|{settings}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -82,48 +73,88 @@ def digest_files(files: Mapping[str, Path], max_bytes: int) -> str:
     return digest
 
 
-def cached(key: str, name: str, make: Callable[[], Dataset]) -> Dataset:
-    """Return the data set stored under `key`; if it is missing or damaged, make and store it.
+def cached(name: str, key: str, make: Callable[[], LoadedData]) -> LoadedData:
+    """Return the data stored under `key`; if it is missing or damaged, make and store it.
 
-    The data set gets a note if its entry was damaged, and if it cannot be stored.
+    name: of the data set, for the list of entries. The data gets a note if its entry was damaged,
+    and if it cannot be stored.
+
+    Raises:
+        UsageError: `RESIGHT_CACHE_GIB` is no size.
     """
+    cache_limit()  # a wrong limit is refused before minutes of decoding
     notes = []
     try:
         path = cache_folder() / "decoded" / f"{key}.safetensors"
     except UsageError as error:
-        dataset = make()
-        return replace(dataset, notes=(*dataset.notes, f"not cached: {error}"))
+        loaded = make()
+        return replace(loaded, notes=(*loaded.notes, f"not cached: {error}"))
     try:
         remove_leftovers(path.parent)
-        return _read_entry(path, name)
+        loaded = _read_entry(path)
+        with suppress(OSError):  # the cache may be read-only
+            os.utime(path)  # used now: the limit of the cache goes by it
+        return loaded
     except FileNotFoundError:
         pass
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError):
+    except (OSError, KeyError, TypeError, ValueError, RecursionError):
         notes.append("the copy in the cache was damaged, so it was made again")
-    dataset = make()
+    loaded = make()
     try:
-        _write_entry(path, dataset)
+        _write_entry(path, name, loaded)
+        keep_to_limit(path)
     except (OSError, ResightError, SafetensorError) as error:
         notes.append(f"not cached ({error}); point RESIGHT_CACHE to a folder that can be written")
-    return replace(dataset, notes=(*dataset.notes, *notes)) if notes else dataset
+    return replace(loaded, notes=(*loaded.notes, *notes)) if notes else loaded
 
 
-def _read_entry(path: Path, name: str) -> Dataset:
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-        # Copies, for the file is mapped: if it were cut later, a read would end the process.
-        tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+def _read_entry(path: Path) -> LoadedData:
+    header = read_header(path)
+    metadata = header.pop("__metadata__")
+    tensors = _read_tensors(path, header)
     if metadata["checksum"] != _checksum(metadata["resight"], tensors):
         raise ValueError("its content is not what was written")
     about = json.loads(metadata["resight"])
-    train, test = (_unpack(tensors, part) for part in ("train", "test"))
-    classes, notes = tuple(about["classes"]), tuple(about["notes"])
-    return Dataset(name, classes, train, test, notes, about["fingerprint"])
+    splits = {part: _unpack(tensors, part) for part in SPLIT_NAMES if part in about["splits"]}
+    return LoadedData(
+        tuple(about["classes"]),
+        train=splits.get("train"),
+        val=splits.get("val"),
+        test=splits.get("test"),
+        notes=tuple(about["notes"]),
+    )
 
 
-def _write_entry(path: Path, dataset: Dataset) -> None:
-    about = {name: getattr(dataset, name) for name in ("classes", "notes", "fingerprint")}
-    tensors = _pack(dataset.train, "train") | _pack(dataset.test, "test")
+def _read_tensors(path: Path, header: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file, in memory of their own.
+
+    The library maps the file instead, and if a mapped file is cut meanwhile, the process dies.
+    """
+    tensors: dict[str, Tensor] = {}
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        first = 8 + int.from_bytes(file.read(8), "little")
+        for name, place in header.items():
+            start, end = place["data_offsets"]
+            if not 0 <= start <= end <= size - first:
+                raise ValueError(f"{name} is cut off")
+            content = torch.empty(end - start, dtype=torch.uint8)
+            file.seek(first + start)
+            if file.readinto(content.numpy().data) != end - start:
+                raise ValueError(f"{name} is cut off")
+            try:
+                tensors[name] = content.view(_DTYPES[place["dtype"]]).view(place["shape"])
+            except RuntimeError as error:
+                raise ValueError(f"{name} does not have its shape") from error
+    return tensors
+
+
+def _write_entry(path: Path, name: str, loaded: LoadedData) -> None:
+    splits = loaded.splits
+    about = {"name": name, "classes": loaded.classes, "notes": loaded.notes, "splits": [*splits]}
+    tensors: dict[str, Tensor] = {}
+    for part, split in splits.items():
+        tensors |= _pack(split, part)
     text = json.dumps(about)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:

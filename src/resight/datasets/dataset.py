@@ -1,17 +1,33 @@
 """Images and labels in memory: their splits and their statistics."""
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from ..recipe import Resize
+from .tree import Source
 
 OnProgress = Callable[[str, int, int | None], None]  # (stage, done, total or None if unknown)
 
 _CHUNK = 4096  # images counted at a time, to need little memory
+
+
+@dataclass(frozen=True)
+class Originals:
+    """The picture files that images were made from, found by the ids of the images.
+
+    sources: gives the file or the content of each id, in order, and opens nothing before; None
+    where it turns out that there are no picture files.
+    resize: how a picture that is not square became a square, see `ReadOptions`.
+    """
+
+    sources: Callable[[Sequence[str]], Iterable[Source] | None]
+    resize: Resize = "crop"
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,12 +35,13 @@ class Split:
     """N images of one size with their labels.
 
     images: uint8 (N, C, H, W); labels: int64 (N,), -1 where unknown; ids: the file name or row
-    that each image came from.
+    that each image came from; originals: None where the images come from no picture files.
     """
 
     images: Tensor
     labels: Tensor
     ids: tuple[str, ...]
+    originals: Originals | None = None
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
@@ -42,42 +59,75 @@ class Split:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        return f"Split({len(self):,} images of {'x'.join(map(str, self.images.shape[1:]))})"
+
     def select(self, rows: Tensor) -> "Split":
         """Return the images at `rows`, (M,) int64, in that order."""
         rows = rows.to(self.images.device)
         ids = tuple(self.ids[row] for row in rows.tolist())
-        return Split(self.images[rows], self.labels[rows], ids)
+        return replace(self, images=self.images[rows], labels=self.labels[rows], ids=ids)
+
+    def with_channels(self, channels: int) -> "Split":
+        """Return the images in gray (1) or color (3): gray is repeated, color becomes luma.
+
+        The luma is that of Pillow's mode "L", to the bit.
+        """
+        images = self.images
+        if images.shape[1] == channels:
+            return self
+        if channels == 3:
+            return replace(self, images=images.expand(-1, 3, -1, -1))
+        luma = torch.zeros_like(images[:, 0], dtype=torch.int32)
+        for plane, weight in zip(images.unbind(1), (19595, 38470, 7471), strict=True):
+            luma += plane.to(torch.int32) * weight
+        return replace(self, images=(luma + 0x8000 >> 16).to(torch.uint8)[:, None])
 
     def to(self, device: torch.device) -> "Split":
         """Return the same split with its tensors on `device`."""
-        return Split(self.images.to(device), self.labels.to(device), self.ids)
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A labeled training and test split, and where they came from."""
+    """A labeled training and test split, and where they came from.
+
+    val: the validation split that its owner gave; None where there is none, and a part of `train`
+    is held out.
+    """
 
     name: str
     classes: tuple[str, ...]
     train: Split
     test: Split
     notes: tuple[str, ...] = ()  # what was converted, skipped or split, one line each
-    fingerprint: str = ""  # hex digest of classes, images and labels; computed if empty
+    val: Split | None = None
 
     def __post_init__(self) -> None:
-        for split in (self.train, self.test):
+        for split in self.splits.values():
             outside = split.labels[(split.labels < 0) | (split.labels >= len(self.classes))]
             if len(outside):
                 raise UsageError(
                     f"label {int(outside[0])} of {self.name} is none of its "
                     f"{len(self.classes)} classes; give 0 to {len(self.classes) - 1}"
                 )
-        if not self.fingerprint:
-            object.__setattr__(self, "fingerprint", self._digest())
 
-    def _digest(self) -> str:
+    def __repr__(self) -> str:
+        splits = ", ".join(f"{name}={split}" for name, split in self.splits.items())
+        return f"Dataset({self.name!r}, {len(self.classes)} classes, {splits})"
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits that there are, under the names `train`, `val` and `test`."""
+        splits = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: split for name, split in splits.items() if split is not None}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The SHA-256 of classes, images and labels in memory, in hex digits."""
         digest = hashlib.sha256(repr(self.classes).encode())
-        for split in (self.train, self.test):
+        # In this order, the fingerprint of data without `val` is that of earlier versions.
+        for split in (self.train, self.test, *([self.val] if self.val else [])):
             digest.update(repr(tuple(split.images.shape)).encode())
             digest.update(split.images.cpu().numpy().tobytes())
             digest.update(split.labels.cpu().numpy().tobytes())

@@ -3,18 +3,15 @@
 Krizhevsky 2009, "Learning multiple layers of features from tiny images".
 """
 
-import tarfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import Self
+from pathlib import Path
 
 import numpy as np
 
 from ...errors import UsageError
-from ...files import check_file, read_bytes
 from ..dataset import Split
+from ..tree import SourceTree
 from .contents import DataLayout, LoadedData, PixelArray, ReadOptions, make_split
 from .images import fit_arrays
 from .labels import Label, number_labels
@@ -22,13 +19,8 @@ from .unpickle import load_arrays
 
 _SHAPE = (3, 32, 32)
 _PIXELS = 3 * 32 * 32
-_MAX_UNPACKED = 2**30  # bytes; the real archives unpack to 186 MB
-_MAX_MEMBERS = 1000  # the real archives have 9
-_MAX_NAME = 2**16  # bytes of a member's long name, which the archive holds as a member of its own
-_NAME_TYPES = (
-    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
-    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
-)
+_MAX_BYTES = 2**30  # of a file; the largest real one has 154 MB
+_NUM_IMAGES = 60_000
 
 
 @dataclass(frozen=True)
@@ -46,6 +38,10 @@ class _Layout:
     def files(self) -> tuple[str, ...]:
         return (*self.train, *self.test, self.names)
 
+    @property
+    def form(self) -> str:
+        return "binary files" if self.label_bytes else "Python batches"
+
 
 _TEN = tuple(f"data_batch_{i}" for i in range(1, 6))
 _LAYOUTS = (
@@ -57,93 +53,41 @@ _LAYOUTS = (
 _FILES = frozenset(name for layout in _LAYOUTS for name in layout.files)
 
 
-class _TarInfo(tarfile.TarInfo):
-    """The header of a member; a header that would make tarfile read without an end is refused."""
+def find(tree: SourceTree) -> DataLayout | None:
+    """Recognize the files of one form, in the source or in a folder of it.
 
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        header = super().frombuf(buf, encoding, errors)
-        if header.size < 0 or (header.type in _NAME_TYPES and header.size > _MAX_NAME):
-            raise tarfile.ReadError(f"a header of {header.size:,} bytes")
-        return header
-
-
-def find(path: Path) -> DataLayout | None:
-    """Recognize a folder with one of the forms, its parent, or an archive of one."""
-    if path.is_file():
-        if not _is_tar(path):
-            return None
-        return DataLayout({"": path}, partial(read_archive, path), _MAX_UNPACKED)
-    layouts: dict[Path, _Layout] = {}
-    for folder in (path, *sorted(p for p in path.iterdir() if p.is_dir())):
-        present = [name for name in _FILES if (folder / name).is_file()]
-        if layout := _layout_of(present, folder):
+    Raises:
+        UsageError: one of them is missing, or there are two data sets.
+    """
+    folders: dict[str, list[str]] = {}
+    for name in tree.names:
+        folder, _, file = name.rpartition("/")
+        if file in _FILES and "/" not in folder:
+            folders.setdefault(folder, []).append(file)
+    layouts: dict[str, _Layout] = {}
+    for folder, present in folders.items():
+        if layout := _layout_of(present, tree.path(folder)):
             layouts[folder] = layout
     if len(layouts) > 1:
-        folders = " and ".join(map(str, layouts))
-        raise UsageError(f"{path} holds more than one data set; choose between {folders}")
+        paths = " and ".join(str(tree.path(folder)) for folder in layouts)
+        raise UsageError(f"{tree.root} holds more than one data set; choose between {paths}")
     if not layouts:
         return None
     [(folder, layout)] = layouts.items()
-    paths = {name: folder / name for name in layout.files}
+    names = {name: f"{folder}/{name}" if folder else name for name in layout.files}
 
     def read(options: ReadOptions) -> LoadedData:
-        contents = {name: read_bytes(path, _MAX_UNPACKED) for name, path in paths.items()}
+        contents = {name: tree.read(file, _MAX_BYTES) for name, file in names.items()}
         return _read(contents, layout, options)
 
-    return DataLayout(paths, read, _MAX_UNPACKED)
-
-
-def read_archive(path: Path, options: ReadOptions) -> LoadedData:
-    """Read the batches straight from a `.tar.gz`; nothing is unpacked to disk.
-
-    Raises:
-        UsageError: it is damaged, unsafe (links, devices, paths that lead out) or not CIFAR.
-    """
-    contents: dict[str, bytes] = {}
-    unpacked = 0
-    try:
-        check_file(path, _MAX_UNPACKED)
-        with tarfile.open(path, "r|*", tarinfo=_TarInfo) as archive:  # one pass, without seeking
-            for count, member in enumerate(archive, 1):
-                if count > _MAX_MEMBERS:
-                    raise UsageError(f"{path} is refused: it has more than {_MAX_MEMBERS} members")
-                _check_member(member, path)
-                unpacked += member.size
-                if unpacked > _MAX_UNPACKED:
-                    raise UsageError(f"{path} is refused: it unpacks to more than 1 GiB")
-                name = PurePosixPath(member.name).name
-                if name in _FILES and (file := archive.extractfile(member)):
-                    contents[name] = file.read()
-    except UsageError:
-        raise
-    except Exception as error:  # tarfile raises many kinds for forged headers
-        raise UsageError(
-            f"{path} is not a whole archive ({error}); remove it and download it again"
-        ) from error
-    layout = _layout_of(contents, path)
-    if layout is None:
-        raise UsageError(
-            f"{path} holds no CIFAR batches; unpack other archives and give the folder"
-        )
-    return _read(contents, layout, options)
-
-
-def _check_member(member: tarfile.TarInfo, path: Path) -> None:
-    """Refuse an archive made to write outside its folder, even though nothing is written."""
-    name = PurePosixPath(member.name.replace("\\", "/"))
-    if name.is_absolute() or ".." in name.parts or ":" in name.parts[:1]:
-        raise UsageError(f"{path} is refused: its member {member.name!r} leads out of its folder")
-    if member.size < 0:  # an extended header can say so
-        raise UsageError(f"{path} is refused: its member {member.name!r} has a negative size")
-    if not (member.isfile() or member.isdir()):
-        raise UsageError(f"{path} is refused: its member {member.name!r} is a link or a device")
-
-
-def _is_tar(path: Path) -> bool:
-    with path.open("rb") as file:
-        start = file.read(512)
-    return start[:2] == b"\x1f\x8b" or start[257:262] == b"ustar"
+    return DataLayout(
+        "cifar",
+        f"CIFAR-{100 if len(layout.train) == 1 else 10}, {layout.form}",
+        tuple(names.values()),
+        read,
+        _NUM_IMAGES,
+        max_bytes=_MAX_BYTES,
+    )
 
 
 def _layout_of(present: Collection[str], path: Path) -> _Layout | None:
@@ -173,12 +117,12 @@ def _read(contents: Mapping[str, bytes], layout: _Layout, options: ReadOptions) 
         if not ids:
             raise UsageError(f"{', '.join(files)} holds no images")
         images = np.concatenate(batches).reshape(-1, *_SHAPE)  # (N, C, H, W)
-        images, notes = fit_arrays(images, options.image_size)
+        images, notes = fit_arrays(images, options.image_size, options.resize)
         return make_split(images, np.concatenate(labels), ids), notes
 
     train, notes = read_split(layout.train)
     test, _ = read_split(layout.test)
-    return LoadedData(classes, train, test, notes=notes)
+    return LoadedData(classes, train, test=test, notes=notes)
 
 
 def _read_batch(content: bytes, name: str, layout: _Layout) -> tuple[PixelArray, list[Label]]:

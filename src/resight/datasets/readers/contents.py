@@ -1,18 +1,21 @@
-"""The options of a reader of images, and its result."""
+"""The options of a reader of images, what it recognizes, and what it loads."""
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ...recipe import Resize
 from ...records import IntArray
-from ..dataset import OnProgress, Split
+from ..dataset import OnProgress, Originals, Split
+from ..tree import Source
 
 PixelArray = NDArray[np.uint8]  # (N, C, H, W)
+SplitName = Literal["train", "val", "test"]
+SPLIT_NAMES: tuple[SplitName, ...] = ("train", "val", "test")
 
 MIN_PX, MAX_PX, DEFAULT_PX = 8, 512, 32
 
@@ -23,33 +26,78 @@ def no_progress(stage: str, done: int, total: int | None) -> None:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How to read pictures: their size (None keeps it), and whether to skip unreadable files."""
+    """How to read pictures.
+
+    image_size: in px; None keeps their size where all are the same square, and else takes 64 or
+    32 px, by their median.
+    resize: what becomes of pictures that are not square; see `fit_square`.
+    skip_unreadable: skip pictures that cannot be read, instead of refusing the data.
+    classes: "same" refuses splits that differ in their classes; "train" takes the classes of the
+    training split, and leaves out the pictures of other classes.
+    layout: the name of the layout; None has it recognized.
+    label_column: of a table, where more than one could be the label.
+    """
 
     image_size: int | None = None
     skip_unreadable: bool = False
+    classes: Literal["same", "train"] = "same"
+    resize: Resize = "crop"
+    layout: str | None = None
+    label_column: str | None = None
     on_progress: OnProgress = no_progress
 
 
 @dataclass(frozen=True)
 class LoadedData:
-    """The images that a reader loaded. `test` is None where the source has one split only."""
+    """The images that a reader loaded, divided as their owner divided them.
+
+    A split is None where the source has none. The images of a source without splits are `train`.
+    """
 
     classes: tuple[str, ...]
-    train: Split
+    train: Split | None
+    val: Split | None = None
     test: Split | None = None
     notes: tuple[str, ...] = field(default=(), kw_only=True)
+
+    @property
+    def splits(self) -> dict[SplitName, Split]:
+        """The splits that the source has."""
+        splits = zip(SPLIT_NAMES, (self.train, self.val, self.test), strict=True)
+        return {name: split for name, split in splits if split is not None}
+
+    def with_originals(self, originals: Originals | None) -> "LoadedData":
+        """Return the same data, with the picture files that its images were made from."""
+        splits = {name: replace(split, originals=originals) for name, split in self.splits.items()}
+        parts = (splits.get(name) for name in SPLIT_NAMES)
+        return LoadedData(self.classes, *parts, notes=self.notes)
 
 
 @dataclass(frozen=True)
 class DataLayout:
-    """A recognized layout: every file that decides its content, and how to read it.
+    """What a reader recognized in a source, before it decodes a picture.
 
-    The keys of `files` are names within the source, which the ids of the images are made from.
+    name: the word that `--layout` takes, as "folders" or "csv".
+    summary: one line that says what was taken for what, as "a folder a class: train/, test/".
+    files: the names of all files that decide the content, in the tree of the source.
+    num_pictures: how many of them are pictures or records; the layout that explains most is taken.
+    omissions: what was not taken and why, one line each.
+    labels: the class of each file, where names and tables tell it; None where they do not.
+    objection: why this may be a wrong reading; such a layout is taken only if it is asked for.
+    max_bytes: of each file; a larger one cannot be read.
+    pictures: gives the picture files of ids, see `Originals`; None where there are none.
     """
 
-    files: Mapping[str, Path]
+    name: str
+    summary: str
+    files: tuple[str, ...]
     read: Callable[[ReadOptions], LoadedData]
-    max_bytes: int = sys.maxsize  # of each file; a larger one cannot be read
+    num_pictures: int = 0
+    omissions: tuple[str, ...] = ()
+    labels: Mapping[str, str] | None = None
+    objection: str = ""
+    max_bytes: int = 2**63 - 1
+    pictures: Callable[[Sequence[str]], Iterable[Source] | None] | None = None
 
 
 def make_split(images: PixelArray, labels: IntArray, ids: Sequence[str]) -> Split:

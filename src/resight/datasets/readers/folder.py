@@ -1,152 +1,249 @@
-"""Pictures in a folder for each class, with or without a split into train and test."""
+"""Pictures in a folder for each class, with or without splits."""
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-
-import numpy as np
+from collections import Counter
+from collections.abc import Mapping
 
 from ...errors import UsageError
-from .contents import DataLayout, LoadedData, ReadOptions
-from .images import Pictures, load_pictures
-from .picture import MAX_BYTES
+from ..splits import split_of
+from ..tree import SourceTree
+from .arrangement import Arrangement, Role, are_parts, arrange, by_class, says_no_class
+from .contents import SPLIT_NAMES, DataLayout, SplitName
+from .labeled import (
+    CONVERT,
+    LabeledPictures,
+    box_files,
+    foreign_pictures,
+    labeled_layout,
+    natural_order,
+    unlabeled_note,
+)
 
-_SUFFIXES = {
-    *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".tga"),
-}
-_TRAIN = ("train", "training")
-_TEST = ("test", "testing")
-_VAL = ("val", "valid", "validation")
-_SPLITS = (*_TRAIN, *_TEST, *_VAL)
-
-
-@dataclass(frozen=True)
-class _Tree:
-    """The pictures below one folder, by class; every name is relative to the source."""
-
-    pictures: dict[str, list[str]]  # class -> names, sorted
-    num_skipped: int  # files that are not pictures or in no class
+Classes = dict[str, list[str]]  # class -> names of its pictures
 
 
-def find(path: Path) -> DataLayout | None:
+def find(tree: SourceTree) -> DataLayout | None:
     """Recognize `train/cat/1.png` and `test/cat/2.png`, or `cat/1.png` alone.
 
     Raises:
-        UsageError: the folder is empty or has no class folders, or one of them has no pictures.
+        UsageError: there are pictures, but not in class folders, or a class folder is empty.
     """
-    if not path.is_dir():
+    foreign, foreign_reason = foreign_pictures(tree.names)
+    if not tree.pictures and not foreign and not tree.empty_folders:
         return None
-    root = _unwrap(path)
-    folders = {p.name.lower(): p.name for p in _visible(root) if _is_split(p)}
-    train, test, val = (
-        next((folders[name] for name in names if name in folders), None)
-        for names in (_TRAIN, _TEST, _VAL)
-    )
-    notes = []
-    if test and val:
-        notes.append(f"{val} was skipped: validation images are held out of {train}")
-    elif val:
-        test = val
-        notes.append(f"there is no test folder: {test} stands in for it")
-    if test and not train:
-        raise UsageError(f"{root} has {test} but no train folder; add it, or give {root / test}")
-    trees = [_tree(root, root / name) for name in (train or ".", test) if name]
-    for tree in trees:
-        _check(tree, root)
-    differing = sorted(trees[0].pictures.keys() ^ trees[-1].pictures.keys())
-    if differing:
-        raise UsageError(
-            f"{train} and {test} differ in their class folders: {', '.join(differing[:5])} is in "
-            "one only"
-        )
-    if num_skipped := sum(tree.num_skipped for tree in trees):
-        notes.append(f"{num_skipped:,} files that are not pictures of a class were skipped")
-    files = {
-        name: root / name for tree in trees for names in tree.pictures.values() for name in names
+    arrangement = arrange(tree)
+    splits = splits_inside_classes(tree, arrangement)
+    omissions: list[str] = []
+    if splits is None:
+        splits, omissions = _class_folders(tree, arrangement)
+    if not splits.get("train") and ("train" in arrangement.folders or not splits):
+        _refuse(tree, arrangement)
+    if "train" in splits:
+        _check_empty(tree, arrangement, splits, foreign)
+    labels = {
+        split: {name: word for word, names in classes.items() for name in names}
+        for split, classes in splits.items()
     }
-    return DataLayout(files, partial(_read, root, trees, tuple(notes)), MAX_BYTES)
+    summary = "a folder a class"
+    if arrangement.is_divided:
+        summary += "; " + ", ".join(
+            f"{split} is {_shown(arrangement.folders[split])}" for split in splits
+        )
+    elif len(splits) > 1:
+        summary += f", each divided into {', '.join(splits)}"
+    elif root := arrangement.folders["train"]:
+        summary += f" in {root}/"
+    taken = sum(map(len, labels.values()))
+    pictures = LabeledPictures(
+        labels,
+        omissions=[*omissions, *_beside(arrangement), *_others(tree, taken, arrangement)],
+        missing=foreign,
+        missing_reason=foreign_reason,
+        remedy=CONVERT,
+        objection=_objection(tree, arrangement, splits),
+    )
+    return labeled_layout(tree, "folders", summary, pictures)
 
 
-def _visible(folder: Path) -> list[Path]:
-    """Return the entries of a folder, without hidden files and leftovers of archives from macOS."""
-    return sorted(p for p in folder.iterdir() if not p.name.startswith((".", "__MACOSX")))
+def class_folders(tree: SourceTree, arrangement: Arrangement, split: Role) -> Classes:
+    """Return the pictures of each class of a split; none if most lie in no class folder."""
+    folders, direct = by_class(tree, arrangement, split)
+    unnamed = len(folders) == 1 and says_no_class(next(iter(folders)))
+    if unnamed and not (split == "train" and not arrangement.is_divided):
+        return {}
+    if len(direct) >= sum(map(len, folders.values())):
+        return {}
+    return folders
 
 
-def _is_split(folder: Path) -> bool:
-    """Return whether a folder is a split and not a class called `train`: it holds class folders."""
-    if folder.name.lower() not in _SPLITS or not folder.is_dir():
-        return False
-    inside = _visible(folder)
-    return any(p.is_dir() for p in inside) and not any(_is_picture(p.name) for p in inside)
+def splits_inside_classes(
+    tree: SourceTree, arrangement: Arrangement
+) -> dict[SplitName, Classes] | None:
+    """Return the pictures of `cat/train/1.png` and `cat/test/2.png`; None if it is not so."""
+    if arrangement.is_divided:
+        return None
+    folders, direct = by_class(tree, arrangement, "train")
+    root = arrangement.folders["train"]
+    depth = root.count("/") + 1 if root else 0
+    splits: dict[SplitName, Classes] = {}
+    for word, names in folders.items():
+        for name in names:
+            parts = name.split("/")[depth + 1 :]
+            split = split_of(parts[0]) if len(parts) == 2 else None
+            if split not in SPLIT_NAMES:
+                return None
+            splits.setdefault(split, {}).setdefault(word, []).append(name)
+    if direct or "train" not in splits or len(folders) < 2:
+        return None
+    return {split: splits[split] for split in SPLIT_NAMES if split in splits}
 
 
-def _is_picture(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in _SUFFIXES
+def _class_folders(
+    tree: SourceTree, arrangement: Arrangement
+) -> tuple[dict[SplitName, Classes], list[str]]:
+    """Return the pictures of each class of each split, and lines on those in no class."""
+    splits: dict[SplitName, Classes] = {}
+    omissions = []
+    for split, folder in arrangement.folders.items():
+        folders, direct = by_class(tree, arrangement, split)
+        classes = class_folders(tree, arrangement, split) if split != "unlabeled" else {}
+        if split in SPLIT_NAMES and classes:
+            splits[split] = classes
+            if direct:
+                shown = _shown(folder) if folder else "the source"
+                omissions.append(
+                    f"pictures directly in {shown}, which are of no class: {len(direct):,}"
+                )
+            if mixed := _mixed(tree, classes, folder):
+                omissions.append(mixed)
+        elif split != "train":
+            count = len(direct) + sum(map(len, folders.values()))
+            omissions.append(unlabeled_note(tree, folder, count))
+    omissions += [f"{name}/ is empty" for name in tree.empty_folders if split_of(name)]
+    return splits, omissions
 
 
-def _unwrap(path: Path) -> Path:
-    """Return the folder, or the only folder in it: `photos/photos/cat` is common."""
-    inside = _visible(path)
-    if len(inside) != 1 or not inside[0].is_dir() or inside[0].name.lower() in _SPLITS:
-        return path
-    has_classes = sum(p.is_dir() for p in _visible(inside[0])) > 1
-    return inside[0] if has_classes else path
+def _mixed(tree: SourceTree, classes: Classes, folder: str) -> str:
+    """Return a line on classes with pictures both in their folder and in folders inside it."""
+    depth = (folder.count("/") + 1 if folder else 0) + 1
+    for word, names in classes.items():
+        inside = [name for name in names if name.count("/") > depth]
+        if inside and len(inside) < len(names):
+            part = inside[0].rpartition("/")[0]
+            return f"folders inside a class folder count to its class, as {part}/ to {word}"
+    return ""
 
 
-def _tree(root: Path, folder: Path) -> _Tree:
-    pictures: dict[str, list[str]] = {}
-    num_skipped = 0
-    for entry in _visible(folder):
-        if not entry.is_dir():
-            num_skipped += 1
-            continue
-        names = list(_walk(root, entry))
-        pictures[entry.name] = sorted(filter(_is_picture, names))
-        num_skipped += len(names) - len(pictures[entry.name])
-    return _Tree(pictures, num_skipped)
+def _check_empty(
+    tree: SourceTree,
+    arrangement: Arrangement,
+    splits: Mapping[SplitName, Classes],
+    foreign: list[str],
+) -> None:
+    """Refuse a class folder of `train` that has no pictures, or pictures of unread formats only."""
+    root = arrangement.folders.get("train", "")
+    prefix = f"{root}/" if root else ""
+    classes = splits["train"]
+    for name in tree.empty_folders:
+        word = name.removeprefix(prefix)
+        if name.startswith(prefix) and "/" not in word and not says_no_class(word):
+            raise UsageError(
+                f"class folder {word!r} of {tree.path(root) if root else tree.root} holds no "
+                "pictures; fill or remove it"
+            )
+    for name in foreign:
+        word, slash, _ = name.removeprefix(prefix).partition("/")
+        if name.startswith(prefix) and slash and word not in classes and not split_of(word):
+            _, reason = foreign_pictures(tree.names)
+            raise UsageError(
+                f"class folder {word!r} of {tree.root} holds no pictures: {reason}; {CONVERT}"
+            )
 
 
-def _walk(root: Path, folder: Path) -> Iterator[str]:
-    """Yield file names at any depth of `folder`, relative to `root`; as text, for speed."""
-    for inside, subfolders, files in os.walk(folder):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        above = Path(inside).relative_to(root).as_posix()
-        yield from (f"{above}/{name}" for name in files if not name.startswith("."))
-
-
-def _check(tree: _Tree, root: Path) -> None:
+def _refuse(tree: SourceTree, arrangement: Arrangement) -> None:
+    """Raise UsageError: there is no class folder with pictures."""
+    root = tree.root
     if not tree.pictures:
-        problem = "has files but no class folders" if tree.num_skipped else "is empty"
-        raise UsageError(f"{root} {problem}; put the pictures into a folder a class, as cat/1.png")
-    empty = [name for name, pictures in tree.pictures.items() if not pictures]
-    if len(empty) == len(tree.pictures):
+        foreign, reason = foreign_pictures(tree.names)
         raise UsageError(
-            f"{root} holds no pictures, Parquet files or CIFAR batches; expected a folder a "
+            f"{root} holds no pictures: {reason}; {CONVERT}"
+            if foreign
+            else f"{root} holds no pictures, only {tree.overview()}; put pictures into a folder a "
             "class, as cat/1.png"
         )
-    if empty:
-        raise UsageError(
-            f"class folder {empty[0]!r} of {root} holds no pictures; fill or remove it"
-        )
+    why = f" ({boxes})" if (boxes := box_files(tree)) else ""
+    if not why and arrangement.beside:
+        beside = next(iter(arrangement.beside))
+        why = f" ({beside}/ beside them may hold masks, which are not one label an image)"
+    raise UsageError(
+        f"the pictures of {root} have no class folders: it holds {tree.overview()}{why}; put them "
+        "into a folder a class, as cat/1.png, or add labels.csv with the columns file and label"
+    )
 
 
-def _read(
-    root: Path, trees: list[_Tree], notes: tuple[str, ...], options: ReadOptions
-) -> LoadedData:
-    classes = tuple(trees[0].pictures)
-    splits = [
-        (
-            [name for label in classes for name in tree.pictures[label]],
-            np.repeat(
-                np.arange(len(classes), dtype=np.int64),
-                [len(tree.pictures[label]) for label in classes],
-            ),
+def _objection(
+    tree: SourceTree, arrangement: Arrangement, splits: Mapping[SplitName, Classes]
+) -> str:
+    """Return why the folders may not be the classes; "" if they seem to be."""
+    if arrangement.is_divided or len(splits) > 1:
+        return ""
+    classes = splits["train"]
+    listed = ", ".join(f"{word}/" for word in natural_order(classes)[:4])
+    if are_parts([*classes]):
+        return (
+            f"the folders {listed} look like parts of one, not like classes; put the pictures into "
+            "a folder a class, add labels.csv with the columns file and label, or take them as "
+            "classes by --layout folders"
         )
-        for tree in trees
+    root = arrangement.folders["train"]
+    depth = root.count("/") + 2 if root else 1
+    inside: dict[str, set[str]] = {}  # class -> folders directly in it, "" for pictures
+    for word, names in classes.items():
+        parts = [name.split("/")[depth:] for name in names]
+        inside[word] = {part[0] if len(part) > 1 else "" for part in parts}
+        copies = inside[word].intersection(classes) - {word}
+        if len(copies) > 1:
+            return (
+                f"{word}/ holds {', '.join(natural_order(copies)[:4])}, as the folder around it "
+                f"does, so it may be a copy of the data; remove it, or give {tree.path(word)}"
+            )
+    inner = [*inside.values()]
+    if "" in set.union(*inner):
+        return ""
+    shared = set.intersection(*inner)
+    if len(inner) < 2 or len(shared) < 2 or 2 * len(shared) < len(set.union(*inner)):
+        return ""
+    first = tree.path("/".join(filter(None, (root, natural_order(classes)[0]))))
+    return (
+        f"the folders {listed} each hold {', '.join(natural_order(shared)[:4])}, so they may be "
+        f"versions of one data set; give one of them, as {first}, or take "
+        "them as classes by --layout folders"
+    )
+
+
+def _beside(arrangement: Arrangement) -> list[str]:
+    return [
+        f"{folder}/ ({count:,} pictures) belongs to no split or class"
+        for folder, count in arrangement.beside.items()
     ]
-    paths = [root / name for names, _ in splits for name in names]
-    pictures = Pictures([str(path) for path in paths], lambda: paths)
-    return load_pictures(classes, splits, pictures, options=options, notes=notes)
+
+
+def _others(tree: SourceTree, taken: int, arrangement: Arrangement) -> list[str]:
+    """Return lines on the files that are not pictures, and on pictures without a suffix."""
+    lines = []
+    kinds = Counter(
+        os.path.splitext(name)[1].lower() or "without a suffix"
+        for name in sorted({*tree.names}.difference(tree.pictures))
+    )
+    if kinds:
+        listed = ", ".join(kind for kind, _ in kinds.most_common(4))
+        lines.append(f"files that are not pictures: {kinds.total():,} ({listed})")
+    if tree.without_suffix:
+        lines.append(
+            f"files without a suffix that were taken as pictures: {len(tree.without_suffix):,}"
+        )
+    return lines
+
+
+def _shown(folder: str) -> str:
+    return f"{folder}/" if folder else "the class folders beside it"

@@ -1,35 +1,42 @@
 """Pictures of many kinds and sizes to uint8 arrays of one size."""
 
+import math
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from ...errors import UsageError
+from ...recipe import Resize
 from ...records import IntArray
-from ..dataset import Split
-from .contents import DEFAULT_PX, LoadedData, PixelArray, ReadOptions, make_split
+from ..dataset import Originals, Split
+from ..tree import Source
+from .contents import DEFAULT_PX, LoadedData, PixelArray, ReadOptions, SplitName, make_split
 from .limits import check_memory
 from .picture import (
     Picture,
     SizesDiffer,
-    Source,
     check_size,
+    common_px,
     decode_picture,
+    default_note,
     default_px,
     fit_square,
-    open_picture,
+    picture_size,
 )
 
 _BATCH = 512  # pictures decoded between two reports of progress
 _BATCH_BYTES = 2**27  # of the files of a batch, which may be in memory together
+_NUM_SIZES = 1000  # pictures, evenly spaced, whose heads tell the median of all sizes
 _HEAVY_BYTES = 16_384  # below it decoding holds the interpreter lock, and threads only cost
 
 
@@ -55,29 +62,40 @@ class _DecodedImages:
 
 def load_pictures(
     classes: tuple[str, ...],
-    splits: Sequence[tuple[Sequence[str], IntArray]],
+    splits: Mapping[SplitName, tuple[Sequence[str], IntArray]],
     pictures: Pictures,
     *,
     options: ReadOptions,
-    notes: tuple[str, ...],
+    notes: tuple[str, ...] = (),
 ) -> LoadedData:
-    """Decode the pictures of train and, where the source has one, of test.
+    """Decode the pictures of all splits of a source.
 
     splits: ids and labels (N,) of each split. `pictures` has the same order.
     """
     decoded = _decode(pictures, options)
-    loaded, start = [], 0
-    for ids, labels in splits:
+    loaded: dict[SplitName, Split] = {}
+    start = 0
+    for name, (ids, labels) in splits.items():
         first, end = np.searchsorted(decoded.rows, (start, start + len(ids)))
         rows = decoded.rows[first:end] - start
         images = decoded.images[first:end]
-        loaded.append(make_split(images, labels[rows], [ids[row] for row in rows]))
+        loaded[name] = make_split(images, labels[rows], [ids[row] for row in rows])
         start += len(ids)
-    return LoadedData(classes, *loaded, notes=notes + decoded.notes)
+    return LoadedData(
+        classes,
+        train=loaded.get("train"),
+        val=loaded.get("val"),
+        test=loaded.get("test"),
+        notes=notes + decoded.notes,
+    )
 
 
-def read_pictures(paths: Sequence[Path], *, image_size: int, channels: int) -> Split:
+def read_pictures(
+    paths: Sequence[Path], *, image_size: int, channels: int, resize: Resize = "crop"
+) -> Split:
     """Decode `paths` for a model that takes `channels` at `image_size` px; every label is -1.
+
+    resize: that of the recipe that the model was trained with.
 
     Raises:
         UsageError: there are none, or one cannot be read or is smaller than 8 px.
@@ -85,31 +103,50 @@ def read_pictures(paths: Sequence[Path], *, image_size: int, channels: int) -> S
     if not paths:
         raise UsageError("no pictures given; name at least one file")
     names = [str(path) for path in paths]
-    options = ReadOptions(image_size=image_size)
-    images = _decode(Pictures(names, lambda: paths), options, channels=channels).images
-    return make_split(images, np.full(len(paths), -1, dtype=np.int64), names)
+    return read_sources(names, paths, image_size=image_size, channels=channels, resize=resize)
 
 
-def fit_arrays(images: PixelArray, image_size: int | None) -> tuple[PixelArray, tuple[str, ...]]:
-    """Resize decoded images (N, C, H, W) by the rules of `_decode`; return a note if they changed.
+def read_sources(
+    names: Sequence[str],
+    sources: Sequence[Source],
+    *,
+    image_size: int,
+    channels: int,
+    resize: Resize,
+) -> Split:
+    """Decode the content of picture files, or the files, as `read_pictures`; `names` are their ids.
+
+    Raises:
+        UsageError: one cannot be read or is smaller than 8 px.
+    """
+    options = ReadOptions(image_size=image_size, resize=resize)
+    images = _decode(Pictures(names, lambda: sources), options, channels=channels).images
+    split = make_split(images, np.full(len(names), -1, dtype=np.int64), names)
+    by_name = dict(zip(names, sources, strict=True))
+    return replace(split, originals=Originals(lambda ids: map(by_name.__getitem__, ids), resize))
+
+
+def fit_arrays(
+    images: PixelArray, image_size: int | None, resize: Resize = "crop"
+) -> tuple[PixelArray, tuple[str, ...]]:
+    """Resize decoded images (N, C, H, W) by the rules of `_decode`; return notes if they changed.
 
     Raises:
         UsageError: they are smaller than 8 px.
     """
     count, channels, height, width = images.shape
     check_size("images", width, height)
-    side = image_size or default_px(width, height)
+    side = image_size or common_px(width, height) or default_px(min(width, height))
     if (height, width) == (side, side):
         return images, ()
     check_memory(f"{count:,} images of {side} px", count * channels * side**2)
     fitted = np.empty((count, channels, side, side), dtype=np.uint8)
     for row, image in enumerate(images):
         pixels = image[0] if channels == 1 else image.transpose(1, 2, 0)  # (H, W) or (H, W, C)
-        resized = np.asarray(fit_square(Image.fromarray(pixels), side)).reshape(
-            side, side, channels
-        )
-        fitted[row] = resized.transpose(2, 0, 1)
-    return fitted, (f"{count:,} images of {width}x{height} px were resized to {side} px",)
+        resized = np.asarray(fit_square(Image.fromarray(pixels), side, resize))
+        fitted[row] = resized.reshape(side, side, channels).transpose(2, 0, 1)
+    note = f"{count:,} images of {width}x{height} px were resized to {side} px"
+    return fitted, (note,) if image_size else (note, default_note(min(width, height)))
 
 
 def _decode(
@@ -117,32 +154,43 @@ def _decode(
 ) -> _DecodedImages:
     """Decode to uint8, every picture `image_size` px square.
 
-    Larger or smaller pictures are resized (bicubic, shorter side to fit) and center-cropped.
-    Without an `image_size` they keep their size if all are the same square, and become 32 px
-    otherwise. All gray gives one channel, any color three, unless `channels` says which.
+    Larger or smaller pictures are resized by `fit_square`. Without an `image_size` they keep their
+    size if all are the same square; otherwise `default_px` decides, and a note says so. All gray
+    gives one channel, any color three, unless `channels` says which.
 
     Raises:
         UsageError: a picture cannot be read (unless `skip_unreadable`) or is smaller than 8 px.
     """
     with warnings.catch_warnings():  # on metadata; what Pillow cannot decode is an error
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        side = options.image_size or _first_px(pictures, options)
-        try:
-            return _decode_at(pictures, options, side, channels)
-        except SizesDiffer:
-            return _decode_at(pictures, options, DEFAULT_PX, channels)
+        if side := options.image_size or _first_px(pictures, options):
+            with suppress(SizesDiffer):
+                return _decode_at(pictures, options, side, channels)
+        median = _median_px(pictures)
+        sized = replace(options, image_size=default_px(median))
+        decoded = _decode_at(pictures, sized, default_px(median), channels)
+        return replace(decoded, notes=(default_note(median), *decoded.notes))
 
 
-def _first_px(pictures: Pictures, options: ReadOptions) -> int:
-    """Return the size for all pictures if they are like the first that can be read."""
+def _first_px(pictures: Pictures, options: ReadOptions) -> int | None:
+    """Return the size that all pictures keep if they are like the first that can be read."""
     for source in pictures.sources():
         try:
-            with open_picture(source) as image:
-                return default_px(*image.size)
+            return common_px(*picture_size(source))
         except Exception:  # see decode_picture, which names the file
             if not options.skip_unreadable:
                 break
-    return DEFAULT_PX
+    return None
+
+
+def _median_px(pictures: Pictures) -> int:
+    """Return the median of the shorter sides, from the heads of some pictures; none is decoded."""
+    step = math.ceil(len(pictures.names) / _NUM_SIZES) or 1
+    sides = []
+    for source in islice(pictures.sources(), 0, None, step):
+        with suppress(Exception):  # see decode_picture, which names the file
+            sides.append(min(picture_size(source)))
+    return int(np.median(sides)) if sides else DEFAULT_PX
 
 
 def _decode_at(
@@ -155,8 +203,13 @@ def _decode_at(
     is_read = np.zeros(count, dtype=np.bool_)
     changes: Counter[str] = Counter()
     skipped: list[str] = []
-    same_size = options.image_size is None and side != DEFAULT_PX
-    work = partial(decode_picture, side=side, same_size=same_size, to_gray=channels == 1)
+    work = partial(
+        decode_picture,
+        side=side,
+        same_size=options.image_size is None,
+        to_gray=channels == 1,
+        resize=options.resize,
+    )
     for row, picture in enumerate(_each_decoded(pictures, work, options)):
         if picture.pixels is None:
             if not options.skip_unreadable:

@@ -10,18 +10,25 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ...errors import UsageError
-from ...files import read_bytes
+from ...files import check_file, read_bytes
+from ...recipe import Resize
+from ..tree import Source
 from .contents import DEFAULT_PX, MAX_PX, MIN_PX, PixelArray
 
-Source = Path | bytes  # a file, or its content
-
 MAX_BYTES = 2**28  # of one file
+PHOTO_PX = 64  # a side of photos where no size is given
 _HUGE_PX = 2**24  # larger pictures are decoded one at a time, which needs less memory
 _one_huge = threading.Lock()
+_RESIZED: dict[Resize, str] = {
+    "crop": "center-cropped where not square",
+    "stretch": "stretched to a square where not square",
+    "pad": "with black bars where not square",
+}
 
 # Pillow tries these formats alone, whatever the name of a file ends in. Others of its formats start
 # programs: it hands an EPS file to Ghostscript.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA")
+_HEIC = (b"heic", b"heix", b"hevc")  # among the brands of a file that begins with "ftyp"
 
 
 @dataclass
@@ -39,9 +46,16 @@ class SizesDiffer(Exception):
 
 
 def decode_picture(
-    item: tuple[str, Source], *, side: int, same_size: bool, to_gray: bool
+    item: tuple[str, Source],
+    *,
+    side: int,
+    same_size: bool,
+    to_gray: bool,
+    resize: Resize = "crop",
 ) -> Picture:
     """Decode a picture, given by its name for messages and its source, to `side` px square.
+
+    If it has another size, `fit_square` changes it as `resize` says.
 
     Raises:
         SizesDiffer: `same_size` is set, and the picture is not a square of `side` px.
@@ -60,8 +74,8 @@ def decode_picture(
             with _one_huge if image.width * image.height > _HUGE_PX else nullcontext():
                 plain = _to_eight_bits(image, picture.changes)
                 if size != (side, side):
-                    picture.changes.append(f"resized to {side} px, center-cropped where not square")
-                    plain = fit_square(plain, side)
+                    picture.changes.append(f"resized to {side} px, {_RESIZED[resize]}")
+                    plain = fit_square(plain, side, resize)
         if to_gray and plain.mode != "L":
             picture.changes.append("color, converted to gray")
             plain = plain.convert("L")
@@ -89,7 +103,24 @@ def open_picture(source: Source) -> Image.Image:
     content = source if isinstance(source, bytes) else _content(source)
     if not content:
         raise ValueError("it is empty")
+    if content[4:8] == b"ftyp" and any(brand in content[8:40] for brand in _HEIC):
+        raise ValueError("it is a HEIC photo, whatever its name ends in; convert it to JPEG")
     return Image.open(BytesIO(content), formats=_FORMATS)
+
+
+def picture_size(source: Source) -> tuple[int, int]:
+    """Return the width and height of a picture, of which only the head is read.
+
+    Raises:
+        Exception: of many kinds, as Pillow has them; or a UsageError for a file that is no regular
+            one, or too large.
+    """
+    if isinstance(source, Path):
+        check_file(source, MAX_BYTES)
+    with Image.open(
+        BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS
+    ) as image:
+        return image.size
 
 
 def _content(path: Path) -> bytes:
@@ -99,9 +130,30 @@ def _content(path: Path) -> bytes:
         raise ValueError(f"it {str(error).removeprefix(f'{path} ')}") from error
 
 
-def default_px(width: int, height: int) -> int:
-    """Return the size where no `image_size` is given: that of the picture, if it is usable."""
-    return width if width == height and MIN_PX <= width <= MAX_PX else DEFAULT_PX
+def common_px(width: int, height: int) -> int | None:
+    """Return the size that pictures of this width and height keep; None if they cannot."""
+    return width if width == height and MIN_PX <= width <= MAX_PX else None
+
+
+def default_px(median: int) -> int:
+    """Return the size of pictures that cannot keep theirs, by the median of their shorter sides.
+
+    Photos become 64 px, which show four times the pixels of 32 px for four times the cost of a
+    step. Smaller pictures become 32 px, as nothing is gained by enlarging them.
+    """
+    return PHOTO_PX if median >= PHOTO_PX else DEFAULT_PX
+
+
+def default_note(median: int) -> str:
+    """Return what to say of the default size: why it was taken, and how to take another one."""
+    side = default_px(median)
+    larger = side * 3 // 2
+    more = f"data.image_size={larger} for more detail; each step then costs 2.25 times as much"
+    return (
+        f"no image size was set: the shorter sides of the pictures have a median of {median:,} px, "
+        f"so {side} px were taken; set "
+        f"{more if median >= larger else 'data.image_size to change that'}"
+    )
 
 
 def check_size(name: str, width: int, height: int) -> None:
@@ -140,10 +192,23 @@ def _to_eight_bits(image: Image.Image, changes: list[str]) -> Image.Image:
     return image.convert("L" if is_gray else "RGB")
 
 
-def fit_square(image: Image.Image, side: int) -> Image.Image:
-    """Resize and crop to a square in one pass: the central square of the shorter side."""
+def fit_square(image: Image.Image, side: int, resize: Resize = "crop") -> Image.Image:
+    """Resize to a square of `side` px, bicubic, in one pass.
+
+    "crop" takes the central square of the shorter side, "stretch" changes the proportions, and
+    "pad" keeps the whole picture in the middle of black bars. The bars are black so that a person
+    and a heat map can tell them from the picture, which repeated border pixels would continue.
+    """
     width, height = image.size
-    square = min(width, height)
-    left, top = (width - square) / 2, (height - square) / 2
-    box = (left, top, left + square, top + square)
-    return image.resize((side, side), Image.Resampling.BICUBIC, box)
+    if resize == "crop":
+        square = min(width, height)
+        left, top = (width - square) / 2, (height - square) / 2
+        box = (left, top, left + square, top + square)
+        return image.resize((side, side), Image.Resampling.BICUBIC, box)
+    if resize == "stretch" or width == height:
+        return image.resize((side, side), Image.Resampling.BICUBIC)
+    wide, tall = (max(1, round(side * length / max(width, height))) for length in image.size)
+    canvas = Image.new(image.mode, (side, side))
+    inner = image.resize((wide, tall), Image.Resampling.BICUBIC)
+    canvas.paste(inner, ((side - wide) // 2, (side - tall) // 2))
+    return canvas

@@ -29,4 +29,4 @@ def read(options: ReadOptions) -> LoadedData:
         make_split(images[rows], labels[rows], [f"digits/row-{row:04}" for row in rows])
         for rows in (np.flatnonzero(~is_test), np.flatnonzero(is_test))
     )
-    return LoadedData(tuple("0123456789"), train, test)
+    return LoadedData(tuple("0123456789"), train, test=test)

@@ -1,0 +1,231 @@
+"""Which folders of a source are splits, which lie around the data, and which hold no classes."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ...errors import UsageError
+from ..splits import split_of
+from ..tree import SourceTree
+from .contents import SplitName
+
+Role = SplitName | Literal["unlabeled"]
+
+# What folders are called that lie around pictures and say nothing of their class.
+_CONTAINERS = {
+    *("images", "image", "imgs", "img", "pictures", "pics", "photos", "jpegimages", "jpeg", "jpg"),
+    *("png", "data", "dataset", "raw", "all", "files"),
+}
+_NO_CLASS = {*_CONTAINERS, "unknown", "unlabeled", "unclassified", "none"}
+_ANNOTATIONS = {
+    *("annotation", "annotations", "mask", "masks", "label", "labels", "boxes", "bbox", "bboxes"),
+    *("segmentation", "segmentations", "segmentationclass", "segmentationobject", "groundtruth"),
+    *("gt", "xml", "xmls", "json", "meta", "metadata", "trimap", "trimaps", "keypoints", "depth"),
+    *("landmarks", "imagesets"),
+}
+_PARTS = {
+    *_CONTAINERS,
+    "part",
+    "parts",
+    "batch",
+    "chunk",
+    "shard",
+    "fold",
+    "folder",
+    "group",
+    "set",
+}
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """The folder of each split, "" for the source itself.
+
+    is_divided: whether names of folders say the splits; else all is `train`.
+    beside: the folders that belong to no split, with their numbers of pictures.
+    """
+
+    folders: Mapping[Role, str]
+    is_divided: bool
+    beside: Mapping[str, int]
+
+
+def arrange(tree: SourceTree) -> Arrangement:
+    """Find the folders of the splits, below folders such as `images` that lie around all of them.
+
+    Raises:
+        UsageError: two folders mean the same split.
+    """
+    root = ""
+    beside: dict[str, int] = {}
+    while True:
+        counts = _counts(tree, root)
+        splits = _splits(tree, root, counts)
+        inner = None if splits else _inner_root(tree, root, counts)
+        if inner is None:
+            break
+        beside |= {_join(root, name): n for name, n in counts.items() if name != inner and n}
+        root = _join(root, inner)
+    if not splits:
+        return Arrangement({"train": root}, False, beside)
+    folders: dict[Role, str] = {}
+    for name, split in splits.items():
+        if split in folders:
+            raise UsageError(
+                f"{tree.path(folders[split])} and {tree.path(_join(root, name))} both mean the "
+                f"{split} split; merge them, or rename one"
+            )
+        folders[split] = _join(root, name)
+    rest = {name: n for name, n in counts.items() if n and name not in splits}
+    classes = {name for name in rest if not is_annotation(name) and name.lower() not in _CONTAINERS}
+    if "train" not in folders and classes:  # `cat/ dog/ test/`
+        folders["train"] = root
+        rest = {name: n for name, n in rest.items() if name not in classes}
+    beside |= {_join(root, name): n for name, n in rest.items()}
+    ordered = {
+        split: folders[split] for split in ("train", "val", "test", "unlabeled") if split in folders
+    }
+    return Arrangement(
+        {split: _inside(tree, folder, split) for split, folder in ordered.items()}, True, beside
+    )
+
+
+def by_class(
+    tree: SourceTree, arrangement: Arrangement, split: Role
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the pictures in each folder of a split, and those in none."""
+    root = arrangement.folders[split]
+    prefix = f"{root}/" if root else ""
+    others = [
+        f"{folder}/"
+        for folder in (*arrangement.folders.values(), *arrangement.beside)
+        if folder != root and folder.startswith(prefix)
+    ]
+    folders: dict[str, list[str]] = {}
+    direct: list[str] = []
+    for name in tree.pictures:
+        if not name.startswith(prefix) or name.startswith(tuple(others)):
+            continue
+        head, slash, _ = name.removeprefix(prefix).partition("/")
+        if slash:
+            folders.setdefault(head, []).append(name)
+        else:
+            direct.append(name)
+    return folders, direct
+
+
+def is_annotation(name: str) -> bool:
+    """Return whether a folder of this name holds masks, boxes or other annotations."""
+    words = [word for word in re.findall(r"[a-z]+", name.lower()) if split_of(word) is None]
+    return "".join(words) in _ANNOTATIONS
+
+
+def says_no_class(name: str) -> bool:
+    """Return whether a folder of this name says nothing of the class of its pictures."""
+    return name.lower() in _NO_CLASS or split_of(name) is not None
+
+
+def are_parts(names: list[str]) -> bool:
+    """Return whether folders are parts of one, such as `images_1`, `images_2`, by their names."""
+    stems = {re.sub(r"\d+", "#", name.lower()) for name in names}
+    if len(names) < 2 or len(stems) > 1:
+        return False
+    [stem] = stems
+    return not _PARTS.isdisjoint(re.findall(r"[a-z]+", stem))
+
+
+def named_split(name: str) -> SplitName | None:
+    """Return the split of labeled images that a name means; None if it means none."""
+    split = split_of(name)
+    return None if split == "unlabeled" else split
+
+
+def _join(root: str, name: str) -> str:
+    return f"{root}/{name}" if root else name
+
+
+def _counts(tree: SourceTree, root: str) -> dict[str, int]:
+    """Return the number of pictures below each folder in `root`."""
+    prefix = f"{root}/" if root else ""
+    counts = dict.fromkeys(tree.children(root), 0)
+    for name in tree.pictures:
+        head, slash, _ = name.removeprefix(prefix).partition("/")
+        if slash and name.startswith(prefix):
+            counts[head] += 1
+    return counts
+
+
+def _splits(tree: SourceTree, root: str, counts: Mapping[str, int]) -> dict[str, Role]:
+    """Return the folders that mean a split and hold pictures."""
+    splits: dict[str, Role] = {}
+    for name, count in counts.items():
+        if count and (split := split_of(name)):
+            splits[name] = split
+    if not splits:
+        splits = _splits_by_rest([name for name, count in counts.items() if count])
+    if [name.lower() for name in splits] == ["train"] and _is_vehicle(tree, root, counts):
+        return {}
+    return splits if {*splits.values()} - {"unlabeled"} else {}
+
+
+def _splits_by_rest(names: list[str]) -> dict[str, Role]:
+    """Return the splits of `asl_train` and `asl_test`: what is left without the words of both."""
+    words = {name: re.findall(r"[a-z]+", name.lower()) for name in names}
+    shared = set.intersection(*map(set, words.values())) if words else set()
+    rest = {name: "_".join(w for w in words[name] if w not in shared) for name in names}
+    splits = {name: split for name in names if (split := split_of(rest[name]))}
+    return splits if shared and "train" in splits.values() and len(splits) > 1 else {}
+
+
+def _is_vehicle(tree: SourceTree, root: str, counts: Mapping[str, int]) -> bool:
+    """Whether `train` is a class beside `bus` and `car`: all of them hold pictures directly."""
+    direct = {
+        name.removeprefix(f"{root}/" if root else "").split("/")[0]
+        for name in tree.pictures
+        if name.startswith(root) and name.removeprefix(f"{root}/" if root else "").count("/") == 1
+    }
+    holding = {
+        name
+        for name, n in counts.items()
+        if n and not is_annotation(name) and name.lower() not in _CONTAINERS
+    }
+    return len(holding) > 1 and holding <= direct
+
+
+def _inner_root(tree: SourceTree, root: str, counts: Mapping[str, int]) -> str | None:
+    """Return the one folder in `root` that holds the data, if it is around all of them."""
+    prefix = f"{root}/" if root else ""
+    if any(
+        name.startswith(prefix) and "/" not in name.removeprefix(prefix) for name in tree.pictures
+    ):
+        return None
+    holding = [name for name, n in counts.items() if n]
+    containers = [name for name in holding if name.lower() in _CONTAINERS]
+    if len(containers) == 1 and all(is_annotation(n) for n in holding if n not in containers):
+        return containers[0]
+    empty = [
+        e for e in tree.empty_folders if e.startswith(prefix) and "/" not in e.removeprefix(prefix)
+    ]
+    if len(holding) == 1 and not empty and any(_counts(tree, prefix + holding[0]).values()):
+        return holding[0]
+    return None
+
+
+def _inside(tree: SourceTree, folder: str, split: Role) -> str:
+    """Return the folder of a split without those around its classes: `seg_train/seg_train`."""
+    while folder:
+        counts = _counts(tree, folder)
+        direct = any(
+            name.startswith(f"{folder}/") and name.removeprefix(f"{folder}/").count("/") == 0
+            for name in tree.pictures
+        )
+        holding = [name for name, n in counts.items() if n]
+        if direct or len(holding) != 1:
+            break
+        inner = holding[0]
+        is_same = split_of(inner) == split or inner == folder.rpartition("/")[2]
+        if not is_same and inner.lower() not in _CONTAINERS:
+            break
+        folder = f"{folder}/{holding[0]}"
+    return folder

@@ -1,0 +1,129 @@
+"""Tables as people keep them: CSV with any separator, TSV, JSON lines, lists; all cells as text."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import UsageError
+from ..tree import SourceTree
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".txt", ".lst")
+MAX_BYTES = 2**28
+_SEPARATORS = (",", ";", "\t", "|")
+_MAX_COLUMNS = 200  # more are pixels
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells, as many in each row as there are columns.
+
+    has_header: whether the file names its columns; else they are "column 1", "column 2", ...
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    rows: list[list[str]]
+    has_header: bool
+    notes: tuple[str, ...] = ()
+
+
+def read_table(tree: SourceTree, name: str, is_file: Callable[[str], bool]) -> Table | None:
+    """Return a table; None if the file is no table.
+
+    is_file: whether a cell names a picture; a first row with such a cell is no header.
+
+    Raises:
+        UsageError: the file cannot be read, or is damaged.
+    """
+    path = tree.path(name)
+    try:
+        content = tree.read(name, MAX_BYTES)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    text, notes = _decode(content, path)
+    lines = text.splitlines()
+    if not any(line.strip() for line in lines[:100]):
+        return None
+    suffix = os.path.splitext(name)[1].lower()
+    if suffix in (".jsonl", ".ndjson"):
+        return _json_lines(name, lines, path, notes)
+    if max(map(lines[0].count, _SEPARATORS)) > _MAX_COLUMNS:
+        return None
+    try:
+        rows = _rows(text, lines, suffix, is_file)
+    except csv.Error as error:
+        raise UsageError(f"{path} is a damaged table ({error}); write it anew as CSV") from error
+    rows = [[cell.strip() for cell in row] for row in rows if any(cell.strip() for cell in row)]
+    width = max(map(len, rows))
+    has_header = not any(map(is_file, rows[0]))
+    if has_header:
+        columns, rows = rows[0], rows[1:]
+    else:
+        columns = [f"column {place + 1}" for place in range(width)]
+    columns += [f"column {place + 1}" for place in range(len(columns), width)]
+    if not rows:
+        return None
+    padded = [row + [""] * (width - len(row)) for row in rows]
+    return Table(name, tuple(columns), padded, has_header, notes)
+
+
+def _decode(content: bytes, path: Path) -> tuple[str, tuple[str, ...]]:
+    """Return the text of a table, and a note if it is in no form of Unicode."""
+    notes: tuple[str, ...] = ()
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        text = content.decode("utf-16", errors="replace")
+    else:
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = content.decode("latin-1")
+            notes = (f"{path.name} is not UTF-8, so it was read as Latin-1",)
+    if "\0" in text:
+        raise UsageError(f"{path} is no text (it holds NUL characters); write it anew as CSV")
+    return text, notes
+
+
+def _rows(
+    text: str, lines: list[str], suffix: str, is_file: Callable[[str], bool]
+) -> list[list[str]]:
+    first = next(line for line in lines if line.strip() and not line.startswith("#"))
+    counts = {separator: first.count(separator) for separator in _SEPARATORS}
+    separator = max(counts, key=counts.__getitem__)
+    if suffix in (".txt", ".lst"):
+        lines = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        if is_file(first.strip()):
+            return [[line] for line in lines]
+        if not counts[separator]:  # "path label", where the path may have spaces
+            pairs = [line.rsplit(None, 1) for line in lines]
+            if is_file(pairs[0][0]):
+                return pairs
+            return [line.split() for line in lines]
+        text = "\n".join(lines)
+    return list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
+
+
+def _json_lines(name: str, lines: list[str], path: Path, notes: tuple[str, ...]) -> Table:
+    records: list[dict[str, object]] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{path} line {number} is no JSON; mend or remove the line") from error
+        if not isinstance(record, dict):
+            raise UsageError(f"{path} line {number} is no JSON object; write one on each line")
+        records.append(record)
+    columns = tuple(dict.fromkeys(key for record in records for key in record))
+    rows = [[_cell(record.get(column)) for column in columns] for record in records]
+    return Table(name, columns, rows, True, notes)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return value.strip() if isinstance(value, str) else json.dumps(value)
