@@ -2,18 +2,22 @@
 
     python bench/augment.py                   # batches of 512 images of 32 px, made up
 
-Two sets of operations, each up to normalized float32 batches: flip, crop (padded by 4 px of
-reflection) and cutout (8 x 8); and the same after shifts of hue, saturation and value and a
-rotation, with the probabilities of resight's defaults. albumentations and PIL change one image at
+Three sets of operations, each up to normalized float32 batches: flip, crop (padded by 4 px of
+reflection) and cutout (8 x 8); the same after shifts of hue, saturation and value and a rotation,
+with the probabilities of resight's defaults; and, for photos, a resized crop, a flip and a color
+jitter of all images. albumentations and PIL change one image at
 a time in a `Dataset`, put together by a `DataLoader` without workers, as people write it; kornia
 changes batches of float images. What a library lacks is replaced by the nearest it has: kornia
 multiplies saturation and value instead of adding to them, PIL rotates without reflection.
 
-Also: augmentation as the recipe `swift` has it, as a share of its training step.
+Also: every transform of resight alone, less the time of normalizing; and augmentation as the
+recipe `swift` has it, as a share of its training step. `--px 64` takes images of 64 px, of which
+the shares of time differ.
 """
 
 import argparse
 import importlib
+import math
 import os
 import random
 import sys
@@ -24,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageEnhance
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -32,22 +36,51 @@ import resight
 from measure import in_turn, machine, optional, parsed, ratio, spread, write_json
 from resight.datasets import Split, Statistics, statistics
 from resight.events import EpochDone
-from resight.recipe import HSV, Augment, Crop, Cutout, Rotate
+from resight.recipe import (
+    HSV,
+    Affine,
+    Augment,
+    ColorJitter,
+    Crop,
+    CutMix,
+    Cutout,
+    Erasing,
+    MixUp,
+    ResizedCrop,
+    Rotate,
+)
 from resight.recipe.toml import with_changes
 from resight.training.batches import train_batches
 from resight.training.loop import fit
-from resight.training.setup import init_model
+from resight.training.network import init_model
 from resight.training.state import TrainData, init_state
 
-BATCH, IMAGES, PX = 512, 2048, 32
+BATCH, IMAGES = 512, 2048
 LEAST_SECS = 0.5  # a measurement: as many passes over the images as that takes
 
 LIGHT = Augment(crop=Crop(pad=4), flip="random", cutout=Cutout(min_px=8, max_px=8))
 SETS = {
     "flip, crop, cutout": LIGHT,
     "hsv, rotate, crop, flip, cutout": LIGHT.model_copy(update={"hsv": HSV(), "rotate": Rotate()}),
+    "jitter, resized crop, flip": Augment(
+        color_jitter=ColorJitter(), resized_crop=ResizedCrop(), flip="random"
+    ),
 }
-CUT = 8 * 8 / PX**2  # share of the pixels that every side has to blank
+SINGLE: dict[str, Any] = {
+    "hsv": HSV(prob=1.0),
+    "color_jitter": ColorJitter(),
+    "rotate": Rotate(prob=1.0),
+    "affine": Affine(),
+    "trivial_augment": "wide",
+    "crop": Crop(),
+    "resized_crop": ResizedCrop(),
+    "flip": "random",
+    "vertical_flip": "random",
+    "cutout": Cutout(),
+    "erasing": Erasing(prob=1.0),
+    "mixup": MixUp(),
+    "cutmix": CutMix(),
+}
 
 Batches = Callable[[], Iterator[Tensor]]  # a pass over all images: float32 (n, C, H, W) each
 
@@ -79,11 +112,15 @@ class WithPIL:
         image = Image.fromarray(pixels.squeeze())
         if spec.hsv is not None and random.random() < spec.hsv.prob:
             image = shifted_hsv(image, spec.hsv)
+        if spec.color_jitter is not None:
+            image = jittered(image, spec.color_jitter)
         if spec.rotate is not None and random.random() < spec.rotate.prob:
             angle = random.uniform(-spec.rotate.limit_deg, spec.rotate.limit_deg)
             image = image.rotate(angle, Image.Resampling.BILINEAR)
         if spec.crop is not None:
             image = cropped(image, spec.crop)
+        if spec.resized_crop is not None:
+            image = resized_crop(image, spec.resized_crop)
         if spec.flip is not None and random.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         array = np.array(image)
@@ -118,6 +155,38 @@ def shifted_hsv(image: Image.Image, limits: HSV) -> Image.Image:
     return Image.fromarray(levels.astype(np.uint8), mode="HSV").convert("RGB")
 
 
+def jittered(image: Image.Image, limits: ColorJitter) -> Image.Image:
+    """Three factors and a turn of the hue, in a random order."""
+    enhance = {
+        "brightness": ImageEnhance.Brightness,
+        "contrast": ImageEnhance.Contrast,
+        "saturation": ImageEnhance.Color,
+    }
+    for name in random.sample([*enhance, "hue"], 4):
+        by = getattr(limits, name) * random.uniform(-1, 1)
+        if name == "hue":
+            levels = np.array(image.convert("HSV"))
+            levels[..., 0] += np.uint8(round(by * 255) % 256)
+            image = Image.fromarray(levels, mode="HSV").convert("RGB")
+        else:
+            image = enhance[name](image).enhance(1 + by)
+    return image
+
+
+def resized_crop(image: Image.Image, spec: ResizedCrop) -> Image.Image:
+    """A random window, enlarged to the size of the image."""
+    px = image.width
+    for _ in range(10):
+        area = px * px * random.uniform(spec.min_scale, spec.max_scale)
+        ratio = math.exp(random.uniform(math.log(spec.min_ratio), math.log(spec.max_ratio)))
+        width, height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if width <= px and height <= px:
+            left, top = random.randint(0, px - width), random.randint(0, px - height)
+            box = (left, top, left + width, top + height)
+            return image.crop(box).resize(image.size, Image.Resampling.BILINEAR)
+    return image
+
+
 @cache  # said once
 def one_by_one(split: Split, transform: Callable[[Any], Tensor]) -> Batches:
     """What a DataLoader without workers makes of a transform for single images."""
@@ -145,17 +214,20 @@ def with_albumentations(split: Split, spec: Augment, stats: Statistics) -> Batch
     if spec.rotate is not None:
         limit, border = spec.rotate.limit_deg, cv2.BORDER_REFLECT_101
         steps.append(A.Rotate(limit=limit, border_mode=border, p=spec.rotate.prob))
-    steps += [
-        A.Pad(padding=4, border_mode=cv2.BORDER_REFLECT_101),
-        A.RandomCrop(PX, PX),
-        A.HorizontalFlip(p=0.5),
-        A.Normalize(stats.mean, stats.std),
-        A.CoarseDropout(
-            num_holes_range=(1, 1), hole_height_range=(8, 8), hole_width_range=(8, 8), p=1.0
-        ),
-        torch_side.ToTensorV2(),
-    ]
-    whole = A.Compose(steps)
+    px = split.images.shape[-1]
+    if spec.color_jitter is not None:
+        steps.append(A.ColorJitter(**limits_of(spec.color_jitter), p=1.0))
+    if spec.resized_crop is not None:
+        windows = ranges_of(spec.resized_crop)
+        steps.append(A.RandomResizedCrop(size=(px, px), **windows, p=1.0))
+    if spec.crop is not None:
+        border = cv2.BORDER_REFLECT_101
+        steps += [A.Pad(padding=4, border_mode=border), A.RandomCrop(px, px)]
+    steps += [A.HorizontalFlip(p=0.5), A.Normalize(stats.mean, stats.std)]
+    if spec.cutout is not None:
+        hole = {"hole_height_range": (8, 8), "hole_width_range": (8, 8)}
+        steps.append(A.CoarseDropout(num_holes_range=(1, 1), **hole, p=1.0))
+    whole = A.Compose([*steps, torch_side.ToTensorV2()])
     return one_by_one(split, lambda pixels: whole(image=pixels)["image"])
 
 
@@ -171,13 +243,17 @@ def with_kornia(split: Split, spec: Augment, stats: Statistics) -> Batches | Non
     if spec.rotate is not None:
         limit, border = spec.rotate.limit_deg, "reflection"
         steps.append(K.RandomAffine(limit, padding_mode=border, p=spec.rotate.prob))
+    px, cut = split.images.shape[-1], cut_share(split, spec)
+    if spec.color_jitter is not None:
+        steps.append(K.ColorJitter(**limits_of(spec.color_jitter), p=1.0))
+    if spec.resized_crop is not None:
+        steps.append(K.RandomResizedCrop((px, px), **ranges_of(spec.resized_crop), p=1.0))
+    if spec.crop is not None:
+        steps.append(K.RandomCrop((px, px), padding=4, padding_mode="reflect"))
     mean, std = torch.tensor(stats.mean), torch.tensor(stats.std)
-    steps += [
-        K.RandomCrop((PX, PX), padding=4, padding_mode="reflect"),
-        K.RandomHorizontalFlip(p=0.5),
-        K.Normalize(mean, std),
-        K.RandomErasing(scale=(CUT, CUT), ratio=(1.0, 1.0), value=0.0, p=1.0),
-    ]
+    steps += [K.RandomHorizontalFlip(p=0.5), K.Normalize(mean, std)]
+    if spec.cutout is not None:
+        steps.append(K.RandomErasing(scale=(cut, cut), ratio=(1.0, 1.0), value=0.0, p=1.0))
     whole = K.AugmentationSequential(*steps, data_keys=["input"])
 
     def batches() -> Iterator[Tensor]:
@@ -188,13 +264,31 @@ def with_kornia(split: Split, spec: Augment, stats: Statistics) -> Batches | Non
     return batches
 
 
-def check(name: str, batches: Batches) -> None:
-    """Every side has to give all images, normalized, a sixteenth of each cut out."""
+def limits_of(spec: ColorJitter) -> dict[str, float]:
+    """The limits of a color jitter, by the names that other libraries have too."""
+    return {name: getattr(spec, name) for name in ("brightness", "contrast", "saturation", "hue")}
+
+
+def ranges_of(spec: ResizedCrop) -> dict[str, tuple[float, float]]:
+    """The ranges of a resized crop, by the names that other libraries have too."""
+    return {
+        "scale": (spec.min_scale, spec.max_scale),
+        "ratio": (spec.min_ratio, spec.max_ratio),
+    }
+
+
+def cut_share(split: Split, spec: Augment) -> float:
+    """The share of the pixels that every side has to blank."""
+    return 8 * 8 / split.images.shape[-1] ** 2 if spec.cutout is not None else 0.0
+
+
+def check(name: str, batches: Batches, split: Split, spec: Augment) -> None:
+    """Every side has to give all images, normalized, and cut out as many pixels."""
     images = torch.cat(list(batches()))
-    blank = float((images == 0).all(dim=1).float().mean())
-    if images.shape != (IMAGES, 3, PX, PX) or images.dtype != torch.float32:
+    blank, cut = float((images == 0).all(dim=1).float().mean()), cut_share(split, spec)
+    if images.shape != split.images.shape or images.dtype != torch.float32:
         sys.exit(f"{name} gives {images.dtype} {tuple(images.shape)}")
-    if abs(blank - CUT) > 1e-3 or abs(float(images.mean())) > 0.5:
+    if abs(blank - cut) > 1e-3 or abs(float(images.mean())) > 0.5:
         sys.exit(f"{name} blanks {blank:.4f} of the pixels, mean {float(images.mean()):.2f}")
 
 
@@ -216,7 +310,7 @@ def compare(split: Split, spec: Augment, stats: Statistics, rounds: int) -> dict
     }
     work = {name: batches for name, batches in found.items() if batches is not None}
     for name, batches in work.items():
-        check(name, batches)
+        check(name, batches, split, spec)
     figures = in_turn(
         {name: lambda batches=batches: timed(batches) for name, batches in work.items()},  # type: ignore[misc]
         rounds,
@@ -225,6 +319,24 @@ def compare(split: Split, spec: Augment, stats: Statistics, rounds: int) -> dict
     return {
         "us": {name: spread(values) for name, values in figures.items()},
         "ratio": {name: ratio(values, figures["resight"]) for name, values in figures.items()},
+    }
+
+
+def singles(split: Split, stats: Statistics, rounds: int) -> dict[str, Any]:
+    """Microseconds an image of each transform of resight on every image, less normalizing."""
+    work = {"none": with_resight(split, Augment(), stats)}
+    work |= {
+        name: with_resight(split, Augment(**{name: spec}), stats) for name, spec in SINGLE.items()
+    }
+    figures = in_turn(
+        {name: lambda batches=batches: timed(batches) for name, batches in work.items()},  # type: ignore[misc]
+        rounds,
+        lambda line: print(f"  {line} us", file=sys.stderr),
+    )
+    plain = figures.pop("none")
+    return {
+        name: spread([value - none for value, none in zip(values, plain, strict=True)])
+        for name, values in figures.items()
     }
 
 
@@ -254,10 +366,12 @@ def main() -> None:
     """Parse the arguments, measure, print a table and JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--px", type=int, default=32)
     arguments = parsed(parser)
     where = machine()
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (IMAGES, 3, PX, PX), generator=generator, dtype=torch.uint8)
+    shape = (IMAGES, 3, arguments.px, arguments.px)
+    images = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
     labels = torch.randint(10, (IMAGES,), generator=generator)
     split = Split(images, labels, tuple(map(str, range(IMAGES))))
     stats = statistics(split)
@@ -265,6 +379,7 @@ def main() -> None:
     for name, spec in SETS.items():
         print(name, file=sys.stderr)
         results[name] = compare(split, spec, stats, arguments.rounds)
+    alone = singles(split, stats, arguments.rounds)
     share = share_of_step(split, stats, arguments.rounds)
     print(f"\n| {'':32} | {'side':14} | us | ratio | min | max |", file=sys.stderr)
     print("|---|---|---:|---:|---:|---:|", file=sys.stderr)
@@ -272,8 +387,12 @@ def main() -> None:
         for side, times in result["ratio"].items():
             row = " | ".join(f"{x:.1f}" for x in (result["us"][side]["median"], *times.values()))
             print(f"| {name:32} | {side:14} | {row} |", file=sys.stderr)
+    for name, values in alone.items():
+        print(f"| {name:32} | alone | {values['median']:.1f} |", file=sys.stderr)
     print(f"share of a step of swift: {share['median']:.4f}", file=sys.stderr)
-    write_json({"machine": where, "results": results, "share_of_swift_step": share})
+    write_json(
+        {"machine": where, "results": results, "alone_us": alone, "share_of_swift_step": share}
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Shifts of hue, saturation and value; normalizing pixels for a network, and back."""
+"""Changes of color; normalizing pixels for a network, and back."""
 
 from functools import lru_cache
 
@@ -7,6 +7,9 @@ from torch import Tensor
 
 from ...errors import UsageError
 from .. import Statistics
+from .where import where_drawn
+
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # columns of the draws of `color_jitter`
 
 
 def shift_hsv(images: Tensor, shift: Tensor) -> Tensor:
@@ -44,6 +47,55 @@ def shift_hsv(images: Tensor, shift: Tensor) -> Tensor:
 def _fixed_point(x: Tensor, factor: Tensor) -> Tensor:
     """Return x * factor as OpenCV rounds it: the factor to 1/4096, then the product half up."""
     return ((x * (factor * 4096).round() + 2048) / 4096).floor()
+
+
+def color_jitter(images: Tensor, factors: Tensor, order: Tensor) -> Tensor:
+    """Change brightness, contrast, saturation and hue of uint8 images (N, C, H, W), C = 1 or 3.
+
+    factors: (N, 4): what to multiply the first three with, and the share of the circle of colors
+    that the hue turns by. order: (N, 4) int64, which of the four comes first, second and so on.
+
+    As torchvision's `ColorJitter`: brightness is blended with black, contrast with the mean gray,
+    saturation with the gray image; every result is clipped to 0..255. Levels are rounded once, at
+    the end. Gray images have no saturation and no hue, which change nothing then.
+    """
+    x = images.float()
+    for kind in order.unbind(1):  # (N,)
+        factor = factors.gather(1, kind[:, None])  # (N, 1)
+        if images.shape[1] == 3:
+            x = where_drawn(x, kind == HUE, turn_hue, factor)
+        # f x + (1 - f) other, where the other is black, even gray or the gray image.
+        factor = torch.where(kind == HUE, 1, factor[:, 0])[:, None, None, None]
+        kind = kind[:, None, None, None]
+        gray = to_gray(x)  # (N, 1, H, W)
+        even = torch.where(kind == CONTRAST, gray.mean((2, 3), keepdim=True), 0)
+        other = torch.where(kind == SATURATION, 1 - factor, 0) * gray + (1 - factor) * even
+        x = torch.addcmul(other, factor, x).clamp_(0, 255)
+    return x.round_().to(torch.uint8)
+
+
+def to_gray(x: Tensor) -> Tensor:
+    """Return the brightness (N, 1, H, W) of float images, (N, 1, H, W) or RGB, by ITU-R 601."""
+    if x.shape[1] == 1:
+        return x
+    red, green, blue = (x[:, i : i + 1] for i in range(3))
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+def turn_hue(x: Tensor, turn: Tensor) -> Tensor:
+    """Turn the hue of float RGB images (N, 3, H, W) by shares of the circle (N, 1)."""
+    red, green, blue = x.unbind(1)  # (N, H, W)
+    value, least = x.amax(1), x.amin(1)
+    spread = value - least
+    sixths = torch.where(
+        value == red,
+        green - blue,
+        torch.where(value == green, blue - red + 2 * spread, red - green + 4 * spread),
+    ) / torch.where(spread > 0, spread, 1)
+    sixths = sixths + 6 * turn[..., None]
+    # A channel falls from the value to the least within a sixth of the circle, on both sides.
+    ramps = (torch.remainder(sixths + start, 6) for start in (5, 3, 1))
+    return torch.stack([value - spread * r.minimum(4 - r).clamp(0, 1) for r in ramps], dim=1)
 
 
 def normalize(images: Tensor, stats: Statistics) -> Tensor:

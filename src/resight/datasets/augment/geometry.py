@@ -1,43 +1,105 @@
-"""Rotation, crop, flip and cutout of a batch of images."""
+"""Warps, crops, flips and rectangles of a batch of images."""
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def rotate(images: Tensor, angle_deg: Tensor) -> Tensor:
-    """Rotate each image about its center, counter-clockwise as seen; uint8 in, uint8 out.
+def rotation(angle_deg: Tensor) -> Tensor:
+    """Return the matrices (N, 2, 3) of `warp` that rotate counter-clockwise, as seen, by (N,)."""
+    angle = torch.deg2rad(angle_deg)
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    return torch.stack([cos, -sin, zero, sin, cos, zero], dim=1).view(-1, 2, 3)
 
+
+def affine(angle_deg: Tensor, moves: Tensor) -> Tensor:
+    """Return the matrices (N, 2, 3) of `warp` that shear along x, rotate, scale, then shift.
+
+    moves: (N, 4): px to the right, px down, factor of the size, degrees of shear.
+    """
+    right, down, scale, shear_deg = moves.unbind(1)
+    matrix = rotation(angle_deg) / scale[:, None, None]
+    matrix[:, 0] -= torch.deg2rad(shear_deg).tan()[:, None] * matrix[:, 1]
+    matrix[..., 2] = -(matrix[..., 0] * right[:, None] + matrix[..., 1] * down[:, None])
+    return matrix
+
+
+def warp(
+    images: Tensor, matrix: Tensor, *, border: Literal["reflect", "black"] = "reflect"
+) -> Tensor:
+    """Read each pixel at the place that a matrix (N, 2, 3) gives it; uint8 in, uint8 out.
+
+    A matrix maps (x, y, 1) of the result to (x, y) of the image, both in px from the center.
     Bilinear, then rounded to the nearest level. Beyond the border the image is mirrored about its
-    outermost pixels, as in `crop_flip`. The grid does without `F.affine_grid`, whose matrix product
-    would be off by some 0.02 px in TF32.
+    outermost pixels, as in `crop_flip`, or black. The grid does without `F.affine_grid`, whose
+    matrix product would be off by some 0.02 px in TF32.
     """
     height, width = images.shape[2:]
     device = images.device
     x = torch.arange(width, device=device, dtype=torch.float32) - (width - 1) / 2
     y = torch.arange(height, device=device, dtype=torch.float32)[:, None] - (height - 1) / 2
-    angle = torch.deg2rad(angle_deg)[:, None, None]
-    cos, sin = angle.cos(), angle.sin()  # (N, 1, 1)
-    source_x = (x * cos - y * sin) * (2 / (width - 1))  # (N, H, W) in -1..1 from edge to edge
-    source_y = (x * sin + y * cos) * (2 / (height - 1))
-    turned = F.grid_sample(
+    rows = matrix[..., None, None]  # (N, 2, 3, 1, 1)
+    source_x, source_y = (x * row[:, 0] + y * row[:, 1] + row[:, 2] for row in rows.unbind(1))
+    warped = _sample(
+        images,
+        source_x * (2 / (width - 1)),  # (N, H, W) in -1..1 from edge to edge
+        source_y * (2 / (height - 1)),
+        padding="reflection" if border == "reflect" else "border",
+    )
+    if border == "reflect":
+        return warped
+    inside = (source_x.abs() <= width / 2) & (source_y.abs() <= height / 2)
+    return warped * inside[:, None]
+
+
+def _sample(
+    images: Tensor, x: Tensor, y: Tensor, *, padding: Literal["reflection", "border"]
+) -> Tensor:
+    """Read images at x and y (N, H, W), -1 and 1 at the centers of the outermost pixels."""
+    sampled = F.grid_sample(
         images.float(),
-        torch.stack([source_x, source_y], dim=3),
+        torch.stack([x, y], dim=3),
         mode="bilinear",
-        padding_mode="reflection",
+        padding_mode=padding,
         align_corners=True,
     )
-    return turned.round_().to(torch.uint8)
+    return sampled.round_().to(torch.uint8)
+
+
+def resized_crop(images: Tensor, boxes: Tensor) -> Tensor:
+    """Enlarge the box (N, 4), top, left, height, width in px, of each image to its whole size.
+
+    Bilinear, as torchvision's resize of the cut-out box. A box is never larger than the result, so
+    there is nothing to smooth against aliasing.
+    """
+    top, left, tall, wide = boxes.float()[..., None].unbind(1)  # (N, 1)
+    y, x = (
+        first + _centers(size, side, images.device)
+        for first, side, size in ((top, tall, images.shape[2]), (left, wide, images.shape[3]))
+    )
+    n, height, width = len(images), *images.shape[2:]
+    x, y = x * (2 / (width - 1)) - 1, y * (2 / (height - 1)) - 1
+    grid_x, grid_y = x[:, None].expand(n, height, width), y[..., None].expand(n, height, width)
+    return _sample(images, grid_x, grid_y, padding="border")
+
+
+def _centers(size: int, side: Tensor, device: torch.device) -> Tensor:
+    """Return where `size` evenly spaced pixels lie in a box of `side` (N, 1) px: (N, size)."""
+    steps = torch.arange(size, device=device) + 0.5
+    return (steps * (side / size) - 0.5).clamp(min=0).minimum(side - 1)
 
 
 def crop_flip(
-    images: Tensor, shift: Tensor | None, flip: Tensor | None
+    images: Tensor, shift: Tensor | None, flip: Tensor | None, upside_down: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """Cut a window out of the padded images, shifted down and right, and mirror it; in one gather.
 
-    shift (N, 2), each less than the size; flip (N,) bool. Returns the images, padded by
-    reflection (the border pixel is not repeated), and (N, 1, H, W) bool: whether a pixel lies
-    outside the original, so that it can be filled otherwise; None if nothing was shifted.
+    shift (N, 2), each less than the size; flip (N,) bool, left to right; upside_down (N,) bool.
+    Returns the images, padded by reflection (the border pixel is not repeated), and
+    (N, 1, H, W) bool: whether a pixel lies outside the original, so that it can be filled
+    otherwise; None if nothing was shifted.
     """
     n, channels, height, width = images.shape
     rows = torch.arange(height, device=images.device).expand(n, height)
@@ -47,6 +109,8 @@ def crop_flip(
         rows, cols = rows + shift[:, :1], cols + shift[:, 1:]
     if flip is not None:
         cols = torch.where(flip[:, None], cols.flip(1), cols)
+    if upside_down is not None:
+        rows = torch.where(upside_down[:, None], rows.flip(1), rows)
     if shift is not None:
         rows, out_y = _reflect(rows, height), (rows < 0) | (rows >= height)
         cols, out_x = _reflect(cols, width), (cols < 0) | (cols >= width)
@@ -63,11 +127,14 @@ def _reflect(index: Tensor, size: int) -> Tensor:
     return last - (last - index.abs()).abs()
 
 
-def hole_mask(holes: Tensor, height: int, width: int) -> Tensor:
-    """Return (N, 1, H, W) bool, whether a pixel is cut out, from top, left, side (N, count, 3)."""
-    top, left, side = holes[..., None].unbind(2)  # (N, count, 1)
-    y = torch.arange(height, device=holes.device)
-    x = torch.arange(width, device=holes.device)
-    in_rows = (y >= top) & (y < top + side)  # (N, count, H)
-    in_cols = (x >= left) & (x < left + side)
+def box_mask(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Return (N, 1, H, W) bool, whether a pixel is in a box of (N, count, 4).
+
+    A box is top, left, height and width, in px.
+    """
+    top, left, tall, wide = boxes[..., None].unbind(2)  # (N, count, 1)
+    y = torch.arange(height, device=boxes.device)
+    x = torch.arange(width, device=boxes.device)
+    in_rows = (y >= top) & (y < top + tall)  # (N, count, H)
+    in_cols = (x >= left) & (x < left + wide)
     return (in_rows[..., :, None] & in_cols[..., None, :]).any(dim=1, keepdim=True)
