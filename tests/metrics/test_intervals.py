@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from resight.errors import UsageError
@@ -48,6 +50,92 @@ def test_wilson_solves_its_equation():
 def test_wilson_refuses_impossible_shares(successes, n):
     with pytest.raises(UsageError, match=f"{successes} of {n}"):
         intervals.wilson(successes, n)
+
+
+def test_the_interval_of_f1_by_hand():
+    """TP 8, FN 1, FP 1: J is 8 of 10, as above, and F1 = 2 J / (1 + J)."""
+    interval = intervals.f1_interval(8, 1, 1)
+    assert (interval.value, interval.n) == (pytest.approx(16 / 18), 10)
+    assert interval.low == pytest.approx(2 * 0.490162 / 1.490162, abs=2e-6)
+    assert interval.high == pytest.approx(2 * 0.943318 / 1.943318, abs=2e-6)
+    assert intervals.f1_interval(0, 3, 0).low == 0
+    assert intervals.f1_interval(3, 0, 0).high == 1
+
+
+@pytest.mark.parametrize(
+    ("n", "cells"), [(1000, (0.09, 0.01, 0.01)), (100, (0.03, 0.04, 0.02)), (200, (0.05, 0.05, 0))]
+)
+def test_the_interval_of_f1_holds_it(n, cells):
+    both, only_true, only_pred = cells
+    truth = 2 * both / (2 * both + only_true + only_pred)
+    draws = np.random.default_rng(n).multinomial(n, [*cells, 1 - sum(cells)], size=2000)
+    held = [intervals.f1_interval(*row[:3]) for row in draws.tolist() if any(row[:3])]
+    assert 0.935 <= np.mean([i.low <= truth <= i.high for i in held]) <= 0.975
+
+
+def test_the_mean_of_shares_by_hand():
+    """8 of 10 and 30 of 30: of the 4 images more the first gets 3 and the second 1."""
+    interval = intervals.mean_share(np.array([8, 30]), np.array([10, 30]))
+    one, two = 9.5 / 13, 30.5 / 31
+    half = 1.959964 * np.sqrt(one * (1 - one) / 13 + two * (1 - two) / 31) / 2
+    assert (interval.value, interval.n) == (pytest.approx(0.9), 40)
+    assert interval.low == pytest.approx((one + two) / 2 - half)
+    assert interval.high == pytest.approx(min(1, (one + two) / 2 + half))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shares"),
+    [
+        ((1000,) * 10, (0.9,) * 10),
+        ((10,) * 100, (0.97,) * 100),
+        ((500, 10), (0.99, 0.5)),
+        ((9, 3000, 3000, 3000), (0.2, 0.9, 0.9, 0.9)),  # all uncertainty is in a small class
+        ((20, 20), (0.95, 0.97)),
+        ((9,), (0.8,)),
+    ],
+)
+def test_the_interval_of_a_mean_of_shares_holds_it(sizes, shares):
+    draws = np.random.default_rng(1).binomial(sizes, shares, size=(2000, len(sizes)))
+    held = [intervals.mean_share(row, np.array(sizes)) for row in draws]
+    assert 0.93 <= np.mean([i.low <= np.mean(shares) <= i.high for i in held]) <= 0.99
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)).filter(any), min_size=1))
+def test_a_mean_of_shares_lies_in_its_interval_and_in_0_to_1(counts):
+    successes = np.array([right for right, _ in counts])
+    sizes = np.array([right + wrong for right, wrong in counts])
+    interval = intervals.mean_share(successes, sizes)
+    assert interval.value == pytest.approx(np.mean(successes / sizes))
+    assert 0 <= interval.low <= interval.value <= interval.high <= 1
+    assert interval.low < interval.high
+    difference = intervals.mean_paired_difference(successes, 0 * sizes, sizes)
+    assert difference.low <= difference.value <= difference.high <= 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "cells"),
+    [
+        ((100,) * 5, [(0.8, 0.09, 0.05, 0.06)] * 5),
+        ((10,) * 100, [(0.9, 0.04, 0.03, 0.03)] * 100),
+        ((500, 20), [(0.9, 0.02, 0.05, 0.03), (0.3, 0.4, 0.1, 0.2)]),
+    ],
+)
+def test_the_interval_of_a_mean_of_differences_holds_it(sizes, cells):
+    rng = np.random.default_rng(2)  # cells: both right, only after, only before, neither
+    truth = np.mean([cell[1] - cell[2] for cell in cells])
+    draws = np.stack([rng.multinomial(*row, size=2000) for row in zip(sizes, cells, strict=True)])
+    held = [
+        intervals.mean_paired_difference(draws[:, i, 1], draws[:, i, 2], np.array(sizes))
+        for i in range(2000)
+    ]
+    assert 0.935 <= np.mean([i.low <= truth <= i.high for i in held]) <= 0.98
+
+
+def test_a_mean_over_no_images_is_refused():
+    for sizes in ([], [3, 0]):
+        zeros = np.zeros(len(sizes), dtype=np.int64)
+        with pytest.raises(UsageError, match="at least 1 image each"):
+            intervals.mean_share(zeros, np.array(sizes, dtype=np.int64))
 
 
 def test_the_difference_of_pairs_by_hand():
@@ -99,3 +187,21 @@ def test_the_difference_of_means_agrees_with_scipy():
         half = (exact.high - exact.low) / 2
         assert 0.999 * half <= interval.high - interval.value <= 1.5 * half
         assert interval.high - interval.value == pytest.approx(interval.value - interval.low)
+
+
+def test_the_difference_of_two_shares_is_newcombe_s():
+    """The first two of the examples that Newcombe (1998) works out for his method 10."""
+    before, after = intervals.wilson(48, 80), intervals.wilson(56, 70)
+    difference = intervals.share_difference(before, after)
+    assert difference.value == pytest.approx(0.2)
+    assert (difference.low, difference.high) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    difference = intervals.share_difference(intervals.wilson(3, 10), intervals.wilson(9, 10))
+    assert (difference.low, difference.high) == pytest.approx((0.1705, 0.8090), abs=5e-5)
+
+
+def test_of_sixty_images_ninety_percent_may_be_eighty():
+    interval = intervals.wilson(54, intervals.MIN_TO_TELL)
+    assert (interval.low, interval.high) == pytest.approx((0.80, 0.95), abs=0.005)
+    # With ten validation images, 80 % against 70 % is no difference.
+    difference = intervals.share_difference(intervals.wilson(7, 10), intervals.wilson(8, 10))
+    assert difference.low < 0 < difference.high

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 from sklearn import metrics as sklearn_metrics
-from torchmetrics.classification import MulticlassCalibrationError
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from resight.errors import ResightError, UsageError
 from resight.metrics import classification as metrics
@@ -26,6 +26,14 @@ def predictions(seed=0, n=400, k=5, skill=2.0) -> Predictions:
 def by_hand(logits, labels, classes=("cat", "dog", "owl")) -> Predictions:
     ids = tuple(f"{i}.png" for i in range(len(labels)))
     return Predictions(ids, np.asarray(logits, np.float32), np.asarray(labels, np.int64), classes)
+
+
+def imbalanced(seed=0, skill=2.0) -> Predictions:
+    """Five classes of 300, 100, 50, 20 and 10 images, in which a few are right in each."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(5), [300, 100, 50, 20, 10])
+    logits = rng.normal(size=(480, 5)) + skill * np.eye(5)[labels]
+    return by_hand(logits, labels, classes=tuple(f"class {i}" for i in range(5)))
 
 
 # Rows 0 and 1 are right; a cat is taken for a dog once, a dog for a cat twice; no owls.
@@ -66,6 +74,89 @@ def test_per_class_accuracy_is_recall_over_all_images():
 
 def test_a_class_without_images_has_no_accuracy():
     assert metrics.per_class_accuracy(SMALL)["owl"] is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_precision_and_f1_agree_with_scikit_learn(seed):
+    p = imbalanced(seed)
+    expected = sklearn_metrics.precision_recall_fscore_support(p.labels, p.preds)
+    results = (metrics.per_class_precision, metrics.per_class_accuracy, metrics.per_class_f1)
+    for result, values in zip(results, expected, strict=False):
+        assert list(result(p)) == list(p.classes)
+        assert [interval.value for interval in result(p).values()] == pytest.approx(values)
+    assert [x.n for x in metrics.per_class_precision(p).values()] == np.bincount(p.preds).tolist()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_means_over_classes_agree_with_scikit_learn(seed):
+    p = imbalanced(seed)
+    result = metrics.test_result(p)
+    value = sklearn_metrics.balanced_accuracy_score(p.labels, p.preds)
+    assert result.balanced_accuracy == metrics.balanced_accuracy(p)
+    assert result.balanced_accuracy.value == pytest.approx(value, rel=1e-12)
+    assert result.balanced_accuracy.n == len(p)
+    for name, function in [("precision", "precision_score"), ("f1", "f1_score")]:
+        value = getattr(sklearn_metrics, function)(p.labels, p.preds, average="macro")
+        assert getattr(result, f"macro_{name}") == pytest.approx(value, rel=1e-12)
+
+
+def test_numbers_of_classes_without_images_or_predictions():
+    """No owl was there or predicted; no rat was predicted; one cat is right and one a dog."""
+    p = by_hand([[9, 0, 0, 0], [0, 9, 0, 0], [0, 9, 0, 0]], [0, 0, 3], ("cat", "dog", "owl", "rat"))
+    result = metrics.test_result(p)
+    assert {name: x and x.value for name, x in result.per_class.items()} == {
+        "cat": 0.5, "dog": None, "owl": None, "rat": 0.0,
+    }  # fmt: skip
+    assert {name: x and x.value for name, x in result.precision.items()} == {
+        "cat": 1.0, "dog": 0.0, "owl": None, "rat": None,
+    }  # fmt: skip
+    assert {name: x and x.value for name, x in result.f1.items()} == {
+        "cat": pytest.approx(2 / 3), "dog": 0.0, "owl": None, "rat": 0.0,
+    }  # fmt: skip
+    # Over cat and rat, which have images; scikit-learn too counts a precision of nothing as 0.
+    assert result.balanced_accuracy.value == 0.25
+    assert result.macro_precision == 0.5
+    assert result.macro_f1 == pytest.approx(1 / 3)
+
+
+def test_the_difference_of_balanced_accuracies_is_that_of_both():
+    before, after = imbalanced(0), imbalanced(0, skill=3.0)
+    assert (before.labels == after.labels).all()
+    difference = metrics.balanced_difference(before, after)
+    one, two = metrics.balanced_accuracy(before), metrics.balanced_accuracy(after)
+    assert difference.value == pytest.approx(two.value - one.value)
+    back = metrics.balanced_difference(after, before)
+    assert (back.low, back.high) == pytest.approx((-difference.high, -difference.low))
+    assert metrics.balanced_difference(before, before).value == 0
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_top_k_accuracy_agrees_with_torchmetrics(k):
+    p = predictions(k=30, n=500)
+    oracle = MulticlassAccuracy(num_classes=30, top_k=k, average="micro")
+    expected = oracle(torch.tensor(p.logits), torch.tensor(p.labels))
+    assert metrics.top_k_accuracy(p, k).value == pytest.approx(float(expected), abs=1e-6)
+    assert metrics.top_k_accuracy(p, 30).value == 1
+
+
+def test_of_equal_logits_the_first_are_the_likeliest():
+    p = by_hand(np.zeros((30, 30)), np.arange(30), tuple(map(str, range(30))))
+    assert metrics.top_k_accuracy(p, 1).value == metrics.accuracy(p).value == 1 / 30
+    assert metrics.top_k_accuracy(p, 5).value == 5 / 30
+
+
+def test_only_many_classes_have_a_top_5_accuracy():
+    assert metrics.test_result(predictions(k=19)).top5 is None
+    result = metrics.test_result(predictions(k=20))
+    assert f"top-5 accuracy {result.top5.value:.2%}" in str(result)
+
+
+@pytest.mark.parametrize(("small", "shown"), [(20, False), (19, True)])
+def test_balanced_accuracy_is_printed_where_classes_differ_in_size(small, shown):
+    labels = np.repeat([0, 1], [30, small])  # and no owls
+    result = metrics.test_result(by_hand(np.eye(3)[labels * 0], labels))
+    assert result.imbalanced == shown
+    assert ("balanced accuracy 50.00% (" in str(result)) == shown
 
 
 def test_most_confused_pairs_in_order():
@@ -129,7 +220,18 @@ def test_the_result_is_plain_json_and_comes_back_from_it():
         "per_class",
         "most_confused",
         "calibration",
+        "balanced_accuracy",
+        "precision",
+        "f1",
+        "macro_precision",
+        "macro_f1",
+        "top5",
     ]
+    for later in list(content)[6:]:  # a run of an earlier version does not have them
+        del content[later]
+    old = TypeAdapter(metrics.TestResult).validate_python(content)
+    assert not old.imbalanced
+    assert str(old) == "40.00% (95 % interval 11.76% to 76.93%, n = 5), loss 2.187"
     assert content["images"] == 5
     assert content["accuracy"]["value"] == 0.4
     assert content["per_class"]["owl"] is None
@@ -157,6 +259,10 @@ EVERY_NUMBER = [
     metrics.accuracy,
     metrics.mean_loss,
     metrics.per_class_accuracy,
+    metrics.per_class_precision,
+    metrics.per_class_f1,
+    metrics.balanced_accuracy,
+    lambda p: metrics.top_k_accuracy(p, 5),
     metrics.confusion,
     metrics.most_confused,
     metrics.top_losses,

@@ -3,15 +3,19 @@
 A number that cannot be known is None, never NaN: a class without images, an empty bin.
 """
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import fmean
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ..errors import ResightError, UsageError
 from ..records import IntArray, Predictions
-from .intervals import Interval, wilson
+from .intervals import Interval, f1_interval, mean_paired_difference, mean_share, wilson
+
+IMBALANCE = 1.5  # times the images of the smallest class; beyond, accuracy is that of large classes
+MIN_CLASSES_TOP5 = 20  # with fewer, the five likeliest are a quarter of all
 
 
 @dataclass(frozen=True)
@@ -44,16 +48,30 @@ class Calibration:
 
 @dataclass(frozen=True)
 class TestResult:
-    """The result of a model on a test set: accuracy and loss, per class, and calibration."""
+    """The result of a model on a test set: accuracy and loss, per class, and calibration.
+
+    What a run of an earlier version did not measure is empty or None.
+    """
 
     __test__: ClassVar[bool] = False  # not a test case, whatever pytest makes of the name
 
     images: int
     accuracy: Interval
     loss: float  # cross entropy in nats, mean over the images
-    per_class: dict[str, Interval | None]  # in the order of the classes; None: no images
+    per_class: dict[str, Interval | None]  # accuracy, which is recall; None: no images
     most_confused: tuple[ConfusedPair, ...]  # at most 10 pairs, the most frequent first
     calibration: Calibration
+    balanced_accuracy: Interval | None = None  # the mean recall of the classes with images
+    precision: dict[str, Interval | None] = field(default_factory=dict)  # None: never predicted
+    f1: dict[str, Interval | None] = field(default_factory=dict)  # None: no images, not predicted
+    macro_precision: float | None = None  # a mean over the classes with images
+    macro_f1: float | None = None
+    top5: Interval | None = None  # the share of images whose class is among the five likeliest
+
+    @property
+    def imbalanced(self) -> bool:
+        """Whether classes differ so much in size that accuracy is that of the large ones."""
+        return is_imbalanced([recall.n for recall in self.per_class.values() if recall])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain Python, fit for JSON."""
@@ -61,10 +79,15 @@ class TestResult:
 
     def __str__(self) -> str:
         low, high = self.accuracy.low, self.accuracy.high
-        return (
+        text = (
             f"{self.accuracy.value:.2%} (95 % interval {low:.2%} to {high:.2%}, "
             f"n = {self.accuracy.n:,}), loss {self.loss:.3f}"
         )
+        if self.imbalanced and (mean := self.balanced_accuracy):
+            text += f", balanced accuracy {mean.value:.2%} ({mean.low:.2%} to {mean.high:.2%})"
+        if self.top5:
+            text += f", top-5 accuracy {self.top5.value:.2%}"
+        return text
 
 
 def accuracy(predictions: Predictions) -> Interval:
@@ -86,6 +109,63 @@ def per_class_accuracy(predictions: Predictions) -> dict[str, Interval | None]:
         name: wilson(int(row[k]), int(row.sum())) if row.any() else None
         for k, (name, row) in enumerate(zip(predictions.classes, counts, strict=True))
     }
+
+
+def is_imbalanced(sizes: Sequence[int]) -> bool:
+    """Whether classes of these numbers of images differ in size; those without do not count."""
+    sizes = [size for size in sizes if size]
+    return max(sizes) > IMBALANCE * min(sizes)
+
+
+def balanced_accuracy(predictions: Predictions) -> Interval:
+    """Return the mean of the accuracies of all classes that have images."""
+    counts = confusion(predictions)
+    sizes = counts.sum(axis=1)
+    return mean_share(counts.diagonal()[sizes > 0], sizes[sizes > 0])
+
+
+def balanced_difference(before: Predictions, after: Predictions) -> Interval:
+    """Return the balanced accuracy of `after` minus that of `before`, for the same images."""
+    labels = before.labels
+    sizes = np.bincount(labels)
+    won, lost = (
+        np.bincount(labels[one.correct & ~other.correct], minlength=len(sizes))[sizes > 0]
+        for one, other in ((after, before), (before, after))
+    )
+    return mean_paired_difference(won, lost, sizes[sizes > 0])
+
+
+def per_class_precision(predictions: Predictions) -> dict[str, Interval | None]:
+    """Return class -> the share of the images predicted as it that are of it; None without."""
+    counts = confusion(predictions)
+    return {
+        name: wilson(int(column[k]), int(column.sum())) if column.any() else None
+        for k, (name, column) in enumerate(zip(predictions.classes, counts.T, strict=True))
+    }
+
+
+def per_class_f1(predictions: Predictions) -> dict[str, Interval | None]:
+    """Return class -> F1, the harmonic mean of its precision and recall.
+
+    None for a class that has no images and is never predicted.
+    """
+    counts = confusion(predictions)
+    both = counts.diagonal()
+    cells = np.stack([both, counts.sum(axis=1) - both, counts.sum(axis=0) - both], axis=1)  # (K, 3)
+    return {
+        name: f1_interval(*row) if any(row) else None
+        for name, row in zip(predictions.classes, cells.tolist(), strict=True)
+    }
+
+
+def top_k_accuracy(predictions: Predictions, k: int) -> Interval:
+    """Return the share of images whose true class is among the `k` likeliest.
+
+    Of classes of equal logits the first counts as likelier, as it does where one is predicted.
+    """
+    _check(predictions)
+    order = np.argsort(-predictions.logits, axis=1, kind="stable")[:, :k]  # (N, k)
+    return wilson(int((order == predictions.labels[:, None]).sum()), len(predictions))
 
 
 def confusion(predictions: Predictions) -> IntArray:
@@ -140,15 +220,29 @@ def calibration(predictions: Predictions, bins: int = 15) -> Calibration:
 
 
 def test_result(predictions: Predictions) -> TestResult:
-    """Return the accuracy, loss, most confused classes and calibration of `predictions`."""
+    """Return the accuracies, loss, most confused classes and calibration of `predictions`."""
+    recall, precision = per_class_accuracy(predictions), per_class_precision(predictions)
+    f1 = per_class_f1(predictions)
     return TestResult(
         images=len(predictions),
         accuracy=accuracy(predictions),
         loss=mean_loss(predictions),
-        per_class=per_class_accuracy(predictions),
+        per_class=recall,
         most_confused=tuple(most_confused(predictions, limit=10)),
         calibration=calibration(predictions),
+        balanced_accuracy=balanced_accuracy(predictions),
+        precision=precision,
+        f1=f1,
+        macro_precision=_macro(precision, recall),
+        macro_f1=_macro(f1, recall),
+        top5=top_k_accuracy(predictions, 5) if len(recall) >= MIN_CLASSES_TOP5 else None,
     )
+
+
+def _macro(figures: Mapping[str, Interval | None], recall: Mapping[str, Interval | None]) -> float:
+    """The mean over the classes with images; one that is never predicted has precision 0."""
+    values = [figures[name] for name, images in recall.items() if images]
+    return fmean(figure.value if figure else 0.0 for figure in values)
 
 
 def prediction_rows(predictions: Predictions) -> list[list[Any]]:
