@@ -11,7 +11,8 @@ from torch import Tensor
 import resight
 from resight.cli.app import main
 from resight.datasets import Dataset, Split
-from resight.diagnosis.dataset_checks import DATASET_CHECKS, DatasetProbe
+from resight.diagnosis.dataset_checks import DATASET_CHECKS
+from resight.diagnosis.dataset_probe import DatasetProbe
 from resight.diagnosis.issues import apply_checks
 
 # --- data sets ------------------------------------------------------------------------------
@@ -69,8 +70,14 @@ def test_classes_without_images_and_with_few(tiny: Dataset) -> None:
     assert list(dataset_issues(untrained)) == ["error class-counts"]
     untested = replace(tiny, test=without_bar(tiny.test))
     assert list(dataset_issues(untested)) == ["warning class-counts"]
-    issues = dataset_issues(replace(tiny, train=without_bar(tiny.train, 1, 4)))
-    assert "disc has 31 training images and bar 2" in issues["warning class-counts"]
+    few = replace(tiny, train=without_bar(tiny.train, 1, 4))
+    checks = {"class-counts": DATASET_CHECKS["class-counts"]}
+    (issue,) = apply_checks(DatasetProbe(few), checks).issues
+    assert "disc has 31 training images and bar 2" in issue.message
+    assert "--set loss.class_weights=balanced" in issue.fix
+    assert not apply_checks(DatasetProbe(few, balanced=True), checks).issues
+    small = dataset_issues(few)["warning small-classes"]
+    assert small == "1 of 3 classes have fewer than 10 training images: bar (2)"
 
 
 def test_a_blank_image(tiny: Dataset) -> None:
@@ -85,12 +92,32 @@ def test_a_darker_test_set(tiny: Dataset) -> None:
     assert list(dataset_issues(replace(tiny, test=darker))) == ["warning split-statistics"]
 
 
+def test_few_images_may_be_brighter_by_chance(tiny: Dataset) -> None:
+    images = torch.randint(0, 256, (200, 3, 1, 1), generator=torch.Generator().manual_seed(0))
+    noise = torch.randint(-9, 10, (200, 3, 16, 16), generator=torch.Generator().manual_seed(1))
+    pixels = (images + noise).clamp(0, 255).to(torch.uint8)  # each of one color, nearly
+    labels = torch.arange(200) % 3
+    order = pixels.float().mean(dim=(1, 2, 3)).argsort()
+
+    def rows_of(rows: Tensor, prefix: str) -> Split:
+        return Split(pixels[rows], labels[rows], tuple(f"{prefix}/{int(k)}" for k in rows))
+
+    check = {"split-statistics": DATASET_CHECKS["split-statistics"]}
+    train = rows_of(order[:180], "train")
+    for rows, expected in ((order[120:122], 0), (order[180:], 1)):
+        dataset = replace(tiny, train=train, test=rows_of(rows, "test"))
+        assert len(apply_checks(DatasetProbe(dataset), check).issues) == expected
+
+
 # --- recipes --------------------------------------------------------------------------------
 
 
 def recipe_issues(dataset: Dataset, *settings: str) -> dict[str, str]:
-    recipe = resight.with_overrides(resight.load_recipe("digits"), [*AUTOTUNED, *settings])
-    return texts(resight.doctor(recipe, data=dataset))
+    return texts(resight.doctor(recipe_with(*settings), data=dataset))
+
+
+def recipe_with(*settings: str) -> resight.Recipe:
+    return resight.with_overrides(resight.load_recipe("digits"), [*AUTOTUNED, *settings])
 
 
 AUTOTUNED = ("training.batch_size=16", "training.micro_batch=none")
@@ -110,6 +137,19 @@ def test_a_flip_of_symmetric_images(tiny: Dataset) -> None:
     assert "augment.flip changes 0 of 82 images" in issues["error augmentation"]
 
 
+def test_every_augmentation_of_photos_changes_images(tiny: Dataset) -> None:
+    photos = (
+        *("augment.crop=none", "augment.resized_crop={}", "augment.color_jitter={}"),
+        *("augment.affine={}", "augment.trivial_augment=wide", "augment.vertical_flip=random"),
+        *("augment.erasing={}", "augment.mixup={}", "augment.cutmix={}"),
+    )
+    assert "error augmentation" not in recipe_issues(tiny, *photos)
+    assert (
+        "augment.mixup changes 0 of 82 images"
+        in recipe_issues(tiny, "augment.mixup={alpha=0.01, prob=1e-6}")["error augmentation"]
+    )
+
+
 def test_a_plateau_that_cannot_lower_the_rate(tiny: Dataset) -> None:
     plateau = ("schedule.name=plateau", "schedule.patience=3")
     assert "error plateau-patience" in recipe_issues(tiny, *plateau, "schedule.epochs=5")
@@ -117,8 +157,11 @@ def test_a_plateau_that_cannot_lower_the_rate(tiny: Dataset) -> None:
 
 
 def test_few_steps_and_few_images_for_batch_norm(tiny: Dataset) -> None:
-    issues = recipe_issues(tiny, "training.batch_size=64", "schedule.epochs=3")
-    assert "are 6 steps" in issues["warning step-count"]
+    few = recipe_with("training.batch_size=64", "schedule.epochs=3")
+    (issue,) = (i for i in resight.doctor(few, data=tiny).warnings if i.check == "step-count")
+    # 82 of 91 images are trained on. Batches of 16 are 6 steps an epoch, and 1,000 / 6 is 167.
+    assert "64 are 2 steps an epoch, and 6 in 3 epochs" in issue.message
+    assert issue.fix == "set training.batch_size=16 schedule.epochs=170"
     issues = recipe_issues(tiny, "training.micro_batch=4")
     assert "4 images at a time" in issues["warning batch-norm-images"]
 
@@ -162,4 +205,7 @@ def test_the_exit_code_is_1_after_an_error(
 
 def test_the_command_on_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "digits", "--quiet", "--set", "training.micro_batch=64"]) == 0
-    assert "passed   train-test-overlap, duplicates, class-counts" in capsys.readouterr().out
+    assert (
+        "passed   train-test-overlap, near-duplicates, duplicates, class-counts"
+        in capsys.readouterr().out
+    )

@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import resight
 from resight.cli.app import main
 from resight.diagnosis.augment_checks import augment
-from resight.diagnosis.dataset_checks import DATASET_CHECKS, DatasetProbe
+from resight.diagnosis.dataset_checks import DATASET_CHECKS
+from resight.diagnosis.dataset_probe import DatasetProbe
 from resight.diagnosis.diagnose import OBJECT_CHECKS
 from resight.diagnosis.doctor import NETWORK_CHECKS
 from resight.diagnosis.issues import apply_checks
@@ -130,7 +131,11 @@ def test_the_example_for_your_own_loop_has_the_issue(name: str) -> None:
 
 @pytest.mark.parametrize("name", DATASET_CHECKS)
 def test_the_example_of_a_data_set_has_the_issue(name: str) -> None:
-    names: dict[str, Any] = {"digits": resight.data("digits"), "replace": replace}
+    names: dict[str, Any] = {
+        "digits": resight.data("digits"),
+        "replace": replace,
+        "torch": torch,
+    }
     exec(compile(sections(DATASET_CHECKS[name])["Example"], name, "exec"), names)
     diagnosis = apply_checks(DatasetProbe(names["dataset"]), DATASET_CHECKS)
     assert name in {issue.check for issue in diagnosis.issues}

@@ -54,8 +54,12 @@ def run_issues(
     val: float = 0.8,
     test: float = 0.8,
     labels: Sequence[int] = range(10),
+    num_val: int = 1000,
 ) -> list[str]:
-    """Return the issues of a run of as many epochs, tested on 1,000 images of these labels."""
+    """Return the issues of a run of as many epochs, tested on 1,000 images of these labels.
+
+    Checks that were skipped for too few images are among them.
+    """
     truth = np.resize(np.array(labels), 1000)
     logits = 20 * np.eye(10, dtype=np.float32)[truth]
     predictions = Predictions(tuple(map(str, range(1000))), logits, truth, tuple("abcdefghij"))
@@ -64,11 +68,15 @@ def run_issues(
     assert run.summary.test is not None
     run.summary = replace(
         run.summary,
+        data=replace(run.summary.data, train=9 * num_val, val=num_val),
         validation=ValidationResult(Interval(val, val, val, 1000), 0.7),
         test=replace(run.summary.test, accuracy=Interval(test, test, test, 1000)),
     )
-    issues = apply_checks(run, RUN_CHECKS).issues
-    return [f"{issue.severity} {issue.check}: {issue.message}" for issue in issues]
+    diagnosis = apply_checks(run, RUN_CHECKS)
+    return [
+        *(f"{issue.severity} {issue.check}: {issue.message}" for issue in diagnosis.issues),
+        *(f"{name}: {why}" for name, why in diagnosis.skipped.items() if "too few" in why),
+    ]
 
 
 def run_with(
@@ -95,6 +103,14 @@ def test_a_run_that_learned_nothing() -> None:
     frequent = rows([0.3] * 3, train_losses=(0.4, 0.33, 0.33), accuracy=0.9, val_accuracy=0.9)
     (issue,) = run_issues(frequent, labels=[0] * 9 + [1])
     assert issue.startswith("error learned")
+    # If classes are weighed or drawn alike, guessing is not: its loss is ln 2 = 0.69.
+    weighed = rows([0.6] * 3, train_losses=(0.7, 0.6, 0.5))
+    for setting in ("loss.class_weights=balanced", "data.balance=balanced"):
+        assert run_issues(weighed, setting, labels=[0] * 9 + [1]) == []
+        (issue,) = run_issues(
+            rows([0.69] * 3, train_losses=(0.7, 0.69, 0.69)), setting, labels=[0] * 9 + [1]
+        )
+        assert "the training loss came to 0.69, where guessing has 0.693" in issue
     hard = rows((0.7, 0.66), train_losses=(0.69, 0.66))
     assert run_issues(hard, labels=[0, 1]) == []
 
@@ -117,6 +133,39 @@ def test_validation_worse_than_training() -> None:
     assert run_issues(rows((0.02, 0.010, 0.011, 0.0112))) == []  # by less than 0.02
     (issue,) = run_issues(rows((2.1, 1.2, 0.9, 0.8), accuracy=0.95))
     assert "95.0% of its augmented" in issue
+
+
+def test_no_verdict_from_a_handful_of_validation_images() -> None:
+    too_few = ["overfitted: 10 validation images are too few to tell"]
+    # From 0.8 to 1.1 on 10 images: chance explains 1.96 sqrt(0.8^2 + 1.1^2) / sqrt(10) = 0.84.
+    climbing = rows((1.0, 0.8, 0.9, 1.1))
+    assert run_issues(climbing, num_val=10) == too_few
+    # On 100 images it explains 0.27, which is less than 0.3.
+    (issue,) = run_issues(climbing, num_val=100)
+    assert issue.startswith("warning overfitted: validation loss climbs")
+    # 7 of 10 have an interval up to 89 %, and 77 of 90 (85.6 %) one from 77 %: the difference of
+    # 15.6 points is less than sqrt(19.2^2 + 8.9^2) = 21.1.
+    good = (2.1, 1.2, 0.9, 0.8)
+    assert run_issues(rows(good, accuracy=0.855, val_accuracy=0.7), num_val=10) == too_few
+    # 70 of 100 have one up to 78.1 %, and 770 of 900 one from 83.1 %: 15.6 > 8.5.
+    (issue,) = run_issues(rows(good, accuracy=0.855, val_accuracy=0.7), num_val=100)
+    assert "85.5% of its augmented training images right, and 70.0% of the 100 held out" in issue
+    falling = rows((2.1, 0.9, 0.8, 0.7), last_lr=0.01)
+    assert run_issues(falling, PLATEAU, num_val=59) == [
+        "long-enough: 59 validation images are too few to tell"
+    ]
+    assert len(run_issues(falling, PLATEAU, num_val=60)) == 1
+
+
+def test_a_class_of_three_test_images_that_is_never_predicted() -> None:
+    # Of 3 images none is right: the interval of the share ends at 1.96^2 / (3 + 1.96^2) = 56 %.
+    for count, severity in ((3, ""), (4, "warning"), (10, "error")):
+        labels = np.array([0] * 50 + [1] * 50 + [2] * count)
+        logits = np.eye(3, dtype=np.float32)[np.where(labels == 2, 0, labels)]
+        ids = tuple(map(str, range(len(labels))))
+        run = run_with([], GOOD, Predictions(ids, logits, labels, ("disc", "bar", "frame")))
+        check = {"predicted-classes": RUN_CHECKS["predicted-classes"]}
+        assert [i.severity for i in apply_checks(run, check).issues] == [severity] * bool(severity)
 
 
 def test_validation_and_test_accuracy_that_differ() -> None:

@@ -1,87 +1,25 @@
-"""Check a data set: images in both splits, contradictory labels, classes without images."""
+"""Check a data set: copies, classes with few images, blank images, splits of other kinds."""
 
 from collections.abc import Iterator, Sequence
-from hashlib import blake2b
 
 import torch
 from torch import Tensor
 
-from ..datasets import Dataset, Split, statistics
+from ..datasets import Split, statistics
+from ..records import evenly_spaced
+from .dataset_probe import DatasetProbe
+from .duplicate_checks import duplicates, near_duplicates, train_test_overlap
 from .issues import Issue, by_name, error, first_names, warning
+from .pictures import MIN_SIGMAS
 
-
-class DatasetProbe:
-    """A data set, and the rows of each split by a digest of their pixels."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-        self.splits = {"training": dataset.train, "test": dataset.test}
-        self.train_rows = _rows_by_digest(dataset.train)
-        self.test_rows = _rows_by_digest(dataset.test)
-
-
-def train_test_overlap(probe: DatasetProbe) -> Iterator[Issue]:
-    """Check that no test image is a training image, pixel for pixel.
-
-    Why is this bad:
-        The network has learned these images by heart, so the test accuracy is too high. The check
-        does not see copies that were cropped, mirrored or compressed again.
-    Example:
-        images = digits.test.images.clone()
-        images[0] = digits.train.images[0]
-        dataset = replace(digits, test=replace(digits.test, images=images))
-    Fix:
-        Remove the copies from one of the two splits.
-    """
-    train, test = probe.dataset.train, probe.dataset.test
-    if shared := [digest for digest in probe.test_rows if digest in probe.train_rows]:
-        n = sum(len(probe.test_rows[digest]) for digest in shared)
-        test_id = test.ids[probe.test_rows[shared[0]][0]]
-        train_id = train.ids[probe.train_rows[shared[0]][0]]
-        yield error(
-            f"{n:,} of {len(test):,} test images are training images, pixel for pixel: {test_id} "
-            f"is {train_id}",
-            f"remove them from one of the splits; up to {n / len(test):.1%} of the accuracy comes "
-            "from them",
-        )
-
-
-def duplicates(probe: DatasetProbe) -> Iterator[Issue]:
-    """Check that equal training images have equal labels, and that there are few of them.
-
-    Why is this bad:
-        If one image has two labels, one of them is wrong. Copies with the same label count
-        double, and a copy of a validation image may be trained on.
-    Example:
-        images = digits.train.images.clone()
-        images[0] = images[1]
-        dataset = replace(digits, train=replace(digits.train, images=images))
-    Fix:
-        Correct the labels, or remove the copies.
-    """
-    train = probe.dataset.train
-    classes = [probe.dataset.classes[label] for label in train.labels.tolist()]
-    groups = [rows for rows in probe.train_rows.values() if len(rows) > 1]
-    contradictory = [rows for rows in groups if len({classes[row] for row in rows}) > 1]
-    if contradictory:
-        one = contradictory[0][0]
-        other = next(row for row in contradictory[0] if classes[row] != classes[one])
-        yield error(
-            f"{sum(map(len, contradictory)):,} training images have a copy with another label: "
-            f"{train.ids[one]} is {classes[one]} and {train.ids[other]} is {classes[other]}",
-            "correct the labels, or remove the images",
-        )
-    num_copies = sum(len(rows) - 1 for rows in groups)
-    if num_copies >= max(1, 0.01 * len(train)):
-        yield warning(
-            f"{num_copies:,} of {len(train):,} training images are copies of another, so images "
-            "that are held out may be trained on",
-            "remove the copies",
-        )
+MIN_CLASS_IMAGES = 10  # to train on
+_NUM_COMPARED = 10_000  # images of a split whose colors are compared
 
 
 def class_counts(probe: DatasetProbe) -> Iterator[Issue]:
     """Check that every class has images in both splits, and none has ten times those of another.
+
+    Classes may differ in size if the recipe has `loss.class_weights` or `data.balance`.
 
     Why is this bad:
         The network cannot learn a class without training images. If one class has most of the
@@ -90,8 +28,9 @@ def class_counts(probe: DatasetProbe) -> Iterator[Issue]:
         rows = (digits.train.labels != 3).nonzero().flatten()
         dataset = replace(digits, train=digits.train.select(rows))
     Fix:
-        Add images, or remove the class. If classes differ in size, look at the accuracy of each
-        class in the report.
+        Add images, or remove the class. If classes differ in size, train with
+        `--set loss.class_weights=balanced` or `--set data.balance=balanced`, and look at the
+        accuracy of each class in the report.
     """
     names = probe.dataset.classes
     counts = {
@@ -107,12 +46,40 @@ def class_counts(probe: DatasetProbe) -> Iterator[Issue]:
             )
     sizes = counts["training"]
     least, most = min(sizes), max(sizes)
-    if least and most > 10 * least:
+    if least and most > 10 * least and not probe.balanced:
         small, large = names[sizes.index(least)], names[sizes.index(most)]
         yield warning(
             f"{large} has {most:,} training images and {small} {least:,}: accuracy is mostly that "
             "of the large classes",
-            "look at the accuracy of each class, in the report",
+            "train with --set loss.class_weights=balanced, and look at the accuracy of each class, "
+            "in the report",
+        )
+
+
+def small_classes(probe: DatasetProbe) -> Iterator[Issue]:
+    """Check that every class has at least ten training images.
+
+    Why is this bad:
+        A network cannot learn from a few images what all images of a class have in common, and a
+        tenth of so few leaves nothing to validate by.
+    Example:
+        rows = torch.cat([(digits.train.labels == k).nonzero().flatten()[:7] for k in range(10)])
+        dataset = replace(digits, train=digits.train.select(rows))
+    Fix:
+        Add images. Otherwise merge the class with a similar one, or start from pretrained weights.
+    """
+    names = probe.dataset.classes
+    counts = torch.bincount(probe.dataset.train.labels.cpu(), minlength=len(names)).tolist()
+    few = [
+        f"{name} ({count})"
+        for name, count in zip(names, counts, strict=True)
+        if 0 < count < MIN_CLASS_IMAGES
+    ]
+    if few:
+        yield warning(
+            f"{len(few)} of {len(names)} classes have fewer than {MIN_CLASS_IMAGES} training "
+            f"images: {first_names(few, 5)}",
+            "add images, or merge the class with a similar one",
         )
 
 
@@ -138,7 +105,9 @@ def blank_images(probe: DatasetProbe) -> Iterator[Issue]:
 
 
 def split_statistics(probe: DatasetProbe) -> Iterator[Issue]:
-    """Check that test images have the brightness and the contrast of training images.
+    """Check that test and validation images are as bright and as rich in contrast as training.
+
+    What few images can differ by, by chance, is no issue.
 
     Why is this bad:
         If one split was read or resized in another way, the network is tested on images of
@@ -149,14 +118,43 @@ def split_statistics(probe: DatasetProbe) -> Iterator[Issue]:
     Fix:
         Read and resize both splits in the same way.
     """
-    train, test = map(statistics, probe.splits.values())
-    pairs = zip(train.mean, test.mean, train.std, test.std, strict=True)
-    if any(abs(a - b) > 0.25 * s or not 0.75 < t / s < 1.33 for a, b, s, t in pairs):
-        yield warning(
-            f"training images have mean {slashed(train.mean)} and standard deviation "
-            f"{slashed(train.std)}, test images {slashed(test.mean)} and {slashed(test.std)}",
-            "see that both were read and resized in the same way",
-        )
+    train_split = _some(probe.dataset.train)
+    train = statistics(train_split)
+    for name, whole in probe.held_out.items():
+        split = _some(whole)
+        other = statistics(split)
+        pairs = zip(train.mean, other.mean, train.std, other.std, strict=True)
+        if not any(abs(a - b) > 0.25 * s or not 0.75 < t / s < 1.33 for a, b, s, t in pairs):
+            continue
+        if _is_no_chance(train_split.images, split.images):
+            yield warning(
+                f"training images have mean {slashed(train.mean)} and standard deviation "
+                f"{slashed(train.std)}, {name} images {slashed(other.mean)} and "
+                f"{slashed(other.std)}",
+                "see that both were read and resized in the same way",
+            )
+
+
+def _some(split: Split) -> Split:
+    """Return evenly spaced images of a split, which are enough to compare colors by."""
+    return split.select(torch.from_numpy(evenly_spaced(len(split), _NUM_COMPARED)))
+
+
+def _is_no_chance(train: Tensor, other: Tensor) -> bool:
+    """Return whether images of one kind hardly ever differ so much in brightness or contrast.
+
+    The mean over n images, of their means or of their deviations, has the standard error s sqrt(1 /
+    n), with the deviation s of single images.
+    """
+    moments = []
+    for images in (train, other):
+        parts = [part.float().flatten(2) for part in torch.split(images.cpu(), 4096)]
+        moments.append(
+            torch.cat([torch.cat([p.mean(2), p.std(2)], dim=1) for p in parts])
+        )  # (N, 2C)
+    one, two = moments
+    error = one.std(dim=0) * (1 / len(one) + 1 / len(two)) ** 0.5
+    return bool(((one.mean(dim=0) - two.mean(dim=0)).abs() > MIN_SIGMAS * error).any())
 
 
 def is_blank(images: Tensor) -> Tensor:
@@ -170,13 +168,7 @@ def slashed(values: Sequence[float]) -> str:
     return "/".join(f"{value:.2f}" for value in values)
 
 
-def _rows_by_digest(split: Split) -> dict[bytes, list[int]]:
-    rows: dict[bytes, list[int]] = {}
-    for row, image in enumerate(split.images.cpu().numpy()):
-        rows.setdefault(blake2b(image.tobytes(), digest_size=16).digest(), []).append(row)
-    return rows
-
-
 DATASET_CHECKS = by_name(
-    train_test_overlap, duplicates, class_counts, blank_images, split_statistics
+    *(train_test_overlap, near_duplicates, duplicates),
+    *(class_counts, small_classes, blank_images, split_statistics),
 )

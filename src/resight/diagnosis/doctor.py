@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from .. import figures
 from ..datasets import Dataset
 from ..datasets.augment import normalize
 from ..errors import UsageError
-from ..events import OnEvent
+from ..events import Message, OnEvent, ignore_events
 from ..recipe import Recipe
 from ..recipe.presets import load_recipe
 from ..recipe.sources import is_run
@@ -20,13 +21,16 @@ from ..runs.run import Run
 from ..training.precision import to_memory_format
 from ..training.restore import preserve_state
 from ..training.setup import TrainSetup, prepare
-from .dataset_checks import DATASET_CHECKS, DatasetProbe
+from .copy_pairs import write_pairs
+from .dataset_checks import DATASET_CHECKS
+from .dataset_probe import DatasetProbe
 from .diagnose import OBJECT_CHECKS
 from .issues import Diagnosis, apply_checks
 from .probe import MAX_IMAGES, run_probe
 from .recipe_checks import RECIPE_CHECKS, images_at_a_time
 from .run_checks import RUN_CHECKS
 
+PRODUCTS_BEFORE_TRAINING = 2**24  # pairs of images that are compared
 NETWORK_CHECKS = (
     "outputs",
     "first-loss",
@@ -44,6 +48,7 @@ def doctor(
     data: Dataset | str | Path | None = None,
     device: str = "auto",
     offline: bool = False,
+    pairs: str | Path | None = None,
     on_event: OnEvent | None = None,
 ) -> Diagnosis:
     """Look for errors in a run, or in a recipe and its data before any training.
@@ -52,29 +57,57 @@ def doctor(
         what: a run or its folder, which is judged by its files; or a recipe, its name or its .toml
             file, whose data is read and whose network is given one batch.
         data: in place of the recipe's.
+        pairs: a PNG or SVG file in which the near copies of training images are drawn; their ids
+            are written beside it as .csv.
 
     Raises:
         UsageError: `what` is neither, or recipe, data and device do not fit each other.
     """
     if isinstance(what, Run) or (not isinstance(what, Recipe) and is_run(str(what))):
-        if data is not None:
+        if data is not None or pairs is not None:
+            name = "data" if data is not None else "pairs"
             raise UsageError(
-                f"{what} is a run, which is judged by its folder: leave data out, or name a recipe"
+                f"{what} is a run, which is judged by its folder: leave {name} out, or name a "
+                "recipe"
             )
         return apply_checks(what if isinstance(what, Run) else Run.open(what), RUN_CHECKS)
+    if pairs is not None:
+        figures.check_path(Path(pairs))
+    on_event = on_event or ignore_events
     setup = prepare(
         what if isinstance(what, Recipe) else load_recipe(str(what)),
         data=data,
         model=None,
         device=device,
         offline=offline,
-        on_event=on_event or (lambda event: None),
+        on_event=on_event,
     )
-    return (
-        apply_checks(DatasetProbe(setup.dataset), DATASET_CHECKS)
-        + apply_checks(setup, RECIPE_CHECKS)
-        + _check_network(setup)
+    probe = DatasetProbe(setup.dataset, balanced=setup.recipe.balances_classes)
+    diagnosis = apply_checks(probe, DATASET_CHECKS) + apply_checks(setup, RECIPE_CHECKS)
+    if pairs is not None:
+        on_event(Message(write_pairs(probe, Path(pairs))))
+    return diagnosis + _check_network(setup)
+
+
+def tell_issues(setup: TrainSetup, on_event: OnEvent) -> None:
+    """Say which errors and warnings the recipe and its data have, before the first step.
+
+    The network is not run, and near copies are looked for among a part of the images of a large
+    data set, so that it takes about a second. Nothing is refused.
+    """
+    probe = DatasetProbe(
+        setup.dataset,
+        balanced=setup.recipe.balances_classes,
+        max_products=PRODUCTS_BEFORE_TRAINING,
     )
+    checks = {name: check for name, check in RECIPE_CHECKS.items() if name != "heat-map-size"}
+    diagnosis = apply_checks(probe, DATASET_CHECKS) + apply_checks(setup, checks)
+    issues = (*diagnosis.errors, *diagnosis.warnings)
+    for issue in issues:
+        text = f"{issue.severity} {issue.check}: {issue.message}; {issue.fix}"
+        on_event(Message(text, issue.severity))
+    if issues:
+        on_event(Message("resight doctor shows more, with the same recipe and data"))
 
 
 def _check_network(setup: TrainSetup) -> Diagnosis:

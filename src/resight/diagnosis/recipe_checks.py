@@ -1,12 +1,13 @@
 """Check whether a recipe suits its data, before any training."""
 
+import math
 from collections.abc import Iterator
 
 import torch
 
 from ..cam.layers import default_layers
 from ..datasets.augment import augment, normalize
-from ..metrics.intervals import wilson
+from ..metrics.intervals import MIN_TO_TELL, wilson
 from ..networks import layer_table
 from ..optim.schedules import steps_per_epoch
 from ..recipe import Augment, Plateau
@@ -14,8 +15,10 @@ from ..records import evenly_spaced
 from ..training.batches import step_generator
 from ..training.setup import TrainSetup
 from .augment_checks import NUM_DRAWS
-from .issues import Issue, Skipped, by_name, error, warning
+from .issues import Issue, Skipped, by_name, error, note, warning
 from .probe import MAX_IMAGES
+
+MIN_STEPS = 100
 
 
 def augmentation(setup: TrainSetup) -> Iterator[Issue]:
@@ -64,7 +67,8 @@ def validation_size(setup: TrainSetup) -> Iterator[Issue]:
     Example:
         resight doctor digits --set data.val_fraction=0.02
     Fix:
-        Hold out more images, or keep the weights of the last epoch of a cycle.
+        Hold out more images by `data.val_fraction`, or keep the weights of the last epoch of a
+        cycle.
     """
     val = setup.splits.val
     if val is None:
@@ -75,12 +79,27 @@ def validation_size(setup: TrainSetup) -> Iterator[Issue]:
     interval = wilson(round(0.9 * len(val)), len(val))
     half = (interval.high - interval.low) / 2
     if half > 0.03:
-        yield warning(
+        yield (warning if len(val) < MIN_TO_TELL else note)(
             f"{len(val)} images are held out, so an accuracy of 90 % is uncertain by "
-            f"{100 * half:.0f} points: the best epoch is partly luck",
-            "set a larger data.val_fraction, or take the last epoch of a cycle: "
+            f"{100 * half:.0f} points: the best epoch is {'mostly' if half > 0.1 else 'partly'} "
+            "luck",
+            f"{_more_validation(setup)}, or take the last epoch of a cycle: "
             "data.val_fraction=none training.select=last",
         )
+
+
+def _more_validation(setup: TrainSetup) -> str:
+    """Return how to get more validation images."""
+    fraction = setup.recipe.data.val_fraction or 0.0
+    if setup.recipe.data.fold is not None:
+        return "take fewer folds"
+    if setup.dataset.val is not None:
+        return "add images to the validation split"
+    larger = next((share for share in (0.2, 0.3, 0.5) if share > fraction), None)
+    if larger is None:
+        return "add images"
+    count = round(larger * len(setup.dataset.train))
+    return f"set data.val_fraction={larger:g}, which holds out {count:,}"
 
 
 def step_count(setup: TrainSetup) -> Iterator[Issue]:
@@ -92,16 +111,30 @@ def step_count(setup: TrainSetup) -> Iterator[Issue]:
     Example:
         resight doctor digits --set training.batch_size=1024
     Fix:
-        Train for more epochs, or in smaller batches.
+        Train in smaller batches, and for more epochs. The message names values with about 1,000
+        steps.
     """
     train, epochs = setup.splits.train, setup.recipe.schedule.epochs
     size = setup.recipe.training.batch_size
-    steps = steps_per_epoch(len(train), size) * epochs
-    if steps < 100:
+    per_epoch = steps_per_epoch(len(train), size)
+    if per_epoch * epochs < MIN_STEPS:
+        a_epoch = "1 step" if per_epoch == 1 else f"{per_epoch} steps"
         yield warning(
-            f"{len(train):,} images in batches of {size} for {epochs} epochs are {steps} steps",
-            "more epochs, or a smaller training.batch_size",
+            f"{len(train):,} images in batches of {size} are {a_epoch} an epoch, and "
+            f"{per_epoch * epochs} in {epochs} epochs: too few to learn",
+            f"set {_more_steps(len(train), size, epochs)}",
         )
+
+
+def _more_steps(num_images: int, size: int, epochs: int) -> str:
+    """Return the settings of a batch of a 16th of the images at most, and about 1,000 steps."""
+    smaller = size
+    while smaller >= 32 and smaller * 16 > num_images:
+        smaller //= 2
+    needed = math.ceil(1000 / steps_per_epoch(num_images, smaller) / 5) * 5
+    settings = [f"training.batch_size={smaller}"] if smaller < size else []
+    settings += [f"schedule.epochs={min(needed, 10_000)}"] if needed > epochs else []
+    return " ".join(settings)
 
 
 def plateau_patience(setup: TrainSetup) -> Iterator[Issue]:

@@ -5,10 +5,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..recipe import Plateau
+from ..metrics.intervals import MIN_TO_TELL, share_difference, wilson
+from ..recipe import Plateau, power_of
 from ..records import EpochRow, FloatArray, Predictions
 from ..runs.run import Run
 from .issues import Issue, Skipped, by_name, error, warning
+
+MIN_NEVER = 4  # images: where none of 4 is right, the 95 % interval ends below one half
 
 
 def finished(run: Run) -> Iterator[Issue]:
@@ -49,7 +52,9 @@ def learned(run: Run) -> Iterator[Issue]:
     """
     rows, labels = _rows(run), _predictions(run).labels
     share = np.unique(labels, return_counts=True)[1] / len(labels)
-    guessing = float(-(share * np.log(share)).sum())
+    drawn = share ** (1 - power_of(run.recipe.data.balance))
+    guess = drawn * share ** -power_of(run.recipe.loss.class_weights)  # the best, by the weights
+    guessing = float(-(drawn / drawn.sum() * np.log(guess / guess.sum())).sum())
     lowest = min(row.train_loss for row in rows)
     if lowest > 0.98 * guessing:
         yield error(
@@ -63,7 +68,8 @@ def learned(run: Run) -> Iterator[Issue]:
 def long_enough(run: Run) -> Iterator[Issue]:
     """Check that the rate has fallen, and that validation no longer improves.
 
-    Only schedules that hold their rate are checked; a cycle has a fixed length.
+    Only schedules that hold their rate are checked; a cycle has a fixed length. With fewer than 60
+    validation images, the lowest loss is chance, and is no issue.
 
     Why is this bad:
         A run that stops while it improves, or before the plateau schedule has lowered the rate,
@@ -85,6 +91,8 @@ def long_enough(run: Run) -> Iterator[Issue]:
         )
     losses = _validation(rows)
     if len(rows) > 2 and losses.argmin() == len(rows) - 1:
+        if _num_val(run) < MIN_TO_TELL:
+            raise Skipped(f"{_num_val(run)} validation images are too few to tell")
         yield warning(
             f"validation loss was lowest in the last of {len(rows)} epochs: it was still learning",
             "train for longer",
@@ -94,6 +102,8 @@ def long_enough(run: Run) -> Iterator[Issue]:
 def overfitted(run: Run) -> Iterator[Issue]:
     """Check that validation keeps up with training.
 
+    What the number of validation images explains by chance is no issue.
+
     Why is this bad:
         The network learns the training images by heart, and gets worse at new images.
     Example:
@@ -102,10 +112,14 @@ def overfitted(run: Run) -> Iterator[Issue]:
         Use more augmentation, weight decay or label smoothing. `training.select=val_loss` keeps
         the weights of the epoch with the lowest validation loss.
     """
-    rows = _rows(run)
-    losses = _validation(rows)
+    rows, n = _rows(run), _num_val(run)
+    losses, last = _validation(rows), rows[-1]
     best = int(losses.argmin())
-    if losses[-1] > max(1.1 * losses[best], losses[best] + 0.02):
+    climb = losses[-1] - losses[best]
+    # Losses of images spread at least as far as their mean, as in an exponential distribution.
+    by_chance = 1.96 * math.hypot(losses[-1], losses[best]) / math.sqrt(n)
+    climbs = climb > max(0.1 * losses[best], 0.02)
+    if climbs and climb > by_chance:
         yield warning(
             f"validation loss climbs from {losses[best]:.3g} after epoch {rows[best].epoch} to "
             f"{losses[-1]:.3g} at the end (accuracy from {rows[best].val_accuracy:.1%} to "
@@ -113,14 +127,17 @@ def overfitted(run: Run) -> Iterator[Issue]:
             "more augmentation, weight decay or label smoothing; training.select=val_loss keeps "
             "the weights of the lowest",
         )
-    last = rows[-1]
-    gap = last.train_accuracy - (last.val_accuracy or 0.0)
-    if gap > 0.1:
+    assert run.summary is not None  # else n is not known
+    shares = ((last.val_accuracy or 0.0, n), (last.train_accuracy, run.summary.data.train))
+    gap = share_difference(*(wilson(round(share * count), count) for share, count in shares))
+    if gap.value > 0.1 and gap.low > 0:
         yield warning(
             f"it ends with {last.train_accuracy:.1%} of its augmented training images right, and "
-            f"{last.val_accuracy:.1%} of those held out",
+            f"{last.val_accuracy:.1%} of the {n:,} held out",
             "more augmentation, or more images",
         )
+    if (climbs and climb <= by_chance) or (gap.value > 0.1 and gap.low <= 0):
+        raise Skipped(f"{n} validation images are too few to tell")
 
 
 def recommended_lr(run: Run) -> Iterator[Issue]:
@@ -150,6 +167,8 @@ def recommended_lr(run: Run) -> Iterator[Issue]:
 def predicted_classes(run: Run) -> Iterator[Issue]:
     """Check that every class of the test set is predicted at least once.
 
+    Classes with fewer than 4 test images are no issue by themselves.
+
     Why is this bad:
         All images of that class are mistakes, which a high total accuracy hides.
     Example:
@@ -163,7 +182,10 @@ def predicted_classes(run: Run) -> Iterator[Issue]:
     num_predicted = np.bincount(predictions.preds, minlength=k)
     if len(never := np.flatnonzero((num_predicted == 0) & (num_images > 0))):
         names = ", ".join(f"{predictions.classes[c]} ({num_images[c]} images)" for c in never[:5])
-        yield (error if num_images[never].max() >= 10 else warning)(
+        few = num_images[never].max()
+        if few < MIN_NEVER:
+            raise Skipped(f"{few} test images of a class are too few to tell")
+        yield (error if few >= 10 else warning)(
             f"{len(never)} of {k} classes are never predicted: {names}",
             "see that they have training images, and train for longer",
         )
@@ -206,6 +228,14 @@ def _validation(rows: tuple[EpochRow, ...]) -> FloatArray:
     if len(losses) < len(rows):
         raise Skipped("nothing was held out")
     return np.array(losses)
+
+
+def _num_val(run: Run) -> int:
+    if run.summary is None:
+        raise Skipped("the number of validation images is written when the run stops")
+    if not run.summary.data.val:
+        raise Skipped("nothing was held out")
+    return run.summary.data.val
 
 
 def _predictions(run: Run) -> Predictions:
