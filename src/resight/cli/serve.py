@@ -1,0 +1,34 @@
+"""The command that shows a local page to try a run on pictures."""
+
+from .options import AllowImport, Device, OutputOptions, RunFolder, progress
+from .streams import write_result
+
+
+def serve(
+    run: RunFolder,
+    /,
+    *,
+    port: int = 8765,
+    data: str | None = None,
+    device: Device = "auto",
+    allow_import: AllowImport = False,
+) -> None:
+    """Show a local page where you drop pictures and see what a run makes of them.
+
+    Only this machine can open the page. Ctrl-C ends it.
+
+    Parameters
+    ----------
+    port
+        The port of the page; 0 takes any that is free.
+    data
+        Where the run's data is, if it has moved.
+    """
+    from ..deploy.serve import page_server, serve_page
+    from ..runs.run import Run
+
+    with progress(OutputOptions()) as on_event:
+        opened = Run.open(run, allow_import=allow_import)
+        server = page_server(opened, port=port, data=data, device=device, on_event=on_event)
+    write_result(f"page       {server.url}  (Ctrl-C ends it)")
+    serve_page(server)
