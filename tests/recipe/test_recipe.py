@@ -13,22 +13,29 @@ from resight.errors import UsageError
 from resight.recipe import (
     SGD,
     AdamW,
+    Affine,
     Augment,
+    ColorJitter,
     Constant,
     Cosine,
     Crop,
+    CutMix,
     Cutout,
     Data,
+    Erasing,
     Loss,
+    MixUp,
     MultiStep,
     OneCycle,
     Plateau,
     Recipe,
+    ResizedCrop,
     ResNet,
     Rotate,
     Swift,
     Training,
     Triangular,
+    power_of,
 )
 from resight.recipe.presets import PRESETS, get_preset, load_recipe
 from resight.recipe.toml import (
@@ -47,8 +54,24 @@ recipes = st.builds(
     Recipe,
     name=st.text(max_size=20),
     seed=st.integers(0, 2**32 - 1),
-    data=st.builds(Data, source=st.text(max_size=20), image_size=st.none() | st.integers(8, 512)),
+    data=st.builds(
+        Data,
+        source=st.text(max_size=20),
+        image_size=st.none() | st.integers(8, 512),
+        resize=st.sampled_from(["crop", "stretch", "pad"]),
+    ),
     augment=st.builds(
+        Augment,
+        resized_crop=st.just(ResizedCrop(max_scale=0.9)),
+        color_jitter=st.none() | st.builds(ColorJitter, hue=st.floats(0, 0.5)),
+        affine=st.none() | st.builds(Affine, translate=st.floats(0, 0.5)),
+        trivial_augment=st.sampled_from([None, "wide"]),
+        vertical_flip=st.sampled_from([None, "random"]),
+        erasing=st.none() | st.builds(Erasing, fill=st.sampled_from(["mean", "random"])),
+        mixup=st.none() | st.builds(MixUp, alpha=st.floats(0.01, 100)),
+        cutmix=st.none() | st.builds(CutMix, prob=fractions),
+    )
+    | st.builds(
         Augment,
         crop=st.none() | st.builds(Crop, pad=st.integers(1, 9)),
         rotate=st.none() | st.builds(Rotate, limit_deg=st.floats(0.1, 180)),
@@ -64,7 +87,12 @@ recipes = st.builds(
     | st.builds(MultiStep, milestones=st.just((0.1, 3.0)))
     | st.builds(Cosine, warmup_epochs=fractions)
     | st.builds(Constant),
-    loss=st.builds(Loss, l1=st.none() | rates),
+    loss=st.builds(
+        Loss,
+        l1=st.none() | rates,
+        class_weights=st.sampled_from([None, "balanced"]) | fractions,
+        focal_gamma=st.none() | rates,
+    ),
     training=st.builds(Training, micro_batch=st.none() | st.just("auto") | st.integers(1, 64)),
 )
 
@@ -193,6 +221,19 @@ ERRORS = [
         "set augment.cutout.count and so on, or augment.cutout={} for the defaults",
     ),
     ("data=cifar10", "set data.source and so on"),
+    ("augment.trivial_augment=true", 'must be "wide", or "none" for off'),
+    ("augment.erasing.min_area=0.5", "min_area = 0.5 is greater than max_area = 0.33"),
+    ("augment.affine.min_scale=1.2", "min_scale = 1.2 is greater than max_scale = 1.1"),
+    ("augment.resized_crop.max_ratio=0.5", "min_ratio = 0.75 is greater than max_ratio = 0.5"),
+    ("augment.mixup.alpha=0", "augment.mixup.alpha = 0: must be a number >= 0.01 and <= 100"),
+    (
+        "augment.affine={translate=0, shear_deg=0, min_scale=1, max_scale=1}",
+        'augment.affine: no limit leaves anything to change; write "none" for off',
+    ),
+    (
+        "augment.color_jitter={brightness=0, contrast=0, saturation=0, hue=0}",
+        'augment.color_jitter: all limits are 0, which changes nothing; write "none" for off',
+    ),
     ("augment.hsv.prob=0", "augment.hsv.prob = 0: must be a number > 0 and <= 1"),
     ("augment.flip=rndom", 'one of random, alternating, or "none" for off; did you mean "random"?'),
     ("schedul.epochs=3", 'unknown key schedul; did you mean "schedule"?'),
@@ -201,6 +242,12 @@ ERRORS = [
     ("schedule.momentum_low=0.8", "give both momentum_low and momentum_high, or neither"),
     ("training.micro_batch=0", 'must be a whole number >= 1 or "auto", or "none" for off'),
     ("data.val_fraction=none", "set training.select=last"),
+    (
+        "loss.class_weights=yes",
+        'loss.class_weights = "yes": must be "balanced" or a number > 0 and <= 1, or "none"',
+    ),
+    ("data.balance=1.5", 'data.balance = 1.5: must be "balanced" or a number > 0 and <= 1'),
+    ("loss.focal_gamma=0", 'loss.focal_gamma = 0: must be a number > 0, or "none" for off'),
     ("data.val_fraction=0.9", 'must be a number > 0 and <= 0.5, or "none" for off'),
     ("model.last_stage_stride=3", "must be one of 1, 2"),
     ("data.source=/a/da\udcffta", r"source = '/a/da\udcffta' is not UTF-8, which a recipe is"),
@@ -235,9 +282,33 @@ def test_swift_may_not_narrow() -> None:
         )
 
 
+def test_two_crops_are_one_too_many() -> None:
+    with pytest.raises(UsageError) as error:
+        with_overrides(load_recipe("base"), ["augment.resized_crop={}"])
+    assert str(error.value) == (
+        "override: augment: crop and resized_crop exclude each other; set augment.crop=none or "
+        "augment.resized_crop=none"
+    )
+    recipe = with_overrides(load_recipe("base"), ["augment.resized_crop={}", "augment.crop=none"])
+    assert recipe.augment.resized_crop == ResizedCrop()
+
+
 def test_plateau_needs_validation() -> None:
     with pytest.raises(UsageError, match="needs validation"):
         with_overrides(Recipe(), ["schedule.name=plateau", "data.val_fraction=none"])
+
+
+def test_small_classes_are_made_up_for_once() -> None:
+    settings = ["loss.class_weights=balanced", "data.balance=0.5"]
+    with pytest.raises(UsageError) as error:
+        with_overrides(Recipe(), settings)
+    assert str(error.value) == (
+        "override: loss.class_weights = balanced and data.balance = 0.5 both make up for small "
+        "classes, which would then count more than large ones; set one of the two to none"
+    )
+    assert [with_overrides(Recipe(), [one]).balances_classes for one in settings] == [True, True]
+    assert not Recipe().balances_classes
+    assert [power_of(x) for x in ("balanced", 0.5, None)] == [1, 0.5, 0]
 
 
 def test_unreadable_files(tmp_path: Any) -> None:

@@ -9,7 +9,8 @@ from resight.errors import UsageError
 from resight.recipe.toml import with_overrides
 from resight.training import autotune
 from resight.training.loop import fit
-from resight.training.setup import init_model, make_splits
+from resight.training.network import init_model
+from resight.training.setup import make_splits
 from resight.training.state import TrainData, TrainState, init_state
 
 CPU = torch.device("cpu")

@@ -1,6 +1,7 @@
 """Batch k of epoch e depends on (seed, e, k) alone, and an epoch is every image exactly once."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from resight.datasets.augment import denormalize, normalize
 from resight.errors import UsageError
 from resight.recipe import Augment, Crop, Cutout
 from resight.training.batches import (
+    balanced_order,
     epoch_order,
     eval_batches,
     mix_seed,
@@ -19,6 +21,7 @@ from resight.training.batches import (
     steps_per_epoch,
     train_batches,
 )
+from resight.training.distributed import Rank
 
 STATS = Statistics(mean=(0.5,), std=(0.25,))
 SPEC = Augment(crop=Crop(pad=3), flip="random", cutout=Cutout(min_px=2, max_px=4))
@@ -107,6 +110,93 @@ def test_a_batch_size_below_one_is_refused(batch_size):
         batches_of(split_of(4), batch_size=batch_size)
     with pytest.raises(UsageError, match=message):
         list(eval_batches(split_of(4), STATS, batch_size=batch_size))
+
+
+# --- a balanced order -------------------------------------------------------------------------
+
+SIZES = (100, 0, 30, 2)  # images of each class
+CLASS_OF = torch.repeat_interleave(torch.arange(4), torch.tensor(SIZES))[
+    torch.randperm(132, generator=torch.Generator().manual_seed(2))
+]
+
+
+def counts_of(order):
+    return torch.bincount(CLASS_OF[order], minlength=4).tolist()
+
+
+@pytest.mark.parametrize(
+    ("balance", "counts"),
+    [
+        ("balanced", [44, 0, 44, 44]),
+        (1.0, [44, 0, 44, 44]),
+        # roots 10, 5.477 and 1.414, of 16.891 in all: 78.147, 42.801 and 11.051 of 132
+        (0.5, [78, 0, 43, 11]),
+        (1e-9, [100, 0, 30, 2]),
+    ],
+)
+def test_a_balanced_order_draws_classes_by_a_power_of_their_size(balance, counts):
+    for epoch in range(3):
+        assert counts_of(balanced_order(CLASS_OF, balance, seed=1, epoch=epoch)) == counts
+
+
+@given(
+    st.lists(st.integers(0, 40), min_size=1, max_size=6).filter(any),
+    st.floats(0.01, 1),
+    st.integers(0, 2**32 - 1),
+)
+def test_every_class_with_images_is_in_every_epoch(sizes, balance, seed):
+    labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    order = balanced_order(labels, balance, seed=seed, epoch=3)
+    assert order.shape == labels.shape
+    assert order.dtype == torch.int64
+    assert set(labels[order].tolist()) == set(labels.tolist())
+
+
+def test_no_image_comes_again_before_all_of_its_class_have_come_over_epochs():
+    orders = [balanced_order(CLASS_OF, "balanced", seed=7, epoch=epoch) for epoch in range(40)]
+    for label, size in enumerate(SIZES):
+        seen = [sorted(order[CLASS_OF[order] == label].tolist()) for order in orders]
+        uses = torch.zeros(132, dtype=torch.int64)
+        for rows in seen:
+            uses += torch.bincount(torch.tensor(rows, dtype=torch.int64), minlength=132)
+            own = uses[label == CLASS_OF].tolist()
+            assert max(own, default=0) - min(own, default=0) <= 1
+        assert sum(map(len, seen)) == (1760 if size else 0)
+    # The 44 of 100 are others in the next epoch.
+    large = [set(order[CLASS_OF[order] == 0].tolist()) for order in orders]
+    assert not large[0] & large[1]
+
+
+def test_a_balanced_order_depends_on_seed_and_epoch_alone_and_mixes_the_classes():
+    order = balanced_order(CLASS_OF, "balanced", seed=0, epoch=5)
+    torch.rand(3)
+    assert torch.equal(order, balanced_order(CLASS_OF, "balanced", seed=0, epoch=5))
+    others = [
+        balanced_order(CLASS_OF, "balanced", seed=seed, epoch=epoch)
+        for seed, epoch in [(0, 4), (0, 6), (1, 5)]
+    ]
+    for other in others:
+        assert (CLASS_OF[order] == CLASS_OF[other]).sum() < 70  # 44 are expected; 5 deviations
+    halves = counts_of(order[:66])
+    assert all(10 < halves[k] < 34 for k in (0, 2, 3))  # 22 are expected
+
+
+def test_balanced_batches_are_shared_by_ranks_and_go_on_in_the_middle():
+    split = replace(split_of(132), labels=CLASS_OF)
+    options = {"batch_size": 10, "seed": 3, "epoch": 2, "balance": "balanced"}
+    whole = list(train_batches(split, SPEC, STATS, **options))
+    assert sum(len(labels) for _, labels in whole) == 132  # as without
+    order = balanced_order(CLASS_OF, "balanced", seed=3, epoch=2)
+    assert torch.equal(torch.cat([labels for _, labels in whole]), CLASS_OF[order])
+    assert same(train_batches(split, SPEC, STATS, **options, first_step=4), whole[4:])
+    ranks = [
+        list(train_batches(split, SPEC, STATS, **options, rank=Rank(index, 3)))
+        for index in range(3)
+    ]
+    for batch, *parts in zip(whole, *ranks, strict=True):
+        joined = [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
+        if len(batch[1]) >= 6:  # a smaller one goes whole to each rank
+            assert same([joined], [batch])
 
 
 # --- batches ----------------------------------------------------------------------------------

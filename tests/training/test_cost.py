@@ -1,16 +1,23 @@
 """What a recipe costs, counted and probed."""
 
+import copy
 import functools
 import json
+import re
 
 import pytest
 import torch
 
 import resight
 from resight.cli.app import main
+from resight.datasets import Dataset
+from resight.errors import UsageError
+from resight.events import ignore_events
 from resight.recipe.presets import PRESETS, get_preset
 from resight.training import cost as cost_module
-from resight.training.cost import cost, images_per_sec
+from resight.training.cost import check_minutes, cost, images_per_sec, with_epochs_in
+from resight.training.setup import TrainSetup, prepare
+from tiny_runs import tiny_recipe
 
 
 def test_a_run_is_three_forward_passes_of_every_image_of_every_epoch() -> None:
@@ -48,9 +55,48 @@ def test_costs_of_every_recipe(
     monkeypatch.setattr(cost_module, "cost", functools.cache(cost_module.cost))  # called twice
     assert main(["recipes", "cost", "--json"]) == 0
     costs = json.loads(capsys.readouterr().out)
-    assert set(costs) == set(PRESETS)
+    assert set(costs) == set(PRESETS) - {"probe", "finetune"}
     assert costs["swift"]["secs"] == costs["swift"]["images"] / 100
     assert main(["recipes", "cost"]) == 0
     text = capsys.readouterr().out
     assert "6,573,130" in text
     assert "75 min" in text  # swift: 450,000 images
+
+
+def _setup(data: Dataset, *settings: str) -> TrainSetup:
+    return prepare(
+        tiny_recipe(*settings),
+        data=data,
+        model=None,
+        device="cpu",
+        offline=True,
+        on_event=ignore_events,
+    )
+
+
+def test_epochs_in_a_time_fill_it_and_leave_the_state_as_it_is(tiny: Dataset) -> None:
+    setup = _setup(tiny, "schedule.name=one_cycle", "schedule.peak_epoch=0.5")
+    before = copy.deepcopy(setup.state.model.state_dict())
+    messages: list[str] = []
+    longer = with_epochs_in(setup, 60, lambda event: messages.append(event.text))
+    epochs = longer.recipe.schedule.epochs
+    per_epoch = float(re.search(r"takes about (\S+) s", messages[0])[1])
+    assert epochs * per_epoch <= 60
+    assert epochs > 10  # a fraction of a second each
+    assert longer.recipe.schedule.peak_epoch == pytest.approx(epochs / 4)  # of 2 epochs it was 0.5
+    assert longer.state.schedule.total_steps == epochs * setup.state.schedule.steps_per_epoch
+    assert longer.state.step == 0
+    after = longer.state.model.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_a_time_too_short_for_one_epoch_is_refused(tiny: Dataset) -> None:
+    with pytest.raises(UsageError, match=r"the 0 s that are left are too few.* minutes more"):
+        with_epochs_in(_setup(tiny), 0.001, ignore_events)
+
+
+def test_a_time_and_what_it_does_not_measure_exclude_each_other() -> None:
+    with pytest.raises(UsageError, match="minutes and find_lr"):
+        check_minutes(1, find_lr=True, devices=1)
+    with pytest.raises(UsageError, match="minutes and devices = 2"):
+        check_minutes(1, find_lr=False, devices=2)

@@ -7,7 +7,8 @@ import resight
 from resight.events import StepDone
 from resight.recipe.toml import with_overrides
 from resight.training.loop import fit
-from resight.training.setup import init_model, make_splits
+from resight.training.network import init_model
+from resight.training.setup import make_splits
 from resight.training.state import init_state
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -77,9 +77,11 @@ def test_shares_are_the_whole_batch_and_as_even_as_can_be(n: int, count: int) ->
         assert Rank(0, count).copies(n) == 1
 
 
-def test_the_shares_of_a_batch_are_augmented_as_the_batch_is(tiny) -> None:
+@pytest.mark.parametrize("mixing", [(), ("augment.mixup={}", "augment.cutmix={}")])
+def test_the_shares_of_a_batch_are_augmented_as_the_batch_is(tiny, mixing) -> None:
     everything = with_overrides(
-        resight.load_recipe("resnet18-plateau"), ["augment.cutout.max_px=8", "augment.crop.pad=2"]
+        resight.load_recipe("resnet18-plateau"),
+        ["augment.cutout.max_px=8", "augment.crop.pad=2", *mixing],
     )
     spec = everything.augment  # colors, angles, crops, flips and holes
     stats = prepare(recipe(), data=tiny, **DEFAULTS).splits.stats
@@ -91,8 +93,9 @@ def test_the_shares_of_a_batch_are_augmented_as_the_batch_is(tiny) -> None:
     ]
     for (images, labels), *shares in zip(whole[:-1], *(p[:-1] for p in parts), strict=True):
         assert torch.equal(torch.cat([x for x, _ in shares]), images)
-        assert torch.equal(torch.cat([y for _, y in shares]), labels)
-    assert len(whole[-1][1]) == 4
+        own = [torch.stack([*y]) if mixing else y for _, y in shares]  # labels and shares
+        assert torch.equal(torch.cat(own, dim=-1), torch.stack([*labels]) if mixing else labels)
+    assert len(whole[-1][0]) == 4
     for part in parts:  # too few to share
         assert torch.equal(part[-1][0], whole[-1][0])
 
@@ -125,6 +128,7 @@ def test_two_learn_what_one_learns_in_two_micro_batches(
     for count, micro_batch in ((1, "18"), (2, "none")):
         changed = recipe(
             "loss.l1=1e-4",
+            "loss.class_weights=balanced",
             "training.ema_decay=0.5",
             "optimizer.lr=0.02",
             f"training.micro_batch={micro_batch}",

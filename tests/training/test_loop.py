@@ -5,6 +5,7 @@ import io
 import itertools
 import math
 import random
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -29,9 +30,11 @@ from resight.recipe import (
     Constant,
     Cosine,
     Crop,
+    CutMix,
     Cutout,
     Data,
     Loss,
+    MixUp,
     MultiStep,
     Muon,
     OneCycle,
@@ -52,6 +55,7 @@ from resight.training.state import TrainData, init_state
 AUGMENT = Augment(
     hsv=HSV(prob=0.5), crop=Crop(pad=2), flip="random", cutout=Cutout(min_px=3, max_px=6, prob=0.5)
 )
+MIXED = AUGMENT.model_copy(update={"mixup": MixUp(alpha=1.0), "cutmix": CutMix()})
 PLAIN_SGD = SGD(lr=0.05, momentum=0.0, weight_decay=0.0)
 TIMINGS = ("train_secs", "images_per_sec")
 
@@ -179,9 +183,11 @@ def test_the_loop_is_the_plain_pytorch_loop_bit_for_bit(data, channels_last):
     assert losses_of(events).tolist() == pytest.approx(losses, rel=1e-6)
 
 
+@pytest.mark.parametrize("augment", [AUGMENT, MIXED])
 @pytest.mark.parametrize("micro_batch", [1, 7])
-def test_micro_batches_add_up_to_the_whole_batch(data, micro_batch):
-    sections = {"augment": AUGMENT, "loss": Loss(label_smoothing=0.1, l1=1e-3)}
+def test_micro_batches_add_up_to_the_whole_batch(data, micro_batch, augment):
+    loss = Loss(label_smoothing=0.1, l1=1e-3, class_weights="balanced", focal_gamma=0.5)
+    sections = {"augment": augment, "loss": loss}
     whole, events = finish(recipe_of(**sections), data, Net(norm=False))
     parts, part_events = finish(
         recipe_of(**sections, training={"micro_batch": micro_batch}), data, Net(norm=False)
@@ -197,6 +203,29 @@ def test_micro_batches_add_up_to_the_whole_batch(data, micro_batch):
     ]
 
 
+def test_mixed_labels_are_learned_from_in_their_shares(data):
+    """The plain loop with the share of each class as the target of torch's cross entropy."""
+    recipe = recipe_of(augment=MIXED, loss=Loss(label_smoothing=0.1))
+    twin = Net()
+    optimizer = torch.optim.SGD(twin.parameters(), lr=0.05)
+    plain, right = [], []
+    for epoch in range(3):
+        for images, labels in batches_of(recipe, data, epoch):
+            logits = twin(images.contiguous(memory_format=torch.channels_last))
+            shares = labels.shares(3)
+            optimizer.zero_grad()
+            F.cross_entropy(logits, shares, label_smoothing=0.1).backward()
+            optimizer.step()
+            plain.append(F.cross_entropy(logits, shares).item())
+            right.append(int((logits.argmax(1) == shares.argmax(1)).sum()))
+
+    state, events = finish(recipe, data, Net())
+
+    torch.testing.assert_close(weights_of(state.model), weights_of(twin), rtol=1e-4, atol=1e-6)
+    assert losses_of(events).tolist() == pytest.approx(plain, rel=1e-5)
+    assert [int(event.correct) for event in steps_of(events)] == right
+
+
 def test_micro_batches_are_even(data):
     sizes = []
 
@@ -208,6 +237,32 @@ def test_micro_batches_are_even(data):
 
     finish(recipe_of(schedule=Constant(epochs=1), training={"micro_batch": 6}), data, Sizes())
     assert sizes == 3 * [5, 5, 5, 5] + [5, 4, 4]  # batches of 20 and 13, at most 6 at a time
+
+
+def test_class_weights_are_learned_from_and_not_reported(data):
+    """The plain loop with torch's weights, on data of which a class has a quarter of the images."""
+    rows = torch.cat([(data.train.labels != 2).nonzero(), (data.train.labels == 2).nonzero()[:6]])
+    fewer = replace(data, train=data.train.select(rows.flatten()))
+    recipe = recipe_of(loss=Loss(class_weights="balanced"))
+    labels = fewer.train.labels
+    weights = len(labels) / (3 * torch.bincount(labels))
+    twin = Net()
+    optimizer = torch.optim.SGD(twin.parameters(), lr=0.05)
+    plain = []
+    for epoch in range(3):
+        for images, labels in batches_of(recipe, fewer, epoch):
+            logits = twin(images.contiguous(memory_format=torch.channels_last))
+            optimizer.zero_grad()
+            total = F.cross_entropy(logits, labels, weights, reduction="sum")
+            (total / len(labels)).backward()
+            optimizer.step()
+            plain.append(F.cross_entropy(logits, labels).item())
+
+    state, events = finish(recipe, fewer, Net())
+
+    assert float(weights[2]) > 2
+    torch.testing.assert_close(weights_of(state.model), weights_of(twin), rtol=1e-4, atol=1e-6)
+    assert losses_of(events).tolist() == pytest.approx(plain, rel=1e-5)
 
 
 def test_the_gradient_is_that_of_the_smoothed_loss_and_the_report_of_the_plain_one(data):
@@ -640,6 +695,7 @@ def full_recipe(schedule, optimizer):
     """Everything that could keep a state of its own is on."""
     return recipe_of(
         augment=AUGMENT,
+        data=Data(balance="balanced"),
         model=Swift(widths=(8, 8, 8), dropout=0.3),
         schedule=SCHEDULES[schedule],
         optimizer=OPTIMIZERS[optimizer],

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import resight
 from refusal import refused
 from resight.recipe.toml import with_overrides
-from resight.training.setup import check_module
+from resight.training.network import check_module
 
 
 def own(channels: int = 3, first: nn.Module | None = None) -> nn.Sequential:

@@ -8,18 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..datasets import Dataset
+from ..datasets.augment import Labels
 from ..errors import ResightError, UsageError
 from ..events import OnEvent, Progress, ignore_events
+from ..networks.freeze import frozen
 from ..recipe import Custom, Recipe, Training
 from ..recipe.presets import load_recipe
 from ..recipe.toml import with_changes
 from ..training.batches import eval_batches, train_batches
+from ..training.network import init_model
+from ..training.objective import class_weights, image_losses
 from ..training.precision import AUTOCAST_DTYPES, to_memory_format
-from ..training.setup import TrainSetup, init_model, prepare
+from ..training.setup import TrainSetup, prepare
 from ..training.state import TrainData, TrainState, init_state
 from .range_test import lr_range_test
 from .suggest import LRCurve, LRScale, analyze
@@ -56,7 +59,7 @@ def lr_find(
 ) -> LRCurve:
     """Find the learning rate of a recipe (a value, a preset's name or a TOML file) by a range test.
 
-    Batches, augmentation, precision and cross entropy are the recipe's, without the L1 penalty; the
+    Batches, augmentation, precision and loss are the recipe's, without the L1 penalty; the
     test set is not touched. See `lr_range_test` for your own model and data.
 
     Raises:
@@ -98,12 +101,14 @@ def run_range_test(setup: TrainSetup, options: LRRangeOptions, on_event: OnEvent
         if options.repeats > 1:
             title += f" {repeat + 1} of {options.repeats}"
         test = partial(_run_once, recipe, setup.splits, state, title=title, on_event=on_event)
-        curve = test(options)
+        with frozen(state.model, recipe.training.frozen_in(0)):
+            curve = test(options)
         broke_down = curve.stopped and len(curve.lrs) >= MIN_POINTS and not curve.verdict.ok
         if broke_down and options.end is None and repeat == 0:
             # Most steps are left: take them all below the rate at which it broke down.
             options = replace(options, start=float(curve.lrs[0]), end=float(curve.lrs[-1]))
-            again = test(options)
+            with frozen(state.model, recipe.training.frozen_in(0)):
+                again = test(options)
             curve = replace(again, images=again.images + curve.images)
         curves.append(curve)
     return merge_curves(curves) if len(curves) > 1 else curves[0]
@@ -131,12 +136,18 @@ def with_found_lr(setup: TrainSetup, curve: LRCurve) -> TrainSetup:
 
 def _train_batches(
     recipe: Recipe, data: TrainData, size: int, on_batch: Callable[[int], None]
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Tensor, Labels]]:
     """The batches of the first epoch, over and over; `on_batch` gets the number before each."""
     drawn = count()
     while True:
         for images, labels in train_batches(
-            data.train, recipe.augment, data.stats, batch_size=size, seed=recipe.seed, epoch=0
+            data.train,
+            recipe.augment,
+            data.stats,
+            batch_size=size,
+            seed=recipe.seed,
+            epoch=0,
+            balance=recipe.data.balance,
         ):
             on_batch(next(drawn))
             yield to_memory_format(images, recipe.training), labels
@@ -156,8 +167,10 @@ def _run_once(
     parts = training.parts(size, data.train.images.device.type)
     total = (options.steps + 1 + options.set_aside) * parts
 
-    def loss_fn(logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels, label_smoothing=recipe.loss.label_smoothing)
+    weights = class_weights(recipe.loss, data.train.labels, len(data.classes))
+
+    def loss_fn(logits: Tensor, labels: Labels) -> Tensor:
+        return image_losses(logits, labels, recipe.loss, weights)[1].mean()
 
     return lr_range_test(
         state.model,

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..datasets.augment import MixedLabels
 from ..networks.outputs import LossFunction
 from ..training.restore import preserve_state
 
@@ -33,9 +34,12 @@ def reference_losses(
     error for such answers or gives no finite number, or if outputs or targets are no tensors. The
     loss function may keep a state: of a module it is restored, and so are the random numbers.
     """
-    if not (isinstance(outputs, Tensor) and isinstance(targets, Tensor)):
+    shares = targets
+    if isinstance(targets, MixedLabels) and isinstance(outputs, Tensor):
+        shares = targets.shares(outputs.shape[1])
+    if not (isinstance(outputs, Tensor) and isinstance(shares, Tensor)):
         return None, None
-    references = _reference_outputs(outputs.detach(), targets)
+    references = _reference_outputs(outputs.detach(), shares)
     if references is None:
         return None, None
     modules = (loss_fn,) if isinstance(loss_fn, nn.Module) else ()

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from .. import recipe
 from ..errors import UsageError
+from .imported import check_allowed, import_network
 from .norms import make_norm, norm_kind
 from .resnet import ResNet, resnet18, resnet34
 from .resnet9 import ResNet9
@@ -40,27 +41,43 @@ MIN_PX = {"resnet18": 8, "resnet34": 8, "resnet9": 8, "swift": 9}
 
 
 def build_model(
-    spec: recipe.Model, *, in_channels: int, num_classes: int, image_size: int, seed: int
+    spec: recipe.Model,
+    *,
+    in_channels: int,
+    num_classes: int,
+    image_size: int,
+    seed: int,
+    allow_import: bool = False,
 ) -> nn.Module:
     """Build the network of `spec`, on the CPU in float32, its weights drawn from `seed` alone.
 
-    The global random state is left as it was. UsageError: the images are too small for the
-    network, or `spec` is a custom module.
+    The global random state is left as it was. A network that is named by an import path is built
+    only if `allow_import`, as importing runs code.
+
+    Raises:
+        UsageError: the images are too small for the network, `spec` is a custom module, or its
+            import is not allowed or fails.
     """
     if isinstance(spec, recipe.Custom):
         raise UsageError(
             f'model.name = "custom" ({spec.target or "no class named"}) cannot be built from a '
             "recipe; pass the module in from Python: resight.train(recipe, model=...)"
         )
-    if image_size < (min_px := MIN_PX[spec.name]):
+    if isinstance(spec, recipe.Import):
+        check_allowed(spec, allow_import=allow_import)
+    if image_size < (min_px := MIN_PX.get(spec.name, 1)):
         raise UsageError(
             f"images of {image_size} px are too small for {spec.name}, which needs at least "
             f"{min_px} px; set data.image_size={min_px} or larger"
         )
-    settings = spec.model_dump(exclude={"name"})
+    settings = spec.model_dump(exclude={"name", "weights"})
     # torch.manual_seed would also reseed every GPU; only the CPU's generator is borrowed here.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
+        if isinstance(spec, recipe.Import):
+            return import_network(
+                spec, in_channels=in_channels, num_classes=num_classes, image_size=image_size
+            )
         return MODELS[spec.name](in_channels=in_channels, num_classes=num_classes, **settings)
 
 

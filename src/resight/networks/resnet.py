@@ -1,7 +1,7 @@
 """ResNet-18 and -34 for small images (He et al. 2016, arXiv 1512.03385).
 
-Unlike the ImageNet form, the stem is one 3x3 convolution without pooling, so a 32-px image still
-has a 32-px map when the first stage begins.
+Unlike in the ImageNet form, the small stem is one 3x3 convolution without pooling, so a 32-px image
+still has a 32-px map when the first stage begins.
 """
 
 from functools import partial
@@ -57,6 +57,9 @@ class ResNet(nn.Module):
     `stem`, `layer1` to `layer4` and `head` are the names to give as target layers of heat maps.
     Dropout acts on the pooled features, right before the linear layer. `last_stage_stride = 1`
     leaves the maps of `layer4` as large as those of `layer3`. Smallest image: 8 px.
+
+    The large stem, 7x7 of stride 2 and max pooling, is that of the ImageNet form. Its maps have a
+    quarter of the sides that the shapes below say.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class ResNet(nn.Module):
         norm: Norm = "batch",
         dropout: float | None = None,
         last_stage_stride: Literal[1, 2] = 2,
+        stem: Literal["small", "large"] = "small",
     ) -> None:
         super().__init__()
 
@@ -79,9 +83,14 @@ class ResNet(nn.Module):
             )
             return nn.Sequential(first, *rest)
 
-        self.stem = nn.Sequential(
-            conv3x3(in_channels, 64), make_norm(norm, 64), nn.ReLU(inplace=True)
+        large = stem == "large"
+        first = (
+            nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+            if large
+            else conv3x3(in_channels, 64)
         )
+        pool = [nn.MaxPool2d(3, stride=2, padding=1)] if large else []
+        self.stem = nn.Sequential(first, make_norm(norm, 64), nn.ReLU(inplace=True), *pool)
         self.layer1 = stage(64, 64, depth=depths[0], stride=1)
         self.layer2 = stage(64, 128, depth=depths[1], stride=2)
         self.layer3 = stage(128, 256, depth=depths[2], stride=2)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from .. import recipe
+from ..networks.freeze import head_of
 from ..networks.norms import norm_kind
 from .muon import MuonOptimizer
 
@@ -18,8 +19,9 @@ def build_optimizer(spec: recipe.Optimizer, model: nn.Module) -> Optimizer:
     Normalization parameters and biases form a group without weight decay, unless
     `decay_norm_bias`. With SGD and `norm_bias_lr_scale` s != 1 the biases of normalization layers
     form another group, at s times the rate and 1/s times the weight decay: SGD moves a weight by
-    lr * weight_decay of itself a step, which so stays the same (Jordan 2024). Each group carries
-    its factor as "lr_scale", which `lr_ratios` reads.
+    lr * weight_decay of itself a step, which so stays the same (Jordan 2024). With a
+    `backbone_lr_scale` the groups of everything but the head have their rates multiplied by it.
+    Each group carries its factor as "lr_scale", which `lr_ratios` reads.
 
     Not `fused`: PyTorch's fused CPU kernels save under 1 % of a batch, and silently compute
     nonsense if a gradient or a restored state is not laid out in memory like its weight (2.13).
@@ -104,10 +106,32 @@ def add_l1_gradient(model: nn.Module, l1: float) -> None:
 def _groups(
     spec: recipe.Optimizer, model: nn.Module, *, lr: float, norm_bias_lr_scale: float
 ) -> list[dict[str, Any]]:
+    """Return the groups of the backbone and, where its rate differs, those of the head."""
+    if spec.backbone_lr_scale == 1:
+        return _groups_of([*_trainable(model)], spec, lr=lr, norm_bias_lr_scale=norm_bias_lr_scale)
+    head = {*head_of(model)[1].parameters()}
+    parts = {
+        spec.backbone_lr_scale: [entry for entry in _trainable(model) if entry[2] not in head],
+        1.0: [entry for entry in _trainable(model) if entry[2] in head],
+    }
+    return [
+        group | {name: group[name] * scale for name in ("lr", "lr_scale")}
+        for scale, part in parts.items()
+        for group in _groups_of(part, spec, lr=lr, norm_bias_lr_scale=norm_bias_lr_scale)
+    ]
+
+
+def _groups_of(
+    trainable: Sequence[tuple[nn.Module, str, nn.Parameter]],
+    spec: recipe.Optimizer,
+    *,
+    lr: float,
+    norm_bias_lr_scale: float,
+) -> list[dict[str, Any]]:
     weights: list[nn.Parameter] = []
     norms_biases: list[nn.Parameter] = []  # normalization parameters, and biases of any layer
     quick: list[nn.Parameter] = []  # biases of normalization layers, at their own rate
-    for module, name, parameter in _trainable(model):
+    for module, name, parameter in trainable:
         if norm_bias_lr_scale != 1 and name == "bias" and norm_kind(module) is not None:
             quick.append(parameter)
         elif _is_norm_or_bias(module, parameter) and not spec.decay_norm_bias:
@@ -134,7 +158,8 @@ def _muon_groups(spec: recipe.Muon, model: nn.Module) -> list[dict[str, Any]]:
     for group in groups:
         group["params"] = [weight for weight in group["params"] if weight.ndim != 4]
         group["lr_scale"] *= spec.sgd_lr / spec.lr
-    orthogonal = {"lr": spec.lr, "lr_scale": 1.0, "weight_decay": 0.0, "orthogonal": True}
+    scale = spec.backbone_lr_scale  # the head is no filter bank
+    orthogonal = {"lr": spec.lr * scale, "lr_scale": scale, "weight_decay": 0.0, "orthogonal": True}
     return [group for group in ({"params": banks, **orthogonal}, *groups) if group["params"]]
 
 

@@ -8,13 +8,29 @@ a setting that would do nothing (Nesterov in Adam) cannot be written down at all
 `schedule.epochs=40`; `resight.recipe.presets` holds the named recipes.
 """
 
-from .data import HSV, Augment, Crop, Cutout, Data, Rotate
-from .model import Custom, Model, Norm, ResNet, ResNet9, Swift
+from .data import (
+    HSV,
+    Affine,
+    Augment,
+    ColorJitter,
+    Crop,
+    CutMix,
+    Cutout,
+    Data,
+    Erasing,
+    Fold,
+    MixUp,
+    Normalization,
+    Resize,
+    ResizedCrop,
+    Rotate,
+)
+from .model import Custom, Import, Model, Norm, ResNet, ResNet9, Swift
 from .optimizer import SGD, Adam, AdamW, Muon, Optimizer, RMSprop
 from .recipe import KINDS, Recipe
 from .schedule import Constant, Cosine, MultiStep, OneCycle, Plateau, Schedule, Triangular
-from .section import Section
-from .training import Evaluation, Explain, Loss, Method, Progressive, Training
+from .section import Balance, Section, power_of
+from .training import Evaluation, Explain, LinearProbe, Loss, Method, Progressive, Training
 
 __all__ = [
     "HSV",
@@ -22,21 +38,31 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "Affine",
     "Augment",
+    "Balance",
+    "ColorJitter",
     "Constant",
     "Cosine",
     "Crop",
     "Custom",
+    "CutMix",
     "Cutout",
     "Data",
+    "Erasing",
     "Evaluation",
     "Explain",
+    "Fold",
+    "Import",
+    "LinearProbe",
     "Loss",
     "Method",
+    "MixUp",
     "Model",
     "MultiStep",
     "Muon",
     "Norm",
+    "Normalization",
     "OneCycle",
     "Optimizer",
     "Plateau",
@@ -45,10 +71,13 @@ __all__ = [
     "Recipe",
     "ResNet",
     "ResNet9",
+    "Resize",
+    "ResizedCrop",
     "Rotate",
     "Schedule",
     "Section",
     "Swift",
     "Training",
     "Triangular",
+    "power_of",
 ]

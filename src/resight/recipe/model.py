@@ -1,5 +1,6 @@
 """The networks and their settings."""
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -7,18 +8,28 @@ from pydantic import Field, model_validator
 from .section import Fraction, Positive, Section
 
 Norm = Literal["batch", "layer", "group"]
+Argument = bool | int | float | str
 
 
-class ResNet(Section):
-    """Residual network for small images: 3x3 stem, four stages (He et al. 2016)."""
+class Network(Section):
+    """What all networks have: the weights that they start from."""
+
+    # A .safetensors or .pt file, a run folder, package:name/file or hf:owner/name.
+    weights: str | None = None
+
+
+class ResNet(Network):
+    """Residual network of four stages (He et al. 2016); its 3x3 stem is for small images."""
 
     name: Literal["resnet18", "resnet34"] = "resnet18"
     norm: Norm = "batch"
     dropout: Fraction | None = None
     last_stage_stride: Literal[1, 2] = 2  # 1 keeps an 8x8 map at 32 px, for sharper heat maps
+    # "large": 7x7 of stride 2 and pooling, as for ImageNet; published weights load into it.
+    stem: Literal["small", "large"] = "small"
 
 
-class ResNet9(Section):
+class ResNet9(Network):
     """The 6,573,130-parameter network of the DAWNBench recipes (Page 2018)."""
 
     name: Literal["resnet9"] = "resnet9"
@@ -27,7 +38,7 @@ class ResNet9(Section):
     logit_scale: Positive = 1.0  # what logits are multiplied by; Page: 0.125, for rates of 0.4
 
 
-class Swift(Section):
+class Swift(Network):
     """Small, fast network: whitened first layer, three blocks (after Jordan 2024, airbench)."""
 
     name: Literal["swift"] = "swift"
@@ -44,11 +55,31 @@ class Swift(Section):
         return self
 
 
-class Custom(Section):
+class Import(Network):
+    """Any network: what the class or function at an import path returns when it is called."""
+
+    name: Literal["import"] = "import"
+    target: str = ""  # "package.module:callable", as "net:MyNet" for MyNet in net.py
+    args: dict[str, Argument | list[Argument]] = Field(default={})  # for the callable
+    classes_arg: str | None = "num_classes"  # the argument that takes the number of classes
+    channels_arg: str | None = None  # the argument that takes the number of input channels
+    digest: str = ""  # SHA-256 of the file that defines the target; a run writes it
+
+    @model_validator(mode="after")
+    def _is_import_path(self) -> Self:
+        if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", self.target):
+            raise ValueError(
+                f'target = "{self.target}" is no import path; write package.module:callable, as '
+                "net:MyNet for the class MyNet in net.py of the working folder"
+            )
+        return self
+
+
+class Custom(Network):
     """A module that the caller passes in; `target` names its class."""
 
     name: Literal["custom"] = "custom"
     target: str = ""
 
 
-Model = Annotated[ResNet | ResNet9 | Swift | Custom, Field(discriminator="name")]
+Model = Annotated[ResNet | ResNet9 | Swift | Import | Custom, Field(discriminator="name")]

@@ -12,6 +12,7 @@ class _Optimizer(Section):
 
     weight_decay: NonNegative = 0.0
     decay_norm_bias: bool = False  # whether normalization parameters and biases decay too
+    backbone_lr_scale: Positive = 1.0  # multiplies lr for everything but the head
 
 
 class SGD(_Optimizer):

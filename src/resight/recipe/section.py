@@ -1,7 +1,7 @@
 """The base class of the sections of a recipe, and the ranges that settings share."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -10,6 +10,13 @@ Probability = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Pixels = Annotated[int, Field(ge=1, le=512)]
+# How far small classes are made to count as much as large ones: a power, of which "balanced" is 1.
+Balance = Literal["balanced"] | Annotated[float, Field(gt=0, le=1)]
+
+
+def power_of(balance: Balance | None) -> float:
+    """Return a balance as a number: 0 leaves classes as they are, 1 makes all count alike."""
+    return 1.0 if balance == "balanced" else balance or 0.0
 
 
 class Section(BaseModel):

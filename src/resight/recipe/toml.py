@@ -146,7 +146,7 @@ def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
 
 def differences(recipe: Recipe, base: Recipe) -> dict[str, tuple[Any, Any]]:
     """Return the settings that differ: path -> (value in `base`, in `recipe`); None if absent."""
-    old, new = _flatten(base.model_dump()), _flatten(recipe.model_dump())
+    old, new = flatten(base.model_dump()), flatten(recipe.model_dump())
     return {p: (old.get(p), new.get(p)) for p in new | old if old.get(p) != new.get(p)}
 
 
@@ -181,10 +181,11 @@ def _for_toml(value: Any) -> Any:
     return "none" if value is None else list(value) if isinstance(value, tuple) else value
 
 
-def _flatten(nested: Mapping[str, Any], prefix: str = "") -> NestedDict:
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> NestedDict:
+    """Return nested tables as dotted paths, which `unflatten` reads back."""
     flat: NestedDict = {}
     for key, value in nested.items():
         flat |= (
-            _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+            flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
         )
     return flat

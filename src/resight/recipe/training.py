@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .section import Fraction, Positive, Section
+from .section import Balance, Fraction, Positive, Section
 
 Method = Literal[
     "grad-cam",
@@ -18,13 +18,18 @@ Method = Literal[
     "ablation-cam",
     "finer-cam",
 ]
+BACKBONE = "backbone"  # in `Training.freeze`: everything but the head
+
 Precision = Literal["float32", "bf16", "fp16", "auto"]
 
 
 class Loss(Section):
-    """The loss: cross entropy, with label smoothing and an L1 penalty."""
+    """The loss: cross entropy, smoothed, focal or with class weights, and an L1 penalty."""
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    # The weight of a class of n_k of N training images is in proportion to (N / (K n_k)) ** power.
+    class_weights: Balance | None = None
+    focal_gamma: Positive | None = None  # times (1 - p) ** gamma, for less of what is learned
     l1: Positive | None = None  # times the sum of |w| over weights, without norms and biases
 
 
@@ -48,15 +53,34 @@ class Training(Section):
     precision: Precision = "float32"
     channels_last: bool = True
     compile: bool = False
+    # Layers whose weights are held, by name or pattern; "backbone" means all but the head.
+    freeze: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
+    freeze_epochs: Annotated[int, Field(ge=1)] | None = None  # None: in the whole run
     deterministic: bool = False  # refuse operations whose result varies between runs on a GPU
     ema_decay: Fraction | None = None  # a step; evaluation then uses the averaged weights
     select: Literal["val_accuracy", "val_loss", "last"] = "val_accuracy"
+
+    def frozen_in(self, epoch: int) -> tuple[str, ...]:
+        """Return the patterns of the layers that are held in an epoch, which counts from 0."""
+        if self.freeze_epochs is None:
+            return self.freeze or ()
+        return (self.freeze or (BACKBONE,)) if epoch < self.freeze_epochs else ()
 
     def parts(self, images: int, device: str) -> int:
         """Return the number of micro-batches of a batch of `images`, on this type of device."""
         size = self.micro_batch if device == "cpu" else self.gpu_micro_batch
         assert size != "auto", "resolved before the first step"
         return 1 if size is None else math.ceil(images / size)
+
+
+class LinearProbe(Section):
+    """Fit the head to the features of the network as it is: logistic regression, no steps.
+
+    A network needs weights that have learned something: see `model.weights`.
+    """
+
+    l2: Literal["auto"] | Positive = "auto"  # the penalty; "auto" tries 11 and keeps the best
+    only: bool = True  # end there; false: train everything afterwards
 
 
 class Evaluation(Section):

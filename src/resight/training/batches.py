@@ -10,12 +10,13 @@ import torch
 from torch import Generator, Tensor
 
 from ..datasets import Split, Statistics
-from ..datasets.augment import augment, normalize
+from ..datasets.augment import Labels, augment_labeled, normalize
 from ..optim.schedules import check_batch_size, steps_per_epoch
-from ..recipe import Augment
+from ..recipe import Augment, Balance, power_of
 from .distributed import SINGLE_PROCESS, Rank
 
-_ORDER, _AUGMENT = 1, 2  # purposes: unrelated streams from one seed
+# Purposes: unrelated streams from one seed. From 3 on they are those of dropout, in loop.py.
+_CLASS_ORDER, _ORDER, _AUGMENT = 0, 1, 2
 _MASK64 = 0xFFFFFFFFFFFFFFFF
 
 
@@ -40,6 +41,46 @@ def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(n, generator=generator)
 
 
+def balanced_order(labels: Tensor, balance: Balance, *, seed: int, epoch: int) -> Tensor:
+    """Order rows for an epoch in which small classes come more often: (N,) int64 on the CPU.
+
+    labels: (N,). The share of a class of n_k images is in proportion to n_k ** (1 - power), the
+    same in every epoch; with "balanced" all classes come as often as another, up to rounding.
+
+    A class goes through all of its images, in a new order each time, before one of them comes
+    again. An epoch begins where the one before it ended, so of a large class too no image is left
+    out for long. As the number of its images in an epoch is fixed, the place where a class begins
+    is known without the epochs before: the order is a pure function of labels, seed and epoch.
+    """
+    labels = labels.cpu()
+    counts = torch.bincount(labels)  # (K,)
+    drawn = _quotas(counts, len(labels), 1 - power_of(balance))
+    rows = []
+    for label in counts.nonzero().flatten().tolist():
+        own, n = (labels == label).nonzero().flatten(), int(drawn[label])
+        cycle, first = divmod(epoch * n, len(own))
+        orders = []
+        for number in range(cycle, cycle + 1 + (first + n - 1) // len(own)):
+            seed_of_order = mix_seed(seed, number, label, _CLASS_ORDER)
+            generator = torch.Generator().manual_seed(seed_of_order)
+            orders.append(own[torch.randperm(len(own), generator=generator)])
+        rows.append(torch.cat(orders)[first : first + n])
+    return torch.cat(rows)[epoch_order(len(labels), seed, epoch)]
+
+
+def _quotas(counts: Tensor, total: int, power: float) -> Tensor:
+    """Divide `total` among classes in proportion to counts ** power: (K,) int64.
+
+    Largest remainders are rounded up, the first of equal ones. A class with images gets at least 1.
+    """
+    shares = torch.where(counts > 0, counts.double() ** power, 0)  # (K,)
+    shares *= total / shares.sum()
+    quotas = shares.floor().long()
+    rest = (quotas - shares).argsort(stable=True)[: total - int(quotas.sum())]
+    quotas[rest] += 1
+    return quotas
+
+
 def step_generator(seed: int, epoch: int, step: int, device: torch.device) -> Generator:
     """Make the generator for the augmentation of one batch, of (seed, epoch, step) alone."""
     return torch.Generator(device).manual_seed(mix_seed(seed, epoch, step, _AUGMENT))
@@ -55,19 +96,24 @@ def train_batches(
     epoch: int,
     first_step: int = 0,
     rank: Rank = SINGLE_PROCESS,
-) -> Iterator[tuple[Tensor, Tensor]]:
+    balance: Balance | None = None,
+) -> Iterator[tuple[Tensor, Labels]]:
     """Yield the batches of an epoch, from `first_step` on, shuffled and augmented.
 
-    A batch is (images float32 normalized (N, C, H, W), labels int64 (N,)) on the split's device;
-    each of several ranks gets its share.
+    A batch is (images float32 normalized (N, C, H, W), labels int64 (N,)) on the split's device,
+    with mixup or cutmix `MixedLabels` in place of the labels; each of several ranks gets its share.
     """
     device = split.images.device
-    order = epoch_order(len(split), seed, epoch).to(device)
+    order = epoch_order(len(split), seed, epoch)
+    if balance is not None:
+        order = balanced_order(split.labels, balance, seed=seed, epoch=epoch)
+    order = order.to(device)
     for step in range(first_step, steps_per_epoch(len(split), batch_size)):
         rows = order[step * batch_size : (step + 1) * batch_size]
         part = rank.share(len(rows))
-        images = augment(
-            split.images[rows[part]],
+        yield augment_labeled(
+            split.images[rows],
+            split.labels[rows],
             spec,
             stats,
             rows=rows,
@@ -76,7 +122,6 @@ def train_batches(
             generator=step_generator(seed, epoch, step, device),
             part=part,
         )
-        yield images, split.labels[rows[part]]
 
 
 def eval_batches(

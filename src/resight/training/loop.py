@@ -22,17 +22,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..datasets.augment import Labels, larger_label, split_labels
 from ..errors import Diverged, UsageError
 from ..events import EpochDone, StepDone
 from ..metrics.classification import accuracy, mean_loss
+from ..networks.freeze import frozen
 from ..optim.optimizers import add_l1_gradient, set_rates
 from ..optim.schedules import Rates
 from ..recipe import Recipe, Training
 from ..records import EpochRow, Predictions
 from .batches import mix_seed, train_batches
 from .distributed import SINGLE_PROCESS, Rank, sum_over_ranks
+from .objective import class_weights, image_losses
 from .precision import autocast, to_memory_format
 from .predict import predict_split
+from .probe import row_of_probe
 from .restore import scaled_momentum, seeded_rng
 from .state import TrainData, TrainState
 
@@ -60,15 +64,24 @@ def fit(
         raise UsageError(
             'the recipe has an "auto"; resolve it first with resight.training.autotune.resolve_auto'
         )
+    num_val = len(data.val) if data.val else 0
     model: nn.Module = state.model
     if recipe.training.compile:  # a last batch and smaller images are shapes of their own
         model = torch.compile(model, dynamic=False)  # type: ignore[assignment]
+    if recipe.probe is not None and recipe.probe.only:  # the head has been fitted
+        if not state.rows:
+            state.rows.append(row_of_probe(state.evaluated, recipe, data, rank))
+            yield EpochDone(state.rows[-1], best=True, val_images=num_val)
+        return
+    if not state.model.training:  # otherwise, a part frozen in evaluation mode stays so
+        state.model.train()
     while len(state.rows) < recipe.schedule.epochs:
-        yield from _train_epoch(state, model, recipe, data, rank)
+        with frozen(state.model, recipe.training.frozen_in(len(state.rows))):
+            yield from _train_epoch(state, model, recipe, data, rank)
         state.rows.append(_validate(state, recipe, data, rank))
         state.epoch_secs = 0.0
         best = best_epoch(state.rows, recipe.training.select)
-        yield EpochDone(state.rows[-1], best=best == len(state.rows))
+        yield EpochDone(state.rows[-1], best=best == len(state.rows), val_images=num_val)
 
 
 def _train_epoch(
@@ -87,14 +100,16 @@ def _train_epoch(
         epoch=epoch,
         first_step=first,
         rank=rank,
+        balance=recipe.data.balance,
     )
+    weights = class_weights(recipe.loss, data.train.labels, len(data.classes))
     began = time.perf_counter() - state.epoch_secs
     for k, (images, labels) in enumerate(batches, first):
         if not state.model.training:  # otherwise, a part frozen in evaluation mode stays so
             state.model.train()
-        batch_size = min(size, len(data.train) - k * size)
+        n = min(size, len(data.train) - k * size)  # images of the batch
         rates, loss, correct = train_step(
-            state, model, recipe, images, labels, batch_size=batch_size, rank=rank
+            state, model, recipe, images, labels, weights=weights, batch_size=n, rank=rank
         )
         state.step_losses[state.step] = loss
         state.step_correct[state.step] = correct
@@ -112,7 +127,7 @@ def _train_epoch(
             loss=loss,
             correct=correct,
             lr=rates.lr,
-            images=batch_size,
+            images=n,
         )
     check_losses(state, data, since=epoch * spe)  # waits until the device has done the steps
     state.epoch_secs = time.perf_counter() - began
@@ -123,22 +138,23 @@ def train_step(
     model: nn.Module,
     recipe: Recipe,
     images: Tensor,
-    labels: Tensor,
+    labels: Labels,
     *,
+    weights: Tensor | None,
     batch_size: int,
     rank: Rank,
 ) -> tuple[Rates, Tensor, Tensor]:
     """Take one step on a batch; return its rates, its mean loss and how many images were right.
 
     `images` (n, C, H, W), normalized, and `labels` (n,) are this rank's share of a batch of
-    `batch_size`; the loss and the number are for the whole batch.
+    `batch_size`; loss and number are of the whole batch. Of mixed labels the larger share counts.
     """
     training, device = recipe.training, images.device
     copies = rank.copies(batch_size)
     images = to_memory_format(_resize(images, state, training), training)
-    n = training.parts(len(labels), device.type)
+    n = training.parts(len(images), device.type)
     # Even parts: a leftover of one image would be a poor sample for batch norm.
-    parts = list(zip(images.tensor_split(n), labels.tensor_split(n), strict=True))
+    parts = list(zip(images.tensor_split(n), split_labels(labels, n), strict=True))
     loss = torch.zeros((), device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
     epoch, k = divmod(state.step, state.schedule.steps_per_epoch)
@@ -151,10 +167,10 @@ def train_step(
         for x, y in parts:
             with autocast(training, device):
                 logits = model(x)  # (n, K)
-            nll, objective = _cross_entropy(logits, y, recipe.loss.label_smoothing)
+            nll, objective = image_losses(logits, y, recipe.loss, weights)
             state.scaler.scale(objective.sum() / (batch_size * copies)).backward()  # type: ignore[no-untyped-call]
             loss += nll.detach().sum() / (batch_size * copies)
-            correct += (logits.argmax(1) == y).sum()
+            correct += (logits.argmax(1) == larger_label(y)).sum()
     if rank.count > 1:
         sum_over_ranks(state.model, loss, correct, rank)
         correct //= copies
@@ -183,13 +199,6 @@ def best_epoch(rows: Sequence[EpochRow], select: str) -> int:
         return (row.val_loss,) if select == "val_loss" else (-row.val_accuracy, row.val_loss)
 
     return min(rows, key=rank).epoch  # the first of equals
-
-
-def _cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-    """(cross entropy to report, objective to minimize), each (N,); they differ by the smoothing."""
-    log_probs = F.log_softmax(logits.float(), dim=1)  # (N, K)
-    nll = F.nll_loss(log_probs, labels, reduction="none")
-    return nll, (1 - smoothing) * nll - smoothing * log_probs.mean(dim=1)
 
 
 def _resize(images: Tensor, state: TrainState, training: Training) -> Tensor:

