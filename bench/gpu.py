@@ -30,8 +30,9 @@ from resight.events import EpochDone
 from resight.metrics.classification import accuracy
 from resight.training.cost import cost
 from resight.training.loop import fit
+from resight.training.network import init_model
 from resight.training.predict import predict_split
-from resight.training.setup import init_model, make_splits
+from resight.training.setup import make_splits
 from resight.training.state import init_state
 from step import plain_side, written
 

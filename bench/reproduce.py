@@ -25,7 +25,7 @@ import torch
 import resight
 from measure import machine
 from resight.errors import UsageError
-from resight.experiment import reproduce
+from resight.experiment.many_runs import reproduce
 from resight.files import write_text
 from resight.recipe.presets.published import PUBLISHED, VARIANTS, get_published
 

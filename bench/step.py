@@ -40,8 +40,9 @@ from resight.recipe import Training
 from resight.recipe.toml import with_changes
 from resight.training.autotune import resolve_auto
 from resight.training.loop import fit
+from resight.training.network import init_model
 from resight.training.precision import autocast, to_memory_format
-from resight.training.setup import init_model, make_splits
+from resight.training.setup import make_splits
 from resight.training.state import TrainData, init_state
 
 aten = torch.ops.aten

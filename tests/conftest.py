@@ -46,7 +46,6 @@ def tiny() -> Dataset:
         train=_pictures(91, generator, "train"),
         test=_pictures(31, generator, "test"),
         notes=(),
-        fingerprint="0" * 64,
     )
 
 

@@ -104,7 +104,8 @@ OWN_LOOPS = ("docs/heatmaps.md", "docs/lr-find.md", "docs/schedules.md")
 def test_every_python_example_is_run_by_a_test() -> None:
     pages = {str(page.relative_to(ROOT)) for page in PAGES if blocks(page, "python")}
     doctor = {name for name in pages if name.startswith("docs/doctor")}  # diagnosis/ has its tests
-    assert pages - doctor == {*WHOLE_RUNS, *OWN_LOOPS}
+    elsewhere = {"docs/export.md"}  # deploy/ has its tests
+    assert pages - doctor == {*WHOLE_RUNS, *OWN_LOOPS, *elsewhere}
 
 
 @pytest.mark.parametrize("page", OWN_LOOPS)
@@ -164,6 +165,11 @@ def test_the_recipe_file_of_the_docs_is_valid(capsys: pytest.CaptureFixture[str]
     recipe = resight.from_toml(capsys.readouterr().out)
     assert recipe.schedule.name == "plateau"
     assert recipe.data.image_size == 48
+
+
+@pytest.mark.parametrize("text", blocks(ROOT / "docs" / "networks.md", "toml"))
+def test_the_sections_for_your_own_network_are_valid(text: str) -> None:
+    assert resight.from_toml(text).model.name == "import"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

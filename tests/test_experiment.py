@@ -1,6 +1,7 @@
 """From a recipe to a run folder, and what later commands make of it."""
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -12,15 +13,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from safetensors import safe_open
 from torch import nn
 
 import resight
 from resight import files
+from resight.cli.progress import ProgressLines
 from resight.errors import Diverged, ResightError, UsageError
 from resight.events import EpochDone, Message, StepDone
 from resight.recipe import Constant
 from resight.recipe.toml import from_toml, with_overrides
+from resight.records import EpochRow
 from resight.runs.checkpoint import load_checkpoint
 from tiny_runs import tiny_recipe
 
@@ -37,6 +41,7 @@ def test_the_run_folder_holds_what_it_should(trained_run: resight.Run) -> None:
         "last.pt",
         "previous.pt",
         "best.safetensors",
+        "confidence.npz",
         "predictions.npz",
         "predictions.csv",
         "confusion_matrix.csv",
@@ -114,9 +119,7 @@ def test_the_test_set_has_no_part_in_training(
     tmp_path: Path, trained_run: resight.Run, tiny: resight.Dataset
 ) -> None:
     """Another test set changes nothing but the result on it."""
-    other = resight.Dataset(
-        "tiny", tiny.classes, tiny.train, tiny.test.select(torch.arange(9)), (), tiny.fingerprint
-    )
+    other = resight.Dataset("tiny", tiny.classes, tiny.train, tiny.test.select(torch.arange(9)))
     run = resight.train(tiny_recipe(), data=other, out=tmp_path, name="a")
     assert weights(run) == weights(trained_run)
     assert run.test.images == 9
@@ -134,6 +137,52 @@ def test_a_seed_decides_everything(
     same = resight.train(tiny_recipe("seed=0"), name="same", **settings)
     other = resight.train(tiny_recipe("seed=4"), name="other", **settings)
     assert weights(same) == weights(trained_run) != weights(other)
+
+
+def test_issues_are_told_before_the_first_step(tmp_path: Path, tiny: resight.Dataset) -> None:
+    events: list[object] = []
+    recipe = tiny_recipe("explain.report=false")
+    run = resight.train(recipe, data=tiny, out=tmp_path, on_event=events.append)
+    first = next(i for i, event in enumerate(events) if isinstance(event, StepDone))
+    issues = [e for e in events[:first] if isinstance(e, Message) and e.severity != "note"]
+    assert [(issue.severity, issue.text) for issue in issues] == [
+        (
+            "warning",
+            "warning validation-size: 9 images are held out, so an accuracy of 90 % is uncertain "
+            "by 21 points: the best epoch is mostly luck; set data.val_fraction=0.2, which "
+            "holds out 18, or take the last epoch of a cycle: data.val_fraction=none "
+            "training.select=last",
+        ),
+        (
+            "warning",
+            "warning step-count: 82 images in batches of 32 are 3 steps an epoch, and 6 in 2 "
+            "epochs: too few to learn; set training.batch_size=16 schedule.epochs=170",
+        ),
+    ]
+    assert run.test.images == 31  # it trained all the same
+    assert [e.val_images for e in events if isinstance(e, EpochDone)] == [9, 9]
+    assert run.summary is not None
+    assert run.summary.kept.endswith("by val_accuracy (9 images: too few to tell epochs apart)")
+    assert run.summary.kept in str(run)
+    assert run.summary.kept in (run.folder / "README.md").read_text()
+
+
+def test_a_star_marks_an_epoch_only_if_validation_can_tell() -> None:
+    row = EpochRow(
+        epoch=1,
+        step=1,
+        lr=0.1,
+        train_loss=1.0,
+        train_accuracy=0.5,
+        val_loss=1.0,
+        val_accuracy=0.8,
+        train_secs=1.0,
+        images_per_sec=1.0,
+    )
+    for images, best, star in ((59, True, False), (60, True, True), (60, False, False)):
+        output = io.StringIO()
+        ProgressLines(Console(file=output), None)(EpochDone(row, best, images))
+        assert output.getvalue().endswith(" *\n") is star
 
 
 def test_an_existing_folder_is_refused_unless_forced(
@@ -249,7 +298,7 @@ def test_your_own_pictures(trained_run: resight.Run, tiny: resight.Dataset, tmp_
 
 
 def test_other_classes_are_refused(trained_run: resight.Run) -> None:
-    with pytest.raises(UsageError, match=r"the classes of digits .* are not those"):
+    with pytest.raises(UsageError, match=r"digits has images of 0, 1, .*, which the run was not"):
         resight.evaluate(trained_run, data="digits")
 
 
@@ -341,7 +390,11 @@ def test_data_that_has_changed_is_not_tested_as_the_run_s_own(
     np.savez(tmp_path / "set.npz", images=images[:36], labels=np.arange(36) % 4)
     with pytest.raises(UsageError, match="has changed since the run was trained"):
         resight.evaluate(run)
-    assert resight.evaluate(run, data=tmp_path / "set.npz").test.images > 0
+    with pytest.raises(UsageError, match="go on by --changed-data"):
+        resight.evaluate(run, data=tmp_path / "set.npz")
+    result = resight.evaluate(run, changed_data=True)
+    assert result.test.images > 0
+    assert "the accuracy may be too high" in result.scored
 
 
 def test_a_path_is_kept_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,7 @@ def test_from_a_recipe_to_explained_mistakes(command: Command) -> None:
 
     # As a picture file, it is taken for the same class; and the network shows where it looks.
     Image.fromarray(test.images[row, 0].numpy()).save("photo.png")
-    (answer,) = json.loads(command("predict runs/first photo.png --json --quiet"))
+    (answer,) = json.loads(command("predict runs/first photo.png --json --quiet"))["pictures"]
     assert max(answer["classes"], key=answer["classes"].get) == mistake["pred"]
     assert "explain-photo/photo_grad-cam.png" in command("explain runs/first photo.png --quiet")
 

@@ -56,7 +56,7 @@ OLD_CONSTANTS = ("ENOUGH", "FEWEST", "MOST")  # NUM_, MIN_, MAX_
 
 BRITISH = re.compile(
     r"\w*(?:artefact|behaviour|cancelled|catalogue|centre|colour|defence|favour|fulfil\b|grey"
-    r"|honour|judgement|labelled|learnt|licence|modelled|neighbour|programme\b|spelt|travelled"
+    r"|honour|judgement|(?<!aria-)labelled|learnt|licence|modelled|neighbour|programme\b|spelt|travelled"
     r"|whilst"
     r"|(?:anal|catal)ys(?:e|ed|es|ing)\b"
     r"|(?:general|initial|maxim|minim|normal|optim|organ|parallel|penal|quant|random|recogn"

@@ -7,6 +7,10 @@ from .datasets import Dataset as Dataset
 from .datasets import Split as Split
 from .datasets import Statistics as Statistics
 from .datasets import data as data
+from .datasets.corrections import corrected as corrected
+from .deploy.export import ExportResult as ExportResult
+from .deploy.export import export as export
+from .deploy.serve import serve as serve
 from .diagnosis.diagnose import diagnose as diagnose
 from .diagnosis.doctor import doctor as doctor
 from .diagnosis.issues import Diagnosis as Diagnosis
@@ -16,9 +20,12 @@ from .errors import ResightError as ResightError
 from .errors import UsageError as UsageError
 from .experiment import demo as demo
 from .experiment import dry_run as dry_run
-from .experiment import reproduce as reproduce
 from .experiment import resume as resume
 from .experiment import train as train
+from .experiment.many_runs import cross_validate as cross_validate
+from .experiment.many_runs import reproduce as reproduce
+from .experiment.many_runs import train_seeds as train_seeds
+from .experiment.search import sweep as sweep
 from .html_report import report as report
 from .interpret.explain import explain as explain
 from .interpret.explain_run import Explanation as Explanation
@@ -45,12 +52,17 @@ from .records import History as History
 from .records import Predictions as Predictions
 from .runs.compare import compare as compare
 from .runs.comparison import Comparison as Comparison
+from .runs.folds import CrossValidation as CrossValidation
 from .runs.inference import EvaluationResult as EvaluationResult
-from .runs.inference import ImagePrediction as ImagePrediction
 from .runs.inference import evaluate as evaluate
-from .runs.inference import predict as predict
+from .runs.predict import ImagePrediction as ImagePrediction
+from .runs.predict import PicturePredictions as PicturePredictions
+from .runs.predict import predict as predict
 from .runs.run import Run as Run
+from .runs.series import Series as Series
 from .runs.summary import Summary as Summary
+from .runs.sweeps.result import SweepResult as SweepResult
+from .runs.sweeps.space import Sweep as Sweep
 
 __version__: str
 __all__: list[str]

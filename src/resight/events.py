@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from .records import EpochRow
 
@@ -12,9 +12,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Message:
-    """Something a person should know that is not an error: a conversion, a fallback."""
+    """Something a person should know: a conversion, a fallback, or an issue before training.
+
+    An error here is one of the doctor's: it does not stop the run, and spoils its result.
+    """
 
     text: str
+    severity: Literal["note", "warning", "error"] = "note"
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,14 @@ class StepDone:
 
 @dataclass(frozen=True)
 class EpochDone:
-    """The result of one epoch; `best`: its weights are the best so far, and are kept."""
+    """The result of one epoch; `best`: its weights are the best so far, and are kept.
+
+    val_images: how many images say so. Fewer than `metrics.intervals.MIN_TO_TELL` cannot.
+    """
 
     row: EpochRow
     best: bool
+    val_images: int = 0
 
 
 Event = StepDone | EpochDone | Message | Progress

@@ -67,8 +67,18 @@ def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
 
 def read_csv(path: Path) -> list[list[str]]:
     """Return the rows of a CSV file as they were given to `write_csv`, all cells as text."""
-    lines = read_text(path).split("\n")
-    rows = csv.reader(f"{line}\n" for line in (lines[:-1] if lines[-1] == "" else lines))
+    return parse_csv(read_text(path))
+
+
+def parse_csv(text: str, separator: str = ",") -> list[list[str]]:
+    """Return the rows of CSV as they were given to `write_csv`, all cells as text.
+
+    Raises csv.Error if a cell is longer than 131,072 characters.
+    """
+    lines = text.split("\n")
+    rows = csv.reader(
+        (f"{line}\n" for line in (lines[:-1] if lines[-1] == "" else lines)), delimiter=separator
+    )
     return [[cell[1:] if _is_guarded(cell) else cell for cell in row] for row in rows]
 
 
@@ -204,6 +214,13 @@ def _is_alive(process: int, path: Path) -> bool:
         with suppress(OSError):
             return time.time() - path.stat().st_mtime < DAY_SECS
         return False
+    return is_process_alive(process)
+
+
+def is_process_alive(process: int) -> bool:
+    """Return whether a process of this machine is there; on Windows, where none can say, True."""
+    if WINDOWS:
+        return True
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

@@ -220,13 +220,25 @@ def test_figures_need_neither_torch_nor_pyplot():
 def test_training_curves_draw_the_history_on_one_scale():
     figure = figures.training_curves(history(4), 3)
     loss, accuracy = figure.axes  # no third axes: train and validation share one scale
-    assert [line.get_label() for line in loss.lines] == ["train", "validation", "best epoch: 3"]
+    assert [line.get_label() for line in loss.lines] == ["train", "validation", "kept: epoch 3"]
     np.testing.assert_allclose(loss.lines[0].get_xydata(), [[e, 2 / e] for e in (1, 2, 3, 4)])
     np.testing.assert_allclose(loss.lines[1].get_ydata(), [2.2 / e for e in (1, 2, 3, 4)])
     np.testing.assert_allclose(accuracy.lines[0].get_ydata(), [20, 60, 100 - 80 / 3, 80])
     np.testing.assert_allclose(accuracy.lines[1].get_ydata(), [10, 55, 70, 77.5])
     assert set(accuracy.lines[2].get_xdata()) == {3}
     assert loss.get_ylim()[0] == 0
+
+
+def test_the_band_of_validation_accuracy_is_its_interval():
+    # 10, 55, 70 and 77.5 % of 40 images are 4, 22, 28 and 31 of them.
+    (band,) = figures.training_curves(history(4), 3, val_images=40).axes[1].collections
+    low, high = band.get_datalim(band.axes.transData).intervaly
+    assert (low, high) == pytest.approx(
+        (100 * intervals.wilson(4, 40).low, 100 * intervals.wilson(31, 40).high)
+    )
+    assert not figures.training_curves(history(4), 3).axes[1].collections
+    unheld = figures.training_curves(history(4, val=False), None, val_images=40)
+    assert not unheld.axes[1].collections
 
 
 def test_train_and_validation_differ_in_more_than_hue():

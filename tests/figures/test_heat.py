@@ -1,5 +1,6 @@
 """Heat maps over pictures: scale, smoothing, palette, and what the sheets say."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from resight import figures
 from resight.cam import Heatmaps
 from resight.errors import UsageError
 from resight.figures import LayerHeatmap, NeighborImages, SheetImages
+from resight.figures.contact_sheet import side_of
 from resight.figures.heat import blend_heatmap, positive_map, smoothed
 from resight.metrics.mistakes import LabelIssue, mistakes
 from resight.records import Predictions
@@ -140,7 +142,7 @@ def test_sheets_of_nothing_say_so() -> None:
     empty = sheet_images(2)
     none = SheetImages(empty.pictures[:0], empty.predictions, empty.rows[:0], empty.others[:0])
     assert "none of these pictures" in words(figures.heat_sheet(none, [], "Misclassified"))
-    assert "no mistakes" in words(figures.pair_sheet(empty.pictures, predicted(2), [], ""))
+    assert "no mistakes" in words(figures.pair_sheet(empty.pictures[:0], predicted(2), [], ""))
 
 
 def test_shapes_that_do_not_belong_together_are_refused() -> None:
@@ -156,13 +158,21 @@ def test_pairs_by_frequency() -> None:
     logits = np.eye(3, dtype=np.float32)[[0, 0, 0, 1, 2]] * 3
     labels = np.array([1, 1, 0, 2, 2])
     predictions = Predictions(tuple("abcde"), logits, labels, CLASSES)
-    pictures = np.zeros((5, 8, 8, 3), dtype=np.uint8)
-    figure = figures.pair_sheet(pictures, predictions, mistakes(predictions), "Mistakes", pairs=1)
+    worst = mistakes(predictions)
+    assert figures.pair_rows(worst).tolist() == [0, 1, 3]
+    assert figures.pair_rows(worst, columns=1).tolist() == [0, 3]
+    assert figures.pair_rows([]).tolist() == []
+    pictures = np.arange(2, dtype=np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2)
+    figure = figures.pair_sheet(pictures, predictions, worst, "Mistakes", pairs=1, notes=["seen"])
     text = words(figure)
     assert "2 of 2: dog taken for cat" in text
     assert "91 % sure" in text
     assert "3 mistakes of 5 images in 2 pairs; the 1 most frequent pairs hold 2" in text
-    assert len(figure.axes[0].images) == 2
+    assert "seen" in text
+    drawn = [np.asarray(image.get_array()).max() for image in figure.axes[0].images]
+    assert drawn == [0, 1]
+    with pytest.raises(UsageError, match="2 pictures but 3 mistakes to show"):
+        figures.pair_sheet(pictures, predictions, worst, "")
 
 
 def test_suspicious_labels_beside_their_neighbors() -> None:
@@ -178,6 +188,33 @@ def test_suspicious_labels_beside_their_neighbors() -> None:
     assert len(alone.axes[0].images) == 1
     with pytest.raises(UsageError, match="give one of each a label"):
         figures.label_issue_sheet(pictures, [label, label], [], "")
+
+
+def test_photos_are_drawn_pixel_by_pixel_and_maps_over_all_of_it() -> None:
+    images = sheet_images(2)
+    large = images.pictures.repeat(14, axis=1).repeat(14, axis=2)  # 224 px
+    photos = replace(images, pictures=large, seen_px=16, notes=("shown at up to 224 px",))
+    for draw, n in ((figures.heat_sheet, 2), (figures.heat_strip, 1)):
+        usual, wide = (draw(first_of(one, n), [heat(n, 4)], "") for one in (images, photos))
+        assert wide.get_figheight() > usual.get_figheight()
+        for figure, px in ((usual, 128), (wide, 224)):
+            overlay = figure.axes[0].images[1]
+            left, right, *_ = overlay.get_extent()
+            assert np.asarray(overlay.get_array()).shape[1] == px
+            assert (right - left) * figure.dpi >= px - 1e-6
+        text = words(wide)
+        assert "shown at up to 224 px" in text
+        assert any("a cell covers 4 of these 16 px" in line for line in text)
+        assert any("a cell covers 4 px" in line for line in words(usual))
+    assert side_of(large, 0.8) == 1.4
+    assert side_of(large[:, :100, :100], 0.8) == 0.8
+    assert side_of(large[:, :160, :160], 0.8) == 1.0
+
+
+def first_of(images: SheetImages, n: int) -> SheetImages:
+    return replace(
+        images, pictures=images.pictures[:n], rows=images.rows[:n], others=images.others[:n]
+    )
 
 
 def test_the_same_bytes_every_time(tmp_path: Path) -> None:

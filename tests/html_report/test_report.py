@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from report_runs import CLASSES, make_predictions, make_run
 from resight.cli.app import main
 from resight.html_report import report as build
 from resight.html_report import script_json
+from resight.metrics.confidence import Temperature, coverage_table
 from resight.recipe.presets import load_recipe
 from resight.recipe.toml import with_overrides
 from resight.records import Predictions
 from resight.runs.gallery import GalleryMaps, write_gallery
+from resight.runs.summary import ConfidenceResult
 
 RECIPE = with_overrides(
     load_recipe("base"),
@@ -67,6 +70,67 @@ def test_it_says_what_was_run_and_what_came_of_it(run: Path) -> None:
         assert f'id="chart-{chart}"' in page
     assert page.count("<svg") == 5
     assert all(f">{name}</text>" in page for name in CLASSES)  # selectable, not outlines
+
+
+def test_it_has_precision_recall_and_f1_of_each_class(run: Path) -> None:
+    text = text_of(build(run).read_text())
+    summary = json.loads((run / "summary.json").read_text())["test"]
+    table = text[text.index("Precision, recall and F1 of each class In percent") :]
+
+    def cell(name: str, column: str) -> str:
+        x = summary[column][name]
+        ends = f"{100 * x['low']:.1f} to {100 * x['high']:.1f}"
+        return f"{100 * x['value']:.1f} ({ends}, n = {x['n']})"
+
+    means = [summary["macro_precision"], summary["balanced_accuracy"]["value"], summary["macro_f1"]]
+    rows = ["mean " + " ".join(f"{100 * mean:.2f}" for mean in means)]
+    for name in sorted(CLASSES, key=lambda name: summary["f1"][name]["value"]):
+        cells = (cell(name, column) for column in ("precision", "per_class", "f1"))
+        rows.append(f"{name} {' '.join(cells)}")
+    assert f"class precision recall F1 {' '.join(rows)}" in table
+    assert "Balanced accuracy" not in text  # the classes are of about one size
+    assert "Top-5" not in text
+
+
+def test_it_has_the_balanced_accuracy_of_classes_that_differ_in_size(tmp_path: Path) -> None:
+    predictions = make_predictions(classes=tuple(f"class {i}" for i in range(25)))
+    small = replace(predictions, labels=np.where(predictions.labels == 1, 0, predictions.labels))
+    run = make_run(tmp_path / "a", RECIPE, small)
+    text = text_of(build(run).read_text())
+    summary = json.loads((run / "summary.json").read_text())["test"]
+    for name, figure in [("Balanced", "balanced_accuracy"), ("Top-5", "top5")]:
+        assert f"{name} accuracy {100 * summary[figure]['value']:.2f} %" in text
+    assert "class 1 – – –" in text or "class 1 0.0" in text  # without images
+
+
+def test_a_run_of_an_earlier_version_has_no_table_of_classes(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", RECIPE, make_predictions())
+    summary = json.loads((run / "summary.json").read_text())
+    for name in ("balanced_accuracy", "precision", "f1", "macro_precision", "macro_f1", "top5"):
+        del summary["test"][name]
+    (run / "summary.json").write_text(json.dumps(summary))
+    text = text_of(build(run).read_text())
+    assert "Classes and calibration" in text
+    assert "Precision, recall and F1" not in text
+    assert "Not in this report" not in text
+
+
+def test_it_says_what_a_confidence_is_worth(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", RECIPE, make_predictions())
+    assert "If only sure answers count" not in build(run).read_text()
+    answers = coverage_table(np.array([0.9, 0.6, 0.3, 0.8]), np.array([True, False, True, True]))
+    content = json.loads((run / "summary.json").read_text())
+    before = content["test"]["calibration"]["ece"]
+    confidence = ConfidenceResult(Temperature(1.5, 1.25, 1.75, 400), answers, 0.021)
+    content["confidence"] = asdict(confidence)
+    (run / "summary.json").write_text(json.dumps(content))
+    text = text_of(build(run).read_text())
+    assert (
+        f"Calibration error {before:.1%} on test, 2.1% at temperature 1.50 (1.25 to 1.75, "
+        "n = 400), which `resight predict` uses."
+    ) in text
+    assert "0.7 50.0 (15.0 to 85.0, n = 4) 100.0 (34.2 to 100.0, n = 2)" in text
+    assert "0.99 0.0 (0.0 to 49.0, n = 4) –" in text
 
 
 def test_the_same_run_gives_the_same_page_with_ids_that_differ(run: Path) -> None:

@@ -287,7 +287,7 @@ def test_everything_has_a_name(page: Page) -> None:
     nameless = page.evaluate(
         """() => [...document.querySelectorAll('button, select, input, [role], [tabindex="0"]')]
         .filter(x => !x.hidden && x.role !== 'status' && !(x.ariaLabel || x.labels?.length
-            || x.hasAttribute('aria-labeledby') || x.textContent.trim()))
+            || x.hasAttribute('aria-labelledby') || x.textContent.trim()))
         .map(x => x.outerHTML)"""
     )
     assert nameless == []
@@ -396,6 +396,43 @@ def test_a_large_map_says_that_it_is_kept_smaller(
     ]
     assert opened.page.locator("#strip canvas.map").count() == 4
     opened.page.close()
+    assert opened.faults == []
+
+
+def test_photos_are_shown_as_large_as_they_are_kept(
+    browser: Browser, tmp_path: Path, predictions: Predictions
+) -> None:
+    run = make_run(tmp_path / "a", load_recipe("base"), predictions, gallery=False)
+    wrong = np.flatnonzero(~predictions.correct)
+    maps = [GalleryMaps("block1", *np.ones((2, len(wrong), 4, 4), dtype=np.float32))]
+    seen = np.full((150, 32, 32, 3), 90, dtype=np.uint8)
+
+    def photos(rows: Any, px: int) -> Any:
+        gray = np.linspace(0, 255, px).astype(np.uint8)  # dark on the left, bright on the right
+        return np.broadcast_to(gray[None, None, :, None], (len(rows), px, px, 3)), 0
+
+    write_gallery(run, seen, predictions, rows=wrong, maps=maps, method="m", photos=photos)
+    opened = Opened(browser, build(run))
+    page = opened.page
+    page.locator(".card").first.click()
+    note = page.locator("#viewer-note")
+    expect(note).to_contain_text("Shown at 224 px; the network saw 32 px. m: what speaks")
+    sizes = page.eval_on_selector_all(
+        "#strip canvas", "all => all.map(x => [x.width, x.height, x.clientWidth])"
+    )
+    assert sizes == [[224, 224, 224]] * 3  # the picture, and a map for each class
+    drawn = pixels(page, "#strip canvas.picture")[:, 0].astype(int)
+    columns = (np.arange(len(drawn)) * 29) % 224
+    assert np.abs(drawn - columns * 255 / 223).mean() < 4
+    # The map covers the whole photo: with the slider at 100 % nothing but its strongest color.
+    page.locator("#opacity").fill("100")
+    assert len(np.unique(pixels(page, "#strip canvas.map"), axis=0)) == 1
+    smooth = page.eval_on_selector_all(
+        "#strip canvas.picture, .card canvas",
+        "all => all.map(x => getComputedStyle(x).imageRendering)",
+    )
+    assert set(smooth) == {"auto"}
+    page.close()
     assert opened.faults == []
 
 

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from resight.datasets import Dataset, Split, Statistics
 from resight.datasets.augment import normalize
 from resight.errors import UsageError
-from resight.interpret.neighbors import candidate_rows, features, find_neighbors, nearest_neighbors
+from resight.interpret.neighbors import candidate_rows, find_neighbors, nearest_neighbors
+from resight.training.features import features
 
 STATS = Statistics((0.5,) * 3, (0.25,) * 3)
 

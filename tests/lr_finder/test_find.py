@@ -22,10 +22,10 @@ RECIPE = resight.with_epochs(
 QUICK = LRRangeOptions(steps=30)
 
 
-def setup(*settings: str):
+def setup(*settings: str, data: resight.Dataset | None = None):
     recipe = resight.with_overrides(RECIPE, list(settings))
     return prepare(
-        recipe, data=None, model=None, device="cpu", offline=True, on_event=ignore_events
+        recipe, data=data, model=None, device="cpu", offline=True, on_event=ignore_events
     )
 
 
@@ -53,6 +53,14 @@ def test_a_training_can_rest_on_several_tests(tmp_path: Path) -> None:
     assert written["images"] > resight.lr_find(RECIPE, options=QUICK).images
 
 
+def test_mixed_labels_have_the_references_of_plain_ones() -> None:
+    mixed = setup("augment.mixup={}", "augment.cutmix={}")
+    curve = run_range_test(mixed, QUICK, ignore_events)
+    assert curve.chance == pytest.approx(np.log(10), abs=0.05)  # or the shares of the batch
+    assert 0 <= curve.floor < curve.losses.min()
+    assert curve.losses.min() < curve.chance
+
+
 @pytest.mark.parametrize(
     ("schedule", "which"), [("one_cycle", "peak"), ("plateau", "constant"), ("cosine", "peak")]
 )
@@ -63,6 +71,25 @@ def test_schedules_that_hold_a_rate_get_the_lower_one(schedule: str, which: str)
     assert after.recipe.optimizer.lr == pytest.approx(getattr(curve, which), rel=0.05)
     assert after.state.schedule.spec == before.recipe.schedule
     assert after.state.model is before.state.model
+
+
+def test_the_loss_and_the_order_of_images_are_the_recipes() -> None:
+    """Guessing has (9/10)^2 ln 10 by the focal loss; weights are of the classes in the batch."""
+    digits = resight.data("digits")
+    rows = [row for row, label in enumerate(digits.train.labels) if label > 4 or row % 10 == 0]
+    fewer = resight.Dataset(
+        "fewer", digits.classes, digits.train.select(torch.tensor(rows)), digits.test
+    )
+    curves = {}
+    for setting in ("loss.focal_gamma=2", "loss.class_weights=balanced", "data.balance=balanced"):
+        curves[setting] = run_range_test(setup(setting, data=fewer), QUICK, ignore_events)
+    focal, weighted, balanced = curves.values()
+    assert focal.chance == pytest.approx(0.81 * np.log(10), rel=1e-5)
+    assert weighted.chance != pytest.approx(np.log(10), rel=1e-3)
+    assert weighted.chance == pytest.approx(np.log(10), rel=0.3)
+    assert balanced.chance == pytest.approx(np.log(10), rel=1e-5)
+    plain = run_range_test(setup(data=fewer), QUICK, ignore_events)
+    assert balanced.losses.tolist() != plain.losses.tolist()
 
 
 def test_model_and_random_numbers_are_restored() -> None:

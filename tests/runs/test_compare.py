@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import resight
 from resight.cli.app import main
 from resight.errors import UsageError
 from resight.metrics.intervals import wilson
-from resight.records import Predictions
+from resight.records import IntArray, Predictions
 from resight.runs import flips
 from resight.runs.gallery import write_gallery
 
@@ -22,12 +23,17 @@ LABELS = np.array([0, 0, 0, 1, 1, 1, 1, 1])
 
 
 def make_run(
-    path: Path, wrong: set[int], *settings: str, ids: str = "test", fingerprint: str = "f"
+    path: Path,
+    wrong: set[int],
+    *settings: str,
+    ids: str = "test",
+    fingerprint: str = "f",
+    labels: IntArray = LABELS,
 ) -> Path:
     """Write a finished run's folder, without its weights: right about all images but some rows."""
-    preds = np.where(np.isin(np.arange(8), list(wrong)), 1 - LABELS, LABELS)
+    preds = np.where(np.isin(np.arange(8), list(wrong)), 1 - labels, labels)
     logits = 3 * np.eye(2, dtype=np.float32)[preds]
-    predictions = Predictions(tuple(f"{ids}/{i}" for i in range(8)), logits, LABELS, CLASSES)
+    predictions = Predictions(tuple(f"{ids}/{i}" for i in range(8)), logits, labels, CLASSES)
     recipe = resight.with_overrides(resight.load_recipe("digits"), list(settings))
     summary = replace(report_runs.summary(recipe, predictions), validation=None)
     summary = replace(summary, data=replace(summary.data, fingerprint=fingerprint))
@@ -60,7 +66,56 @@ def test_which_images_flipped(tmp_path: Path) -> None:
     ]
     text = str(comparison)
     assert "b against a: +12.50 points" in text
-    assert "2 gained, 1 lost; cat +1" in text
+    # A difference of 1 in 8 images lies between -33 and +58 points.
+    assert "2 gained, 1 lost; cat +1; too few images to tell" in text
+
+
+def test_balanced_accuracy_is_compared_where_classes_differ_in_size(tmp_path: Path) -> None:
+    """Of 3 cats and 5 dogs: (1/3 + 4/5) / 2 = 56.67 % first, then (2/3 + 4/5) / 2 = 73.33 %."""
+    comparison = resight.compare(
+        [make_run(tmp_path / "a", {0, 1, 7}), make_run(tmp_path / "b", {1, 3})]
+    )
+    (flip,) = comparison.flips
+    assert flip.balanced is not None
+    assert flip.balanced.value == pytest.approx(1 / 6)
+    assert comparison.to_dict()["flips"][0]["balanced"]["value"] == flip.balanced.value
+    text = str(comparison)
+    head, first, second = text.splitlines()[:3]
+    assert "balanced accuracy" in head
+    assert "  56.67 % (" in first
+    assert "  73.33 % (" in second
+    assert "), balanced +16.67 points (" in text
+    saved = [run["test"]["balanced_accuracy"]["value"] for run in comparison.to_dict()["runs"]]
+    assert saved == pytest.approx([17 / 30, 22 / 30])
+
+
+def test_balanced_accuracy_is_compared_over_seeds(tmp_path: Path) -> None:
+    wrong = {"a0": {0, 1}, "a1": {0}, "b0": {3}, "b1": {3, 4}}  # a misses cats, b dogs
+    comparison = resight.compare(
+        [
+            make_run(tmp_path / name, rows, f"seed={name[1]}", f"optimizer.lr=0.{ord(name[0])}")
+            for name, rows in wrong.items()
+        ]
+    )
+    one, two = (group.balanced for group in comparison.groups)
+    assert one is not None
+    assert two is not None
+    assert (one.mean, two.mean) == (pytest.approx(0.75), pytest.approx(0.85))
+    assert two.difference is not None
+    assert two.difference.value == pytest.approx(0.1)
+    text = str(comparison)
+    assert "recipe 1: mean of 2 runs 81.25 % (1.84 to 100.00), balanced 75.00 %" in text
+    assert "recipe 2 against 1: +0.00 points (" in text
+    assert "), balanced +10.00 points (" in text
+
+
+def test_balanced_accuracy_is_left_out_where_classes_are_of_one_size(tmp_path: Path) -> None:
+    labels = np.arange(8) % 2
+    runs = [make_run(tmp_path / name, {0}, labels=labels) for name in "ab"]
+    comparison = resight.compare(runs)
+    assert "balanced" not in str(comparison)
+    assert comparison.flips[0].balanced is None
+    assert comparison.groups[0].balanced is None
 
 
 def test_seeds_are_one_group_and_other_settings_another(tmp_path: Path) -> None:
@@ -90,7 +145,8 @@ def test_seeds_are_one_group_and_other_settings_another(tmp_path: Path) -> None:
     assert [run.recipe.seed for run in comparison.runs] == [0, 0, 1, 1, 2]
     text = str(comparison)
     assert "recipe 1: mean of 2 runs 81.25 %" in text
-    assert "recipe 2 against 1: +12.50 points" in text
+    # Two seeds of each recipe: the interval reaches from -100 to +125 points.
+    assert re.search(r"recipe 2 against 1: \+12\.50 points \(.*\), over seeds; too few runs", text)
     assert "takes several seeds of each" in text  # as one setting has a single run
     assert "the data of other-images-to-train-on is not that of a0" in text
 

@@ -329,3 +329,135 @@ def test_what_ids_begin_with() -> None:
     assert gallery.shared_start(["data/cat/1.png", "data/cow/2.png"]) == "data/c"
     assert gallery.shared_start(["x"]) == "x"
     assert gallery.shared_start(["x", "y"]) == gallery.shared_start([]) == ""
+
+
+# --- photos, which have more pixels than the network saw ------------------------------------
+
+
+def photo(row: int, px: int) -> NDArray[np.uint8]:
+    """A photo of its own color, with a soft edge in it; the same at every size."""
+    small = np.full((2, 2, 3), 40 + 3 * (row % 60), dtype=np.uint8)
+    small[0, 0, row % 3] = 255
+    return np.asarray(Image.fromarray(small).resize((px, px), Image.Resampling.BICUBIC))
+
+
+class Photos:
+    """Gives photos of at most `largest` px, and remembers how many of which size were asked for."""
+
+    def __init__(self, seen: NDArray[np.uint8], largest: int = 300, missing: int = 0) -> None:
+        self.seen, self.largest, self.missing = seen, largest, missing
+        self.asked: list[tuple[int, int]] = []
+
+    def __call__(self, rows: NDArray[np.int64], px: int) -> tuple[NDArray[np.uint8], int]:
+        self.asked.append((len(rows), px))
+        px = min(px, self.largest)
+        if px <= self.seen.shape[1] or not len(rows):
+            return self.seen[rows], self.missing
+        return np.stack([photo(row, px) for row in rows.tolist()]), self.missing
+
+
+def write_photos(folder: Path, n: int, photos: Photos, maps: int = 4) -> Gallery:
+    write_gallery(
+        folder,
+        photos.seen,
+        make_predictions(n),
+        rows=np.arange(maps),
+        maps=[make_maps(maps)],
+        method="m",
+        photos=photos,
+    )
+    return read(folder)
+
+
+def seen_by_the_network(n: int, px: int = 32) -> NDArray[np.uint8]:
+    return np.stack([photo(row, px) for row in range(n)])
+
+
+def test_photos_are_kept_large(tmp_path: Path) -> None:
+    photos = Photos(seen_by_the_network(40))
+    packed = write_photos(tmp_path, 40, photos)
+    ((sheet, rows),) = packed.pictures
+    assert (sheet.size, rows, packed.seen_px) == ((224, 224), tuple(range(40)), 32)
+    assert packed.notes == ()
+    for row in (0, 7, 39):
+        difference = np.abs(tile(tmp_path, sheet, row) - photo(row, 224).astype(int))
+        assert difference.mean() < 4
+
+
+def test_what_does_not_fit_large_is_kept_small_mistakes_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "_room", lambda predictions: 180_000)
+    n = 100
+    packed = write_photos(tmp_path, n, Photos(seen_by_the_network(n)))
+    (large, first), *small = packed.pictures
+    assert large.size == (224, 224)
+    wrong = set(range(0, n, 5))
+    assert 5 < len(first) < n
+    assert wrong <= set(first) or set(first) <= wrong
+    assert 0 in first  # the mistake with a heat map
+    assert all(sheet.size == (64, 64) for sheet, _ in small)
+    assert sorted(row for _, rows in packed.pictures for row in rows) == list(range(n))
+    for sheet, rows in small:  # 64 px of the photo, more than the network saw
+        difference = np.abs(tile(tmp_path, sheet, 0) - photo(rows[0], 64).astype(int))
+        assert difference.mean() < 8
+    size = sum(f.stat().st_size for f in (tmp_path / "gallery").glob("*-*"))
+    assert size <= 180_000
+
+
+def test_only_as_many_photos_are_opened_as_may_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "_room", lambda predictions: 150_000)
+    n = 2000
+    photos = Photos(seen_by_the_network(n, 16))
+    packed = write_photos(tmp_path, n, photos)
+    assert photos.asked[0][1] == 224
+    assert all(count * px**2 < 2e6 for count, px in photos.asked)
+    assert packed.notes[-1].endswith("of 2,000 images are kept, for size")
+
+
+def test_photos_smaller_than_224_px_keep_their_size(tmp_path: Path) -> None:
+    packed = write_photos(tmp_path, 40, Photos(seen_by_the_network(40), largest=100))
+    ((sheet, rows),) = packed.pictures
+    assert (sheet.size, len(rows)) == ((100, 100), 40)
+
+
+@pytest.mark.parametrize(("px", "largest"), [(32, 32), (32, 10), (64, 64)])
+def test_without_larger_photos_the_gallery_is_as_ever(
+    tmp_path: Path, px: int, largest: int
+) -> None:
+    folders = [tmp_path / "photos", tmp_path / "images"]
+    for folder in folders:
+        folder.mkdir()
+    seen = seen_by_the_network(40, px)
+    assert write_photos(folders[0], 40, Photos(seen, largest)).seen_px is None
+    write_gallery(
+        folders[1],
+        seen,
+        make_predictions(40),
+        rows=np.arange(4),
+        maps=[make_maps(4)],
+        method="m",
+    )
+    files = [
+        {file.name: file.read_bytes() for file in (folder / "gallery").iterdir()}
+        for folder in folders
+    ]
+    assert files[0] == files[1]
+
+
+def test_photos_that_are_gone_are_told(tmp_path: Path) -> None:
+    packed = write_photos(tmp_path, 40, Photos(seen_by_the_network(40), missing=3))
+    assert packed.notes == (
+        "3 pictures are shown as the network saw them, because their files are gone or have "
+        "changed",
+    )
+
+
+def test_photos_of_a_damaged_size_are_refused(tmp_path: Path) -> None:
+    write_photos(tmp_path, 40, Photos(seen_by_the_network(40)))
+    file = tmp_path / "gallery" / "gallery.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"seen_px": "x"}))
+    with pytest.raises(ResightError, match="is damaged"):
+        read_gallery(tmp_path)

@@ -102,6 +102,8 @@ def names(folder: Path) -> set[str]:
 
 def test_every_file_of_a_run_is_known(explained_copy: Path, tiny: resight.Dataset) -> None:
     resight.evaluate(explained_copy, data=tiny)
+    resight.export(explained_copy, to="pt2")
+    resight.export(explained_copy, to="hub")
     known = {path for pattern in RUN_FILES for path in explained_copy.glob(pattern)}
     assert names(explained_copy) - {".lock"} == {
         path.relative_to(explained_copy).as_posix() for path in known

@@ -12,11 +12,11 @@ import resight.training.loop
 from resight.cli.recipes import recipe_list
 from resight.datasets import Dataset, Split
 from resight.errors import UsageError
-from resight.experiment import reproduce
+from resight.experiment.many_runs import reproduce
 from resight.metrics.intervals import mean_interval
 from resight.recipe.presets import PRESETS
 from resight.recipe.presets.published import PUBLISHED
-from resight.runs.reproduction import is_complete
+from resight.runs.series import is_complete
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,7 @@ def noise(n: int, first: int) -> Split:
     return Split(images, torch.arange(n) % 2, tuple(str(first + i) for i in range(n)))
 
 
-DATA = Dataset("noise", ("cat", "dog"), noise(12, 0), noise(6, 100), (), "0")
+DATA = Dataset("noise", ("cat", "dog"), noise(12, 0), noise(6, 100))
 SMALL = ["model.name=swift", "model.widths=[8,8,8]"]  # where the network is not the point
 QUICK = [*SMALL, "explain.report=false"]
 

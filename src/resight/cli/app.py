@@ -32,20 +32,29 @@ For a start:
 COMMANDS = {
     "train": ("train", "Train by a recipe, then read the test set once."),
     "resume": ("train", "Go on with a run that was stopped, as if it had not been."),
-    "evaluate": ("evaluate", "Evaluate a run on its test set, or on the test set of other data."),
+    "evaluate": ("evaluate", "Evaluate a run on its test images, or on other data."),
     "predict": ("evaluate", "Predict the classes of picture files by a run's weights."),
     "compare": ("compare", "Compare runs: accuracies, recipes, and images that flipped."),
     "explain": ("explain", "Show a run's mistakes, heat maps and label issues."),
     "report": ("report", "Write a run's report.html, one page, from the run folder alone."),
+    "export": (
+        "export",
+        "Write a run's network for use without resight: as ONNX, as pt2, or for the hub.",
+    ),
+    "serve": (
+        "serve",
+        "Show a local page where you drop pictures and see what a run makes of them.",
+    ),
     "recipes": ("recipes", "List, show and compare the named recipes, and estimate their cost."),
     "models": ("models", "List the networks, or show one layer by layer."),
-    "data": ("data", "List the built-in data sets, or describe one."),
+    "data": ("data", "List the built-in data sets, or say how one was read."),
     "schedule": ("schedule", "Draw the learning rate and momentum of a run before it is trained."),
     "lr-find": ("lr_find", "Find the learning rate by a range test, and judge the result."),
     "doctor": (
         "doctor",
         "Look for errors that do not stop a training: in a recipe and its data, or in a run.",
     ),
+    "sweep": ("sweep", "Search for better settings of a recipe, then train the best and test it."),
     "reproduce": ("reproduce", "Train a published project again, and compare the accuracies."),
     "demo": ("train", "Train on the bundled digits and explain the mistakes, in under a minute."),
 }

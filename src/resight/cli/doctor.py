@@ -1,5 +1,7 @@
 """The command that looks for errors in a recipe, its data or a run."""
 
+from pathlib import Path
+
 from ..errors import UsageError
 from .options import (
     DataOptions,
@@ -17,6 +19,7 @@ def doctor(
     /,
     *,
     set_: SetOption = None,
+    pairs: Path | None = None,
     device: Device = "auto",
     data_options: DataOptions = DataOptions(),
     output: OutputOptions = OutputOptions(),
@@ -29,6 +32,8 @@ def doctor(
     ----------
     subject
         A run folder; or a recipe's name or .toml file, checked with its data before any training.
+    pairs
+        A picture file for the near copies of training images; a table of them is written beside it.
     """
     from ..recipe.sources import is_run
 
@@ -45,6 +50,7 @@ def doctor(
             data=data_options.data if run else None,  # the recipe has it by now
             device=device,
             offline=data_options.offline,
+            pairs=pairs,
             on_event=on_event,
         )
     emit(diagnosis, output)

@@ -3,7 +3,17 @@
 from pathlib import Path
 from typing import Literal
 
-from .options import CommandResult, DataOptions, Device, OutputOptions, RunFolder, emit, progress
+from .options import (
+    AllowImport,
+    CommandResult,
+    DataOptions,
+    Device,
+    OutputOptions,
+    RunFolder,
+    emit,
+    progress,
+)
+from .streams import show_problem
 
 
 def evaluate(
@@ -11,25 +21,37 @@ def evaluate(
     /,
     *,
     data_options: DataOptions = DataOptions(),
+    split: Literal["train", "val", "test", "all"] | None = None,
+    changed_data: bool = False,
     tta: Literal["flip", "flip_shift", "none"] | None = None,
     device: Device = "auto",
+    allow_import: AllowImport = False,
     output: OutputOptions = OutputOptions(),
 ) -> None:
-    """Evaluate a run on its test set, or on the test set of other data.
+    """Evaluate a run on its test images, or on other data.
 
-    The other data (--data) must have the classes that the run was trained on.
+    The classes of the other data (--data) are matched by name. All of it is scored if it is not
+    divided into splits.
 
     Parameters
     ----------
+    split
+        The images to score; by default test, else val, else all.
+    changed_data
+        Go on if the run's own data has changed, though its test images may have been trained on.
     tta
         Test-time augmentation: average over mirrored (and shifted) views.
     """
     from ..runs import inference
+    from ..runs.run import Run
 
     with progress(output) as on_event:
         result = inference.evaluate(
-            run,
+            Run.open(run, allow_import=allow_import),
             data=data_options.data,
+            split=split,
+            changed_data=changed_data,
+            layout=data_options.layout,
             tta=tta,
             device=device,
             offline=data_options.offline,
@@ -44,24 +66,42 @@ def predict(
     /,
     *images: Path,
     top: int = 3,
+    unsure_below: float | None = None,
+    out: Path | None = None,
     device: Device = "auto",
+    allow_import: AllowImport = False,
     output: OutputOptions = OutputOptions(),
-) -> None:
+) -> int:
     """Predict the classes of picture files by a run's weights.
+
+    Files that cannot be read are named, and the exit code is 1 then.
 
     Parameters
     ----------
     images
-        Picture files.
+        Picture files, folders of them, or patterns such as 'photos/*.jpg'.
     top
         Number of classes to name.
+    unsure_below
+        Mark answers of a lower probability, as in 0.8, and say how many are above and right.
+    out
+        Write all probabilities into this CSV file too.
     """
-    from ..runs import inference
+    from ..runs.predict import predict as predict_pictures
+    from ..runs.run import Run
 
-    predictions = inference.predict(run, images, device=device)
-    lines = [
-        f"{prediction.id}: {', '.join(f'{name} {p:.1%}' for name, p in prediction.ranking[:top])}"
-        for prediction in predictions
-    ]
-    content = [prediction.to_dict() for prediction in predictions]
-    emit(CommandResult(content, "\n".join(lines)), output)
+    with progress(output) as on_event:
+        result = predict_pictures(
+            Run.open(run, allow_import=allow_import),
+            images,
+            unsure_below=unsure_below,
+            skip_unreadable=True,
+            device=device,
+            on_event=on_event,
+        )
+    if out is not None:
+        result.write_csv(out)
+    emit(CommandResult(result.to_dict(), result.text(top)), output)
+    for line in result.unreadable.values():
+        show_problem(line)
+    return 1 if result.unreadable else 0

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from ..errors import ResightError
 from ..metrics import MistakeOrder
 from ..recipe import Method
-from .options import Device, Offline, OutputOptions, RunFolder, emit, progress
+from .options import AllowImport, Device, Offline, OutputOptions, RunFolder, emit, progress
 from .streams import show_problem
 
 
@@ -38,6 +38,7 @@ def explain(
     data: str | None = None,
     device: Device = "auto",
     offline: Offline = False,
+    allow_import: AllowImport = False,
     output: OutputOptions = OutputOptions(),
 ) -> int:
     """Show a run's mistakes, heat maps and label issues.
@@ -50,10 +51,11 @@ def explain(
         Where the run's data is, if it has moved.
     """
     from ..interpret import explain as interpret
+    from ..runs.run import Run
 
     with progress(output) as on_event:
         explanation = interpret.explain(
-            run,
+            Run.open(run, allow_import=allow_import),
             pictures,
             **vars(options),
             data=data,

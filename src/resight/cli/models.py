@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 NETWORKS = {  # name -> the first line of its documentation
     name: (kind.__doc__ or "").splitlines()[0]
     for name, kind in KINDS["model"].items()
-    if name != "custom"
+    if name not in ("custom", "import")
 }
 
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, get_type_hints
 
 from cyclopts import Parameter
 
@@ -38,7 +38,20 @@ SkipUnreadable = Annotated[
     RecipeField("data.skip_unreadable"),
     Parameter(help="Skip pictures that cannot be read, and name them."),
 ]
+Layout = Annotated[
+    str | None,
+    RecipeField("data.layout"),
+    Parameter(help="How the data is arranged, as folders or table, if it is not recognized."),
+]
+Classes = Annotated[
+    Literal["same", "train"] | None,
+    RecipeField("data.classes"),
+    Parameter(help="Where the splits differ in their classes: train takes those of train alone."),
+]
 Offline = Annotated[bool, Parameter(help="Never download.")]
+AllowImport = Annotated[
+    bool, Parameter(help="Let the run folder import its network, which runs that code.")
+]
 
 
 @Parameter(name="*")
@@ -47,6 +60,8 @@ class DataOptions:
     """Which data is read, and how."""
 
     data: DataSource = None
+    layout: Layout = None
+    classes: Classes = None
     skip_unreadable: SkipUnreadable = None
     offline: Offline = False
 

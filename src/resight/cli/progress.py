@@ -9,10 +9,12 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 
 from ..events import EpochDone, Event, Message, OnEvent, Progress, StepDone
+from ..metrics.intervals import MIN_TO_TELL
 from ..records import EpochRow
 from ..text import one_line, printable
 
 REFRESH_SECS = 0.25  # reading the loss off a GPU makes it wait, so not at every step
+_STYLES = {"note": None, "warning": "yellow", "error": "red"}
 LINE_SECS = 30.0  # between plain lines within an epoch, where there is no terminal
 
 
@@ -47,8 +49,8 @@ class ProgressLines:
 
     def __call__(self, event: Event) -> None:
         match event:
-            case Message(text):
-                self._line(text)
+            case Message(text, severity):
+                self._line(text, _STYLES[severity])
             case Progress(task, done, total):
                 if self.bar:
                     figures = f"{done / total:.0%}" if total else f"{done:,}"
@@ -58,12 +60,14 @@ class ProgressLines:
                 self.last_task = task
             case StepDone():
                 self._step(event)
-            case EpochDone(row, best):
-                self._line(epoch_line(row, self.epochs or row.epoch, best=best))
+            case EpochDone(row, best, val_images):
+                star = best and val_images >= MIN_TO_TELL
+                self._line(epoch_line(row, self.epochs or row.epoch, star=star))
 
-    def _line(self, text: str) -> None:
+    def _line(self, text: str, style: str | None = None) -> None:
+        text = printable(text)
         with suppress(OSError):  # a run goes on where nobody can be told how
-            self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+            self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def _move_bar(self, label: str, done: int, total: int | None, figures: str) -> None:
         assert self.bar is not None
@@ -97,7 +101,7 @@ class ProgressLines:
             self._line(f"  {label}  {step}  {figures}  {minutes:.0f} min left")
 
 
-def epoch_line(row: EpochRow, epochs: int, *, best: bool) -> str:
+def epoch_line(row: EpochRow, epochs: int, *, star: bool) -> str:
     """Return the figures of an epoch in one line; a star marks the best epoch so far."""
     width = len(str(epochs))
     parts = [
@@ -107,4 +111,4 @@ def epoch_line(row: EpochRow, epochs: int, *, best: bool) -> str:
     if row.val_loss is not None and row.val_accuracy is not None:
         parts.append(f"val loss {row.val_loss:.3f} acc {row.val_accuracy:.2%}")
     parts += [f"lr {row.lr:.3g}", f"{row.images_per_sec:,.0f} images/s", f"{row.train_secs:.1f} s"]
-    return "  ".join(parts) + (" *" if best and row.val_loss is not None else "")
+    return "  ".join(parts) + (" *" if star else "")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from ..errors import UsageError
-from ..recipe import Model
+from ..recipe import Import, Model
 from ..recipe.presets import PRESETS, get_preset, load_recipe
 from ..recipe.presets import recipes as all_recipes
 from ..recipe.presets.published import PUBLISHED
@@ -101,12 +101,17 @@ def recipe_list() -> str:
 
 
 def recipe_costs(device: str) -> dict[str, dict[str, Any]]:
-    """Return the cost of one run of each named recipe, with images and seconds on this device."""
+    """Return the cost of one run of each named recipe, with images and seconds on this device.
+
+    Recipes that import a network are left out: their cost is that of the user's own pictures.
+    """
     from ..training import cost as training_cost
 
     speeds: dict[tuple[Model, str], float] = {}  # many recipes share a network
     costs = {}
     for name, recipe in all_recipes().items():
+        if isinstance(recipe.model, Import):
+            continue
         key = (recipe.model, recipe.training.precision)
         if key not in speeds:
             speeds[key] = training_cost.images_per_sec(recipe, device=device)
@@ -136,5 +141,6 @@ def cost_text(costs: dict[str, dict[str, Any]]) -> str:
     return (
         f"{table(rows, 'recipe', *columns, right=columns)}\n\n"
         "MFLOP of a forward pass; a run is three of each image. Timed over three steps a "
-        "network just now, so a busy machine looks slow; evaluation comes on top."
+        "network just now, so a busy machine looks slow; evaluation comes on top.\n"
+        "Recipes that import a network (probe, finetune) are left out, as they are for your photos."
     )

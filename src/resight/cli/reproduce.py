@@ -54,7 +54,7 @@ def reproduce(
     if name != "all":
         get_published(name)  # a mistyped name is refused before torch is imported
 
-    from .. import experiment
+    from ..experiment import many_runs
 
     options: dict[str, Any] = {"data": data, "seeds": seeds, "all_train": all_train}
     options |= {"epochs": epochs, "overrides": set_ or [], "out": out}
@@ -62,7 +62,7 @@ def reproduce(
     results: list[Reproduction] = []
     for project in PUBLISHED if name == "all" else [name]:
         with progress(output) as on_event:
-            result = experiment.reproduce(project, **options, on_event=on_event)
+            result = many_runs.reproduce(project, **options, on_event=on_event)
         results.append(result)
         if not output.json:  # a table at the end would come days after the first result
             emit(result, output)

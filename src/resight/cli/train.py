@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from ..errors import UsageError
+from .interrupt import INTERRUPTED
 from .options import (
+    AllowImport,
     CommandResult,
     DataOptions,
     Device,
@@ -24,6 +26,11 @@ from .options import (
     progress,
     recipe_from_flags,
 )
+from .streams import show_problem
+
+if TYPE_CHECKING:
+    from ..recipe import Recipe
+    from ..runs.series import Series
 
 
 @Parameter(name="*")
@@ -39,12 +46,31 @@ class FolderOptions:
     "Replace a run folder of that name."
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class LengthOptions:
+    """How long a run is, and how many runs there are."""
+
+    epochs: Epochs = None
+    minutes: float | None = None
+    "Choose the epochs by a measurement, so that the run ends in this time."
+    seeds: int | None = None
+    "Train with this many seeds in one folder, and compare the runs; a second call goes on."
+    folds: int | None = None
+    "Cross-validate: a run for each of this many folds; a second call goes on."
+
+    @property
+    def several(self) -> bool:
+        """Whether there are several runs."""
+        return self.seeds is not None or self.folds is not None
+
+
 def train(
     recipe: RecipeName,
     /,
     *,
     data_options: DataOptions = DataOptions(),
-    epochs: Epochs = None,
+    length: LengthOptions = LengthOptions(),
     training_options: TrainingOptions = TrainingOptions(),
     find_lr: bool = False,
     repeats: int | None = None,
@@ -66,28 +92,78 @@ def train(
     dry_run
         Check recipe and data, print the resolved recipe, and stop.
     """
-    if repeats is not None and not find_lr:
-        raise UsageError(f"--repeats {repeats} needs --find-lr; give both or neither")
     if find_lr:
         _check_find_lr(training_options.lr, set_ or [], dry_run=dry_run)
-    changed = recipe_from_flags(recipe, data_options, training_options, set_=set_, epochs=epochs)
-
-    from .. import experiment  # torch: only now that the request makes sense
-    from ..lr_finder.find import LRRangeOptions
-    from ..recipe.toml import to_toml
-
+    elif repeats is not None:
+        raise UsageError(f"--repeats {repeats} needs --find-lr; give both or neither")
+    _check_length(length, find_lr=find_lr, force=folder.force, dry_run=dry_run)
+    changed = recipe_from_flags(
+        recipe, data_options, training_options, set_=set_, epochs=length.epochs
+    )
     options: dict[str, Any] = {"device": device, "devices": devices}
     options["offline"] = data_options.offline
+    if dry_run:
+        return _check_only(changed, options, output)
+    options |= {"out": folder.out, "name": folder.name}
+    if length.several:
+        return _train_series(changed, length, options, output)
+    from .. import experiment  # torch: only now that the request makes sense
+    from ..lr_finder.find import LRRangeOptions
+
+    options |= {"force": folder.force, "minutes": length.minutes}
+    options["find_lr"] = LRRangeOptions(repeats=repeats or 1) if find_lr else False
     with progress(output) as on_event:
-        if dry_run:
-            resolved = experiment.dry_run(changed, **options, on_event=on_event)
-            emit(CommandResult(resolved.model_dump(), to_toml(resolved).rstrip("\n")), output)
-            return 0
-        range_test = LRRangeOptions(repeats=repeats or 1) if find_lr else False
-        run = experiment.train(
-            changed, find_lr=range_test, **vars(folder), **options, on_event=on_event
-        )
+        run = experiment.train(changed, **options, on_event=on_event)
     return emit_run(run, output)
+
+
+def _check_only(recipe: "Recipe", options: dict[str, Any], output: OutputOptions) -> int:
+    """Check recipe and data, print the resolved recipe, and return the exit code."""
+    from .. import experiment
+    from ..recipe.toml import to_toml
+
+    with progress(output) as on_event:
+        resolved = experiment.dry_run(recipe, **options, on_event=on_event)
+    emit(CommandResult(resolved.model_dump(), to_toml(resolved).rstrip("\n")), output)
+    return 0
+
+
+def _train_series(
+    recipe: "Recipe", length: LengthOptions, options: dict[str, Any], output: OutputOptions
+) -> int:
+    """Train over seeds or folds, print the result, and return the exit code."""
+    from ..experiment import many_runs
+
+    result: Series
+    with progress(output) as on_event:
+        if length.seeds is not None:
+            result = many_runs.train_seeds(recipe, seeds=length.seeds, **options, on_event=on_event)
+        else:
+            assert length.folds is not None
+            result = many_runs.cross_validate(
+                recipe, folds=length.folds, **options, on_event=on_event
+            )
+    emit(result, output)
+    if result.interrupted:
+        show_problem("stopped; the same command goes on")
+    return INTERRUPTED if result.interrupted else 0
+
+
+def _check_length(length: LengthOptions, *, find_lr: bool, force: bool, dry_run: bool) -> None:
+    """Refuse flags that contradict each other, of which none would be obeyed."""
+    several = [f"--{word}" for word in ("seeds", "folds") if getattr(length, word) is not None]
+    minutes = ["--minutes"] if length.minutes is not None else []
+    flags = {"--find-lr": find_lr, "--dry-run": dry_run}
+    others = [flag for flag, given in flags.items() if given]
+    clash = [*several, *minutes, *others]
+    if several and force:
+        clash = [several[0], "--force"]
+    elif minutes and length.epochs is not None:
+        clash = ["--minutes", "--epochs"]
+    elif not (several or minutes):
+        clash = []
+    if len(clash) > 1:
+        raise UsageError(f"{clash[0]} and {clash[1]} contradict each other; give one of them")
 
 
 def _check_find_lr(lr: float | None, overrides: Sequence[str], *, dry_run: bool) -> None:
@@ -107,6 +183,7 @@ def resume(
     device: Device = "auto",
     devices: int | None = None,
     offline: Offline = False,
+    allow_import: AllowImport = False,
     output: OutputOptions = OutputOptions(),
 ) -> int:
     """Go on with a run that was stopped, as if it had not been.
@@ -122,7 +199,13 @@ def resume(
 
     with progress(output) as on_event:
         resumed = experiment.resume(
-            run, out=out, device=device, devices=devices, offline=offline, on_event=on_event
+            run,
+            out=out,
+            device=device,
+            devices=devices,
+            offline=offline,
+            allow_import=allow_import,
+            on_event=on_event,
         )
     return emit_run(resumed, output)
 

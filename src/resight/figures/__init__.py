@@ -15,11 +15,18 @@ from .curves import (
     schedule_curve,
     training_curves,
 )
-from .grouped import NeighborImages, label_issue_sheet, pair_sheet
+from .grouped import NeighborImages, label_issue_sheet, pair_rows, pair_sheet
 from .heat import LayerHeatmap, SheetImages, heat_grid, heat_sheet, heat_strip
 from .lr_curve import lr_curve
-from .numbers import confusion_matrix, per_class, reliability
-from .pictures import FlippedImage, before_after, flip_sheet, image_grid, prediction_grid
+from .numbers import confusion_matrix, per_class, reliability, setting_importances
+from .pictures import (
+    FlippedImage,
+    before_after,
+    class_sheet,
+    flip_sheet,
+    image_grid,
+    prediction_grid,
+)
 from .style import check_path, save
 
 __all__ = [
@@ -29,6 +36,7 @@ __all__ = [
     "SheetImages",
     "before_after",
     "check_path",
+    "class_sheet",
     "compare_accuracy",
     "compare_schedules",
     "confusion_matrix",
@@ -39,6 +47,7 @@ __all__ = [
     "image_grid",
     "label_issue_sheet",
     "lr_curve",
+    "pair_rows",
     "pair_sheet",
     "per_class",
     "prediction_grid",
@@ -46,5 +55,6 @@ __all__ = [
     "reliability",
     "save",
     "schedule_curve",
+    "setting_importances",
     "training_curves",
 ]

@@ -20,6 +20,7 @@ from .style import DPI, GRAY, fit_text, house_style
 
 GAP, _ROW_GAP = 0.1, 0.14  # inches, between tiles and between rows
 _MIN_WIDTH, _MIN_HEIGHT = 5.5, 2.0  # inches
+_LARGEST = 1.4  # inches of a picture, 224 px
 _MAX_INCHES = (2**16 - 1) / DPI  # matplotlib draws fewer than 2^16 px a side
 _PITCH, _DESCENT = 1.35 / 72, 0.4 / 72  # inches a point: from line to line, below the baseline
 _NOTE_SIZE, _NOTE_LETTER = 7, 0.058  # points; inches a letter, on average
@@ -57,6 +58,14 @@ class Row:
 
     tiles: Sequence[Tile] = ()
     heading: Sequence[Line] = ()
+
+
+def side_of(pictures: ImageArray, usual: float) -> float:
+    """Return how wide to draw pictures (R, H, W, C), in inches: wider than usual if they have more.
+
+    No pixel is left out of pictures of up to 224 px.
+    """
+    return max(usual, min(float(pictures.shape[2]) / DPI, _LARGEST))
 
 
 def in_rows(tiles: Sequence[Tile], columns: int) -> list[Row]:

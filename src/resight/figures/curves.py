@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..errors import UsageError
+from ..metrics.intervals import wilson
 from ..optim.curve import Curve, length_text
-from ..records import FloatArray, History
+from ..records import EpochRow, FloatArray, History
 from .style import BLUE, GRAY, VERMILION, clean, house_style, save, shorten
 
 # Lines that cross each other: the Okabe-Ito colors, and a dash pattern for where there is none.
@@ -30,8 +31,11 @@ _LOOKS: tuple[tuple[str, Any], ...] = (
 
 
 @house_style()
-def training_curves(history: History, best_epoch: int | None) -> Figure:
-    """Loss and accuracy of each epoch, train and validation on one scale; the best epoch marked.
+def training_curves(history: History, kept_epoch: int | None, *, val_images: int = 0) -> Figure:
+    """Loss and accuracy of each epoch, train and validation on one scale.
+
+    The epoch whose weights are kept is marked. The band of the validation accuracy is its 95 %
+    interval over so many images; 0 draws none.
 
     Raises UsageError if no epoch is finished.
     """
@@ -50,10 +54,9 @@ def training_curves(history: History, best_epoch: int | None) -> Figure:
                 label = {"train": "train", "val": "validation"}[split]
                 size = 3 if len(rows) <= 30 else 0
                 axes.plot(epochs, curve, label=label, markersize=size, **look)
-        if best_epoch is not None:
-            axes.axvline(
-                best_epoch, color=GRAY, linestyle=":", label=f"best epoch: {best_epoch}", zorder=1
-            )
+        if kept_epoch is not None:
+            label = f"kept: epoch {kept_epoch}"
+            axes.axvline(kept_epoch, color=GRAY, linestyle=":", label=label, zorder=1)
         axes.set_title(name.capitalize() + (" (%)" if scale == 100 else ""))
         axes.set_xlabel("epoch")
         axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
@@ -62,8 +65,19 @@ def training_curves(history: History, best_epoch: int | None) -> Figure:
             axes.autoscale_view(scalex=False)
             axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _draw_intervals(panels[1], rows, val_images)
     figure.legend(*panels[1].get_legend_handles_labels(), loc="outside upper right", ncols=3)
     return figure
+
+
+def _draw_intervals(axes: Axes, rows: Sequence[EpochRow], val_images: int) -> None:
+    """The band in which the validation accuracy, in percent, would lie over many more images."""
+    accuracies = {row.epoch: row.val_accuracy for row in rows if row.val_accuracy is not None}
+    if not val_images or not accuracies:
+        return
+    intervals = [wilson(round(share * val_images), val_images) for share in accuracies.values()]
+    low, high = ([100 * getattr(x, end) for x in intervals] for end in ("low", "high"))
+    axes.fill_between(list(accuracies), low, high, color=VERMILION, alpha=0.15, linewidth=0)
 
 
 @house_style()

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from ..errors import UsageError
 from ..metrics.mistakes import LabelIssue, Mistake, group_by_pair
-from ..records import ImageArray, Predictions
-from .contact_sheet import Line, Row, Tile, contact_sheet
+from ..records import ImageArray, IntArray, Predictions
+from .contact_sheet import Line, Row, Tile, contact_sheet, side_of
 from .style import BLUE, GRAY, VERMILION
 
 _SIDE = 0.95  # inches
@@ -24,6 +24,12 @@ class NeighborImages:
     cosines: tuple[float, ...]
 
 
+def pair_rows(mistakes: Sequence[Mistake], *, pairs: int = 8, columns: int = 8) -> IntArray:
+    """Return the rows (R,) that `pair_sheet` shows, in its order."""
+    groups = list(group_by_pair(mistakes).values())[:pairs]
+    return np.array([m.row for group in groups for m in group[:columns]], dtype=np.int64)
+
+
 def pair_sheet(
     pictures: ImageArray,
     predictions: Predictions,
@@ -32,21 +38,23 @@ def pair_sheet(
     *,
     pairs: int = 8,
     columns: int = 8,
+    notes: Sequence[str] = (),
 ) -> Figure:
     """Draw the most frequent confusions: a row for each pair of classes, the worst images first.
 
-    `pictures` (N, H, W, 1 or 3) are those of all predictions; `mistakes` are ranked.
+    `pictures` (R, H, W, 1 or 3) are those of `pair_rows`; `mistakes` are ranked.
     """
-    if len(pictures) != len(predictions):
-        raise UsageError(f"{len(pictures)} pictures but {len(predictions)} predictions")
-    groups = group_by_pair(mistakes)
+    expected = len(pair_rows(mistakes, pairs=pairs, columns=columns))
+    if len(pictures) != expected:
+        raise UsageError(f"{len(pictures)} pictures but {expected} mistakes to show; see pair_rows")
+    groups, shown = group_by_pair(mistakes), iter(pictures)
     rows, in_rows = [], 0
     for (true, pred), group in list(groups.items())[:pairs]:
         total = np.count_nonzero(predictions.labels == predictions.labels[group[0].row])
         lead = f"{len(group):,} of {total:,}: "
         tiles = [
             Tile(
-                pictures[mistake.row],
+                next(shown),
                 below=[
                     Line(f"{100 * mistake.confidence:.0f} % sure", size=7.5),
                     Line(name=mistake.id, size=6.5, color=GRAY),
@@ -59,8 +67,9 @@ def pair_sheet(
     note = f"{len(mistakes):,} mistakes of {len(predictions):,} images in {len(groups):,} pairs"
     if in_rows < len(mistakes):
         note += f"; the {len(rows)} most frequent pairs hold {in_rows:,}"
-    notes = [note] if mistakes else []
-    return contact_sheet(rows, title=title, side=_SIDE, notes=notes, empty="no mistakes")
+    notes = [*notes, note] if mistakes else []
+    side = side_of(pictures, _SIDE)
+    return contact_sheet(rows, title=title, side=side, notes=notes, empty="no mistakes")
 
 
 def label_issue_sheet(
@@ -69,7 +78,7 @@ def label_issue_sheet(
     neighbors: Sequence[tuple[NeighborImages, NeighborImages]],
     title: str,
     *,
-    note: str = "",
+    notes: Sequence[str] = (),
 ) -> Figure:
     """Draw each image beside training images of its given and of its suggested class.
 
@@ -97,7 +106,7 @@ def label_issue_sheet(
                 tiles += _neighbor_tiles(neighbors[i][j], heading, k)
         words.append(Line(name=issue.id, size=6.5, color=GRAY))
         rows.append(Row([Tile(pictures[i]), Tile(below=words, width=1.5), *tiles]))
-    return contact_sheet(rows, title=title, side=_SIDE, notes=[note] if note else [])
+    return contact_sheet(rows, title=title, side=side_of(pictures, _SIDE), notes=notes)
 
 
 def _neighbor_tiles(neighbors: NeighborImages, heading: Line, k: int) -> list[Tile]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..records import COARSE_CELLS, Float32Array, ImageArray, IntArray, Predictions
-from .contact_sheet import Line, Row, Tile, contact_sheet
+from .contact_sheet import Line, Row, Tile, contact_sheet, side_of
 from .pictures import verdict_line
 from .style import GRAY
 
@@ -68,6 +68,8 @@ class SheetImages:
     predictions: Predictions
     rows: IntArray  # (R,)
     others: IntArray  # (R,) class indices: the true class, or the runner-up
+    seen_px: int | None = None  # a side, as the network saw the pictures, where they are larger
+    notes: tuple[str, ...] = ()  # lines below the pictures
 
     def kind(self, i: int) -> str:
         """What the other class of row i is."""
@@ -128,10 +130,10 @@ def heat_sheet(images: SheetImages, heats: Sequence[LayerHeatmap], title: str) -
     return contact_sheet(
         rows,
         title=title,
-        side=0.8,
+        side=side_of(images.pictures, 0.8),
         head=Row(head),
         legend=_LEGEND,
-        notes=_notes(heats, images.pictures),
+        notes=_notes(heats, images),
         empty="none of these pictures",
     )
 
@@ -155,8 +157,8 @@ def heat_strip(images: SheetImages, heats: Sequence[LayerHeatmap], title: str) -
             tiles.append(replace(_overlay(picture, scaled), above=above, space=_LAYER_SPACE))
             tiles.append(Tile(_colored(scaled)))
         rows.append(Row(tiles))
-    notes = _notes(heats, images.pictures)
-    return contact_sheet(rows, title=title, side=1.25, legend=_LEGEND, notes=notes)
+    side, notes = side_of(images.pictures, 1.25), _notes(heats, images)
+    return contact_sheet(rows, title=title, side=side, legend=_LEGEND, notes=notes)
 
 
 def heat_grid(
@@ -244,14 +246,17 @@ def _areas(heat: LayerHeatmap, i: int) -> list[Line]:
     return [Line(f"deletion {deletion:.2f}   insertion {insertion:.2f}", size=6.5, color=GRAY)]
 
 
-def _notes(heats: Sequence[LayerHeatmap], pictures: ImageArray) -> list[str]:
+def _notes(heats: Sequence[LayerHeatmap], images: SheetImages) -> list[str]:
     """What to keep in mind: maps of few cells, and maps without any positive evidence."""
-    notes = []
+    notes = list(images.notes)
+    seen = images.seen_px
+    high, wide = (seen, seen) if seen else images.pictures.shape[1:3]
+    whole = f" of these {seen}" if seen else ""
     for heat in heats:
         if heat.coarse:
-            px = max(pictures.shape[1] / heat.maps.shape[2], pictures.shape[2] / heat.maps.shape[3])
+            px = max(high / heat.maps.shape[2], wide / heat.maps.shape[3])
             notes.append(
-                f"{heat.name}: a cell covers {px:.3g} px; "
+                f"{heat.name}: a cell covers {px:.3g}{whole} px; "
                 f"with under {COARSE_CELLS}x{COARSE_CELLS} cells a "
                 "map is too coarse to say where"
             )

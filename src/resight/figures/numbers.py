@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from ..metrics.classification import Calibration
 from ..metrics.intervals import Interval, wilson
 from ..records import FloatArray, IntArray
-from .style import BLUE, GRAY, SKY, house_style, short_names
+from .style import BLUE, GRAY, SKY, house_style, short_names, shorten
 
 MAX_CLASSES = 60  # that are all shown; of more, the part to look at
 NUM_CONFUSED = 25  # classes that have room for counts
@@ -168,4 +168,23 @@ def reliability(calibration: Calibration) -> Figure:
     figure.legend(loc="outside lower center", ncols=2)
     bottom.set(xlabel="confidence (%)", ylabel="images")
     bottom.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    return figure
+
+
+@house_style()
+def setting_importances(importances: Mapping[str, float]) -> Figure:
+    """The importance of each setting of a sweep, the largest on top; the sum of all is 1."""
+    order = sorted(importances, key=importances.__getitem__)
+    figure = Figure(figsize=(6.4, 1.1 + 0.3 * len(order)))
+    axes = figure.subplots()
+    for y, name in enumerate(order):
+        share = importances[name]
+        axes.barh(y, 100 * share, height=0.7, color=SKY)
+        text = f"{100 * share:.0f}"
+        axes.text(1.02, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
+    axes.set_yticks(range(len(order)), [shorten(name, 36) for name in order], fontsize=8)
+    axes.set_xlim(0, 100)
+    axes.grid(False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("importance (%)")
     return figure

@@ -37,11 +37,18 @@ def image_grid(
 
 
 def prediction_grid(
-    images: ImageArray, predictions: Predictions, rows: IntArray, title: str, *, columns: int = 5
+    images: ImageArray,
+    predictions: Predictions,
+    rows: IntArray,
+    title: str,
+    *,
+    columns: int = 5,
+    notes: Sequence[str] = (),
 ) -> Figure:
     """Draw images with what the model predicts: right or wrong, confidence, both classes and id.
 
-    `rows` (R,) chooses from `predictions`; `images` (R, H, W, C) are the pictures of these rows.
+    `rows` (R,) chooses from `predictions`; `images` (R, H, W, C) are the pictures of these rows,
+    and `notes` the lines below them.
     """
     _check_images(images, rows, "rows")
     tiles = []
@@ -55,7 +62,19 @@ def prediction_grid(
         tiles.append(Tile(picture, above=[verdict, true], below=[id_line]))
     n = len(predictions)
     empty = f"none of {n:,} images" if n else "no images"
-    return contact_sheet(in_rows(tiles, columns), title=title, side=_SIDE, empty=empty)
+    rows_of_tiles = in_rows(tiles, columns)
+    return contact_sheet(rows_of_tiles, title=title, side=_SIDE, notes=notes, empty=empty)
+
+
+def class_sheet(
+    pictures: Sequence[ImageArray], classes: Sequence[str], *, title: str, notes: Sequence[str] = ()
+) -> Figure:
+    """Draw a row of pictures (N, H, W, C) for each class, under its name."""
+    rows = [
+        Row([Tile(picture) for picture in images], heading=[Line(name=word, bold=True)])
+        for images, word in zip(pictures, classes, strict=True)
+    ]
+    return contact_sheet(rows, title=title, side=0.8, notes=notes)
 
 
 def before_after(before: ImageArray, after: ImageArray, titles: Sequence[str]) -> Figure:

@@ -43,8 +43,9 @@ def charts(run: Run) -> dict[str, Markup]:
     """Return the SVG of each figure that can be drawn; `schedule` also has a `schedule_text`."""
     drawn: dict[str, Markup] = {}
     summary, rows = run.summary, run.history.epochs
-    if rows:
-        figure = figures.training_curves(run.history, summary.best_epoch if summary else None)
+    if rows and rows[0].step:  # a probe takes no steps
+        best, val = (summary.best_epoch, summary.data.val) if summary else (None, 0)
+        figure = figures.training_curves(run.history, best, val_images=val)
         drawn["curves"] = inline(figure, "curves", "Loss and accuracy of each epoch")
         schedule = schedule_of(run.recipe, steps_per_epoch=rows[0].step)
         drawn["schedule_text"] = Markup.escape(describe(schedule))

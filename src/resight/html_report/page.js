@@ -23,6 +23,7 @@
   const right = (row) => labels[row] === preds[row];
   const sheetOf = (row) => (place[row] & 63) - 1; // -1: no picture
   const hasMaps = (row) => (place[row] & 128) !== 0;
+  const isPhoto = Boolean(gallery?.seen); // some pictures have more pixels than the network saw
   const hasTrueMap = (row) => (place[row] & 64) !== 0; // where the maps' own prediction was wrong
 
   // Tiles lie in the order of the data: count them to find each.
@@ -165,8 +166,9 @@
     const sheet = gallery.sheets[sheetOf(row)];
     const [x, y, w, h] = corner(sheet, tileOf[row]);
     [canvas.width, canvas.height] = [w * factor, h * factor];
-    const context = canvas.getContext("2d", { willReadFrequently: factor > 1 });
-    context.imageSmoothingEnabled = false;
+    canvas.classList.toggle("photo", isPhoto);
+    const context = canvas.getContext("2d", { willReadFrequently: canvas.classList.contains("map") });
+    context.imageSmoothingEnabled = isPhoto; // else the pixels stay squares, as the network sees them
     context.drawImage(pictures[sheetOf(row)], x, y, w, h, 0, 0, w * factor, h * factor);
     return context;
   }
@@ -270,9 +272,15 @@
     if (damaged) return "The pictures of this run are damaged; resight explain makes them again.";
     if (sheetOf(row) < 0) return "The picture of this image is not kept, for size.";
     if (!hasMaps(row)) {
-      return `There is no heat map of this image; they are kept for ${number(gallery.mapped)} images (choose "with heat maps").`;
+      return `${pixels(row)}There is no heat map of this image; they are kept for ${number(gallery.mapped)} images (choose "with heat maps").`;
     }
-    return `${gallery.method}: what speaks for a class, layer by layer, from early to late. The maps of an image at a layer share one scale; 100 % shows the map alone.`;
+    return `${pixels(row)}${gallery.method}: what speaks for a class, layer by layer, from early to late. The maps of an image at a layer share one scale; 100 % shows the map alone.`;
+  }
+
+  // Nobody should look for something in a photo that the network could not see.
+  function pixels(row) {
+    const px = isPhoto ? gallery.sheets[sheetOf(row)].size[1] : 0;
+    return px > gallery.seen ? `Shown at ${px} px; the network saw ${gallery.seen} px. ` : "";
   }
 
   function strip(row, label) {

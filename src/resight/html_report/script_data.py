@@ -64,6 +64,7 @@ def _gallery(run: Run) -> dict[str, Any] | None:
             for s, name, whole in gallery.maps
         ],
         "method": gallery.method,
+        "seen": gallery.seen_px,
         "mapped": len(gallery.map_rows),
     }
 

@@ -1,14 +1,15 @@
 """The content of the page: words and numbers for the template, and data for the script."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 from ..diagnosis.issues import apply_checks
 from ..diagnosis.run_checks import RUN_CHECKS
+from ..figures.numbers import MAX_CLASSES
 from ..metrics.intervals import Interval
 from ..recipe import Recipe
 from ..recipe.presets import PRESETS, load_recipe
+from ..recipe.sources import source_name
 from ..recipe.toml import differences, to_toml
 from ..runs.run import Run
 from .charts import charts
@@ -29,6 +30,8 @@ def view(run: Run) -> tuple[dict[str, Any], dict[str, Any] | None]:
         "missing": run.missing,
         "doctor": _doctor(run),
         "charts": charts(run),
+        "class_scores": _class_scores(run),
+        "confidence": _confidence(run),
         "lr_range": _lr_range(run),
         "changes": _changes(recipe),
         "recipe_text": to_toml(recipe),
@@ -59,7 +62,7 @@ def duration(secs: float) -> str:
 
 
 def _source(recipe: Recipe) -> str:
-    return Path(recipe.data.source).name or recipe.data.source
+    return source_name(recipe.data.source)
 
 
 def _interval(accuracy: Interval) -> str:
@@ -89,6 +92,11 @@ def _facts(run: Run) -> list[tuple[str, str, str]]:
         if summary.validation:
             accuracy = summary.validation.accuracy
             facts.append(("Validation", f"{100 * accuracy.value:.2f} %", _interval(accuracy)))
+        if test.imbalanced and (balanced := test.balanced_accuracy):
+            value = f"{100 * balanced.value:.2f} %"
+            facts.append(("Balanced accuracy", value, f"mean of classes, {_interval(balanced)}"))
+        if test.top5:
+            facts.append(("Top-5 accuracy", f"{100 * test.top5.value:.2f} %", _interval(test.top5)))
         facts.append(("Test loss", f"{test.loss:.3f}", "cross entropy, mean"))
         facts.append(("Calibration error", f"{100 * test.calibration.ece:.1f} %", "expected (ECE)"))
         if views := run.recipe.evaluation.views:
@@ -98,7 +106,7 @@ def _facts(run: Run) -> list[tuple[str, str, str]]:
     if place == "cpu":
         place = f"CPU, {environment.get('threads')} threads"
     best, data = summary.best_epoch, summary.data
-    weights = f"weights of epoch {best}, by {summary.selected_by}" if best else "none finished"
+    weights = summary.kept if best else "none finished"
     images = f"{data.val:,} for validation, {data.test:,} to test"
     return [
         *facts,
@@ -107,6 +115,45 @@ def _facts(run: Run) -> list[tuple[str, str, str]]:
         ("Epochs", f"{summary.epochs} of {epochs}", weights),
         ("Training images", f"{data.train:,}", images),
     ]
+
+
+def _class_scores(run: Run) -> dict[str, Any] | None:
+    """Precision, recall and F1 of the classes in percent, the lowest F1 first, and their means."""
+    test = run.summary and run.summary.test
+    if not test or not test.f1 or not test.balanced_accuracy:
+        return None
+    f1 = {name: interval.value if interval else 2.0 for name, interval in test.f1.items()}
+    names = sorted(f1, key=f1.__getitem__)
+    columns = (test.precision, test.per_class, test.f1)
+    means = (test.macro_precision, test.balanced_accuracy.value, test.macro_f1)
+    return {
+        "rows": [
+            (name, [_cell(column[name]) for column in columns]) for name in names[:MAX_CLASSES]
+        ],
+        "means": [f"{100 * (mean or 0.0):.2f}" for mean in means],
+        "left": len(names[MAX_CLASSES:]),
+    }
+
+
+def _confidence(run: Run) -> dict[str, Any] | None:
+    """The calibration error before and after the temperature, and what sure answers are worth."""
+    summary = run.summary
+    if summary is None or summary.confidence is None or summary.calibration is None:
+        return None
+    coverage = summary.confidence.coverage
+    return {
+        "text": _sentence(summary.calibration),
+        "rows": [
+            (f"{row.threshold:g}", _cell(row.coverage), _cell(row.accuracy)) for row in coverage
+        ],
+    }
+
+
+def _cell(interval: Interval | None) -> str:
+    if interval is None:
+        return "–"
+    ends = f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
+    return f"{100 * interval.value:.1f} ({ends}, n = {interval.n:,})"
 
 
 def _doctor(run: Run) -> list[tuple[str, str]]:

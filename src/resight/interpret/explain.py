@@ -1,8 +1,10 @@
 """Explain the mistakes of a run, or what a network predicts for your own pictures."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,12 +13,14 @@ from torch import nn
 from .. import figures
 from ..cam import METHODS
 from ..cam.layers import check_layers, default_layers
-from ..datasets import Dataset, Split, hold_out, read_pictures
+from ..datasets import Dataset, read_pictures
+from ..datasets.splits import train_and_val
 from ..errors import ResightError, UsageError, suggest
-from ..events import OnEvent, ignore_events
+from ..events import Message, OnEvent, ignore_events
 from ..figures import SheetImages
+from ..metrics.confidence import with_temperature
 from ..metrics.mistakes import MistakeOrder, check_order, mistakes, sheet_rows
-from ..recipe import Explain
+from ..recipe import Explain, Recipe
 from ..recipe.toml import with_changes
 from ..runs.checkpoint import ModelInfo, load_model
 from ..runs.inference import predict_images
@@ -32,7 +36,7 @@ from .layer_maps import (
     layer_maps,
     predicted_and_other,
 )
-from .steps import ExplainInputs, as_pictures
+from .steps import ExplainInputs, sheet_images
 
 
 def explain(
@@ -69,21 +73,28 @@ def explain(
         ResightError: the run was stopped before its end, or a file cannot be written.
     """
     paths = [Path(p) for p in ([images] if isinstance(images, str | Path) else images)]
-    names = [layers] if isinstance(layers, str) else layers and list(layers)
     _check_arguments(pictures=bool(paths), rank=rank, count=count, data=data, label=label)
-    run = run if isinstance(run, Run) else Run.open(run)
-    network, info = load_model(run.folder, model, pick_device(device))
-    settings = {"layers": names, "method": method, "images": count}
-    changes = {"explain": {key: value for key, value in settings.items() if value is not None}}
-    options = with_changes(info.recipe, changes, origin="flags").explain
+    run = Run.open(run)
+    network, info = load_model(
+        run.folder, model, pick_device(device), allow_import=run.allow_import
+    )
+    for note in info.notes:
+        on_event(Message(note))
+    names = [layers] if isinstance(layers, str) else layers and list(layers)
+    options = _options(info.recipe, layers=names, method=method, images=count)
     if options.layers:
         check_layers(network, options.layers, (info.channels, info.image_size, info.image_size))
     if paths:
         return _explain_pictures(run, network, info, paths, options, label=label)
     inputs = _inputs(run, network, info, data, offline=offline, on_event=on_event)
-    rank = rank or "loss"
-    _draw_sheets(run.folder, inputs, options.images, rank)
-    return explain_run(run, inputs, options, rank=rank, on_event=on_event)
+    _draw_sheets(run.folder, inputs, options.images, rank or "loss")
+    return explain_run(run, inputs, options, rank=rank or "loss", on_event=on_event)
+
+
+def _options(recipe: Recipe, **settings: Any) -> Explain:
+    """The section `explain` of a recipe, with those settings in place that are not None."""
+    changes = {key: value for key, value in settings.items() if value is not None}
+    return with_changes(recipe, {"explain": changes}, origin="flags").explain
 
 
 def _check_arguments(
@@ -125,15 +136,15 @@ def _inputs(
             f"{run.folder} has no predictions.npz of its {images:,} test images that can be read, "
             "so it cannot be explained; take the file from a copy of the run, or train again"
         )
-    dataset = load_dataset(info.recipe, data, offline=offline, on_event=on_event)
+    dataset = load_dataset(
+        info.recipe, data, offline=offline, on_event=on_event, run_folder=run.folder
+    )
     if dataset.fingerprint != summary.data.fingerprint:
         raise UsageError(
             f"the data in {dataset.name} is not what the run was tested on; give the same data, "
             "or name picture files to explain these"
         )
-    train, fraction = dataset.train, info.recipe.data.val_fraction
-    if fraction is not None:
-        train, _ = hold_out(train, fraction, info.recipe.seed)
+    train, _ = train_and_val(dataset, info.recipe)
     return ExplainInputs(model, info.recipe, info.stats, train, dataset.test, predictions)
 
 
@@ -145,7 +156,7 @@ def _draw_sheets(folder: Path, inputs: ExplainInputs, count: int, rank: MistakeO
     sheets = [folder / "misclassified.png", folder / "correct.png"]
     before = [sheet.exists() and sheet.read_bytes() for sheet in sheets]
     rows = sheet_rows(inputs.predictions, count, rank=rank)
-    draw_sheets(folder, inputs.predictions, inputs.pictures, rows, rank)
+    draw_sheets(folder, inputs.predictions, inputs.test, rows, rank)
     if [sheet.read_bytes() for sheet in sheets] != before:
         for sheet, method in product(sheets, METHODS):
             sheet.with_stem(f"{sheet.stem}_{method}").unlink(missing_ok=True)
@@ -170,15 +181,20 @@ def _explain_pictures(
     layers = options.layers or default_layers(model, shape)
     if not layers:
         raise UsageError(f"{type(model).__name__} has no layer with a map to look at")
-    split = read_pictures(paths, image_size=info.image_size, channels=info.channels)
+    split = read_pictures(
+        paths,
+        image_size=info.image_size,
+        channels=info.channels,
+        resize=info.recipe.data.resize,
+    )
     true = -1 if label is None else info.classes.index(label)
-    split = Split(split.images, torch.full_like(split.labels, true), split.ids)
-    predictions = predict_images(model, split, info)
+    split = replace(split, labels=torch.full_like(split.labels, true))
+    predictions = with_temperature(predict_images(model, split, info), info.temperature)
     both = predicted_and_other(predictions)
     maps = layer_maps(model, split, info.stats, both, layers=layers, method=options.method)
     areas = faithfulness_areas(model, split, info.stats, predictions.preds, maps)
     folder = _new_folder(run.folder, paths[0].stem)
-    images = SheetImages(as_pictures(split), predictions, np.arange(len(paths)), both[:, 1])
+    images = sheet_images(split, predictions, np.arange(len(paths)), both[:, 1])
     files = _draw_pictures(folder, paths, images, maps, areas, method=options.method)
     names = tuple(heat.name for heat in layer_heatmaps(maps))
     wrong = () if label is None else tuple(mistakes(predictions))
@@ -203,8 +219,8 @@ def _draw_pictures(
         figures.save(figure, folder / files[0])
     for i, path in enumerate(paths):
         row = slice(i, i + 1)
-        one = SheetImages(
-            images.pictures[row], images.predictions, images.rows[row], images.others[row]
+        one = replace(
+            images, pictures=images.pictures[row], rows=images.rows[row], others=images.others[row]
         )
         number = f"{i + 1:03d}-" if len(paths) > 1 else ""
         files.append(f"{number}{path.stem}_{method}.png")

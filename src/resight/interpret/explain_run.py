@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from .. import figures, html_report
+from ..datasets.originals import display_images
 from ..errors import UsageError
 from ..events import Message, OnEvent, Progress
 from ..figures import NeighborImages
@@ -122,7 +123,8 @@ def explain_run(
         write_csv(folder / "mistakes.csv", csv_rows(Mistake, wrong))
     with log.step("confused_pairs.png", "confused_pairs.png"):
         title = f"The most frequent mistakes, largest {rank} first in each row"
-        figure = figures.pair_sheet(inputs.pictures, predictions, wrong, title)
+        shown = display_images(inputs.test, figures.pair_rows(wrong))
+        figure = figures.pair_sheet(shown.pictures, predictions, wrong, title, notes=shown.notes)
         figures.save(figure, folder / "confused_pairs.png")
     with log.step("label_issues.csv", "label_issues.csv"):
         write_csv(folder / "label_issues.csv", csv_rows(LabelIssue, labels))
@@ -171,5 +173,7 @@ def _draw_label_issues(
         except UsageError as error:
             log.notes.append(f"label issues without neighbors: {error}")
     title = "Is it the label? The most suspicious first"
-    figure = figures.label_issue_sheet(inputs.pictures[rows], issues, neighbors, title, note=note)
+    shown = display_images(inputs.test, rows)
+    notes = [*shown.notes, *([note] if note else [])]
+    figure = figures.label_issue_sheet(shown.pictures, issues, neighbors, title, notes=notes)
     figures.save(figure, folder / "label_issues.png")

@@ -1,39 +1,21 @@
 """Neighbors of an image: the training images whose features in the network are most similar."""
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Collection, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..datasets import Split, Statistics, batch_size_for
-from ..errors import UsageError
+from ..datasets.originals import display_images
 from ..figures import NeighborImages
 from ..networks.unwrap import device_of
 from ..recipe import Training
 from ..records import evenly_spaced
-from ..training.predict import predict_split
-from .steps import as_pictures
+from ..training.features import features
 
 MAX_CANDIDATES = 10_000  # images of 32 px to search for neighbors
-
-
-def features(
-    model: nn.Module, split: Split, stats: Statistics, *, training: Training | None = None
-) -> Tensor:
-    """Return the penultimate features of a split, (N, D) float32, on the device of the split.
-
-    They are the input of the linear layer that runs last: pooled maps, before they become logits.
-    The model runs in evaluation mode without gradients, and comes back without hooks.
-
-    Raises:
-        UsageError: no linear layer runs.
-    """
-    with _inputs_of_linear(model) as batches:
-        predict_split(model, split, stats, classes=(), training=training)
-    return torch.cat(batches)
 
 
 def find_neighbors(
@@ -59,16 +41,24 @@ def find_neighbors(
         for split in (queries, candidates)
     )
 
-    def in_class(query: Tensor, label: int) -> NeighborImages:
+    def in_class(query: Tensor, label: int) -> tuple[list[int], list[float]]:
         members = (candidates.labels == label).nonzero().flatten().cpu()
         rows, cosines = nearest_neighbors(query[None], candidate_features[members], k)
-        images = candidates.select(members[rows[0]])
-        return NeighborImages(as_pictures(images), images.ids, tuple(cosines[0].tolist()))
+        return members[rows[0]].tolist(), cosines[0].tolist()
 
-    neighbors = [
-        (in_class(query, one), in_class(query, other))
-        for query, (one, other) in zip(query_features, pairs, strict=True)
+    chosen = [
+        in_class(query, label)
+        for query, pair in zip(query_features, pairs, strict=True)
+        for label in pair
     ]
+    numbers = np.array([row for rows, _ in chosen for row in rows], dtype=np.int64)
+    ends = np.cumsum([len(rows) for rows, _ in chosen])[:-1]
+    pictures = np.split(display_images(candidates, numbers).pictures, ends)
+    images = [
+        NeighborImages(shown, tuple(candidates.ids[row] for row in rows), tuple(cosines))
+        for shown, (rows, cosines) in zip(pictures, chosen, strict=False)
+    ]
+    neighbors = list(zip(images[::2], images[1::2], strict=True))
     total = sum(int((train.labels == label).sum()) for label in classes)
     among = f"{len(candidates):,} of {total:,}" if len(candidates) < total else f"{total:,}"
     text = (
@@ -98,33 +88,3 @@ def nearest_neighbors(queries: Tensor, candidates: Tensor, k: int) -> tuple[Tens
     cosines = F.normalize(queries, dim=1) @ F.normalize(candidates, dim=1).T  # (M, N)
     values, rows = cosines.sort(dim=1, descending=True, stable=True)
     return rows[:, :k], values[:, :k]
-
-
-@contextmanager
-def _inputs_of_linear(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Collects, for each pass through `model`, the input of the linear layer that ran last."""
-    batches: list[Tensor] = []
-    latest: list[Tensor] = []
-
-    def keep(layer: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
-        latest[:] = [(args[0] if args else named["input"]).detach()]
-
-    def collect(model: nn.Module, args: Any, output: Any) -> None:
-        if not latest:
-            raise UsageError(
-                f"{type(model).__name__} has no linear layer, so images cannot be compared by "
-                "its input"
-            )
-        batches.append(latest.pop().flatten(1).float())  # (n, D)
-
-    hooks = [
-        layer.register_forward_pre_hook(keep, with_kwargs=True)
-        for layer in model.modules()
-        if isinstance(layer, nn.Linear)
-    ]
-    hooks.append(model.register_forward_hook(collect))
-    try:
-        yield batches
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -1,17 +1,19 @@
 """The heat maps of a run: on sheets of the worst mistakes, and in the gallery of the page."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from .. import figures
 from ..cam.layers import default_layers
+from ..datasets import Split
+from ..datasets.originals import display_images, images_as_pictures
 from ..events import OnEvent, Progress
-from ..figures import SheetImages
 from ..files import write_csv
 from ..metrics.mistakes import MistakeOrder, additional_rows, sheet_rows
 from ..recipe import Explain
-from ..records import IntArray
+from ..records import ImageArray, IntArray
 from ..runs.gallery import GalleryMaps, write_gallery
 from .layer_maps import (
     SLOW_METHODS,
@@ -23,7 +25,7 @@ from .layer_maps import (
     predicted_and_other,
     shrink_maps,
 )
-from .steps import ExplainInputs, StepLog
+from .steps import ExplainInputs, StepLog, sheet_images
 
 MAX_GALLERY_CELLS = 64  # a side, of a map given to the gallery, which keeps fewer
 
@@ -59,13 +61,20 @@ def draw_and_keep_maps(
     with log.step("gallery", "gallery/"):
         write_gallery(
             folder,
-            inputs.pictures,
+            images_as_pictures(inputs.test),
             inputs.predictions,
             rows=rows if kept else rows[:0],
             maps=kept,
             method=options.method,
+            photos=partial(_photos, inputs.test) if inputs.test.originals else None,
         )
     return tuple(heatmap.name for heatmap in layer_heatmaps(maps))
+
+
+def _photos(test: Split, rows: IntArray, px: int) -> tuple[ImageArray, int]:
+    """The pictures of rows at up to `px`, and how many of them only have what the network saw."""
+    shown = display_images(test, rows, px=px)
+    return shown.pictures, shown.num_stand_ins
 
 
 def _choose(
@@ -138,7 +147,7 @@ def _draw_sheets(
         ("correct", right, slice(n, None), "Correct, evenly from the test set"),
     ):
         others = predicted_and_other(predictions)[chosen, 1]
-        images = SheetImages(inputs.pictures[chosen], predictions, chosen, others)
+        images = sheet_images(inputs.test, predictions, chosen, others)
         figure = figures.heat_sheet(images, layer_heatmaps(maps, areas, part), f"{title}: {method}")
         file = f"{name}_{method}.png"
         figures.save(figure, folder / file)

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import numpy as np
 from torch import nn
 
 from ..datasets import Split, Statistics
+from ..datasets.originals import display_images
 from ..errors import ResightError
+from ..figures import SheetImages
 from ..recipe import Recipe
-from ..records import ImageArray, Predictions
+from ..records import IntArray, Predictions
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,6 @@ class ExplainInputs:
     train: Split
     test: Split
     predictions: Predictions  # of `test`
-
-    @property
-    def pictures(self) -> ImageArray:
-        """The test images as figures take them, (N, H, W, C)."""
-        return as_pictures(self.test)
 
 
 @dataclass(frozen=True)
@@ -55,6 +51,9 @@ class StepLog:
             self.failed.append(f"{name} failed: {line}")
 
 
-def as_pictures(split: Split) -> ImageArray:
-    """Return the images of a split as figures take them, (N, H, W, C)."""
-    return np.asarray(split.images.permute(0, 2, 3, 1).cpu().numpy())
+def sheet_images(
+    split: Split, predictions: Predictions, rows: IntArray, others: IntArray
+) -> SheetImages:
+    """Return rows (R,) of a split and its predictions as sheets of heat maps take them."""
+    shown = display_images(split, rows)
+    return SheetImages(shown.pictures, predictions, rows, others, shown.seen_px, shown.notes)

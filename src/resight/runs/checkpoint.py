@@ -6,11 +6,12 @@ import json
 import pickle
 import zipfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as format_safetensors
@@ -20,11 +21,13 @@ from ..datasets import Statistics
 from ..errors import ResightError, UsageError
 from ..files import atomic_write, check_file, move, read_bytes
 from ..networks import build_model
-from ..recipe import Recipe
+from ..networks.imported import source_digest
+from ..recipe import Import, Recipe
 from ..recipe.toml import from_toml, to_toml
 from ..records import EpochRow
 from ..text import one_line
-from ..training.setup import TrainSetup, check_module
+from ..training.network import check_module
+from ..training.setup import TrainSetup
 from ..training.state import TrainState
 from .parts import DAMAGE, check_unpacked_size, checked
 from .summary import FORMAT_VERSION
@@ -42,6 +45,8 @@ class ModelInfo:
     channels: int
     image_size: int
     epoch: int
+    temperature: Annotated[float, Field(gt=0, le=100)] = 1.0  # that logits are divided by
+    notes: tuple[str, ...] = ()  # what is different from when the run was trained
 
 
 @dataclass(frozen=True)
@@ -139,9 +144,22 @@ def save_best(folder: Path, setup: TrainSetup, *, epoch: int) -> None:
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in state.items()
     }
-    head["sha256"] = _digest(weights, head)
+    _write_best(folder, weights, head)
+
+
+def save_temperature(folder: Path, temperature: float) -> None:
+    """Write the temperature of the logits into the head of `best.safetensors`.
+
+    Raises:
+        ResightError: the run has no weights, or the file is damaged.
+    """
+    weights, head = _read_best(folder)
+    _write_best(folder, weights, {**head, "temperature": temperature})
+
+
+def _write_best(folder: Path, weights: dict[str, Tensor], head: dict[str, Any]) -> None:
     # One entry: several are written in an order that changes from run to run.
-    metadata = {"resight": json.dumps(head)}
+    metadata = {"resight": json.dumps({**head, "sha256": _digest(weights, head)})}
     with atomic_write(folder / "best.safetensors") as temporary:
         temporary.write_bytes(format_safetensors(weights, metadata=metadata))
 
@@ -152,6 +170,17 @@ def load_best(folder: Path) -> tuple[dict[str, Tensor], ModelInfo]:
     Raises:
         ResightError: the run has none yet, or the file is damaged.
     """
+    weights, head = _read_best(folder)
+    file = folder / "best.safetensors"
+    try:
+        head["recipe"] = from_toml(head["recipe"], origin=str(file))
+        return weights, checked(ModelInfo, head)
+    except DAMAGE as error:
+        raise ResightError(f"{file} is damaged: {one_line(str(error), 200)}") from error
+
+
+def _read_best(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the weights and the head of `best.safetensors`, whose checksum is right."""
     file = folder / "best.safetensors"
     if not file.exists():
         raise ResightError(
@@ -165,8 +194,7 @@ def load_best(folder: Path) -> tuple[dict[str, Tensor], ModelInfo]:
         info = json.loads(head["__metadata__"]["resight"])
         if info.pop("sha256") != _digest(weights, info):
             raise ValueError("its checksum is not that of its weights and head")
-        info["recipe"] = from_toml(info["recipe"], origin=str(file))
-        return weights, checked(ModelInfo, info)
+        return weights, info
     except (*DAMAGE, SafetensorError) as error:
         raise ResightError(f"{file} is damaged: {one_line(str(error), 200)}") from error
 
@@ -181,12 +209,13 @@ def _digest(weights: dict[str, Tensor], head: dict[str, Any]) -> str:
 
 
 def load_model(
-    folder: Path, model: nn.Module | None, device: torch.device
+    folder: Path, model: nn.Module | None, device: torch.device, *, allow_import: bool = False
 ) -> tuple[nn.Module, ModelInfo]:
     """Return a run's network, or `model`, with the kept weights, on the device.
 
     Raises:
-        UsageError: the weights do not fit `model`.
+        UsageError: the weights do not fit `model`, or the network has to be imported, which runs
+            code, and that is not allowed.
         ResightError: the run has no weights, or they are damaged or not finite.
     """
     weights, info = load_best(folder)
@@ -200,7 +229,9 @@ def load_model(
             num_classes=len(info.classes),
             image_size=info.image_size,
             seed=info.recipe.seed,
+            allow_import=allow_import,
         )
+        info = replace(info, notes=_changed_code(info.recipe))
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
@@ -216,6 +247,14 @@ def load_model(
                 "predicts nothing; take the file from a copy of the run, or train again"
             )
     return network.to(device), info
+
+
+def _changed_code(recipe: Recipe) -> tuple[str, ...]:
+    """Return a note if the code of an imported network is not what it was in training."""
+    spec = recipe.model
+    if not isinstance(spec, Import) or spec.digest == source_digest(spec.target):
+        return ()
+    return (f"the file of the network {spec.target} has changed since the run was trained",)
 
 
 def _read_checkpoint(file: Path) -> dict[str, Any] | None:

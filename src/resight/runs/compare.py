@@ -1,7 +1,7 @@
 """Several runs side by side: what they reach, where their recipes differ, which images flipped.
 
 Made from the run folders alone. Runs of one recipe and data that differ in the seed
-alone are a group; what only changes the explanation does not count.
+or the fold alone are a group; what only changes the explanation does not count.
 """
 
 from collections.abc import Sequence
@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError
+from ..metrics.classification import balanced_accuracy, balanced_difference
 from ..metrics.intervals import mean_difference, mean_interval, paired_difference
 from ..recipe import Recipe
 from ..recipe.toml import differences
 from ..records import Predictions
-from .comparison import Comparison, Flips, RecipeGroup, finished_result
+from .comparison import Comparison, Flips, OverSeeds, RecipeGroup, finished_result
 from .run import Run
 
-MAY_DIFFER = ("name", "seed", "data.source", "explain.")  # between runs of one recipe
+# Between runs of one recipe.
+MAY_DIFFER = ("name", "seed", "data.source", "data.fold.index", "explain.")
 
 
 def compare(runs: Sequence[str | Path | Run]) -> Comparison:
@@ -51,7 +53,10 @@ def compare(runs: Sequence[str | Path | Run]) -> Comparison:
         runs=opened,
         groups=_recipe_groups(groups, name_of),
         settings=_settings_that_differ([group[0].recipe for group in groups]),
-        flips=tuple(_flips(*pair, first) for pair in zip(names[1:], rest, strict=True)),
+        flips=tuple(
+            _flips(*pair, first, imbalanced=opened[0].test.imbalanced)
+            for pair in zip(names[1:], rest, strict=True)
+        ),
         notes=_notes(groups, name_of),
     )
 
@@ -92,6 +97,12 @@ def _differences(recipe: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
     return {path: pair for path, pair in changed.items() if not path.startswith(MAY_DIFFER)}
 
 
+def _draw(run: Run) -> tuple[int, int]:
+    """What is drawn by chance for a run: its seed, and its fold; -1 without folds."""
+    fold = run.recipe.data.fold
+    return run.recipe.seed, -1 if fold is None else fold.index
+
+
 def _fingerprint(run: Run) -> str:
     return finished_result(run)[0].data.fingerprint
 
@@ -109,23 +120,36 @@ def _settings_that_differ(recipes: Sequence[Recipe]) -> dict[str, tuple[Any, ...
 def _recipe_groups(
     groups: Sequence[Sequence[Run]], name_of: dict[Run, str]
 ) -> tuple[RecipeGroup, ...]:
+    several = [len({_draw(run) for run in group}) == len(group) > 1 for group in groups]
     accuracies = [[run.test.accuracy.value for run in group] for group in groups]
-    first = accuracies[0]
-    several = [len({run.recipe.seed for run in group}) == len(group) > 1 for group in groups]
-    result = []
-    for k, (group, values) in enumerate(zip(groups, accuracies, strict=True)):
+    balanced: Sequence[OverSeeds | None] = [None] * len(groups)
+    if groups[0][0].test.imbalanced:
+        predictions = [[finished_result(run)[1] for run in group] for group in groups]
+        values = [[balanced_accuracy(p).value for p in group] for group in predictions]
+        balanced = _over_seeds(values, several)
+    return tuple(
+        RecipeGroup(**vars(accuracy), runs=tuple(name_of[run] for run in group), balanced=means)
+        for group, accuracy, means in zip(
+            groups, _over_seeds(accuracies, several), balanced, strict=True
+        )
+    )
+
+
+def _over_seeds(values: Sequence[Sequence[float]], several: Sequence[bool]) -> list[OverSeeds]:
+    """The means of each recipe's shares, where `several` recipes have more than one seed."""
+    first, result = values[0], []
+    for k, shares in enumerate(values):
         interval = difference = None
-        if several[k] and len(set(values)) > 1:
-            mean = mean_interval(values)
+        if several[k] and len(set(shares)) > 1:
+            mean = mean_interval(shares)
             interval = replace(mean, low=max(0.0, mean.low), high=min(1.0, mean.high))
-        if k and several[0] and several[k] and max(len(set(first)), len(set(values))) > 1:
-            difference = mean_difference(first, values)
-        names = tuple(name_of[run] for run in group)
-        result.append(RecipeGroup(names, float(np.mean(values)), interval, difference))
-    return tuple(result)
+        if k and several[0] and several[k] and max(len(set(first)), len(set(shares))) > 1:
+            difference = mean_difference(first, shares)
+        result.append(OverSeeds(float(np.mean(shares)), interval, difference))
+    return result
 
 
-def _flips(name: str, here: Predictions, first: Predictions) -> Flips:
+def _flips(name: str, here: Predictions, first: Predictions, *, imbalanced: bool) -> Flips:
     won = here.correct.astype(np.int64) - first.correct  # (N,) of -1, 0, 1
     net = np.bincount(first.labels, weights=won, minlength=len(first.classes))
     return Flips(
@@ -134,18 +158,24 @@ def _flips(name: str, here: Predictions, first: Predictions) -> Flips:
         gained=np.flatnonzero(won > 0),
         lost=np.flatnonzero(won < 0),
         by_class={label: int(count) for label, count in zip(first.classes, net, strict=True)},
+        balanced=balanced_difference(first, here) if imbalanced else None,
     )
 
 
 def _notes(groups: Sequence[Sequence[Run]], name_of: dict[Run, str]) -> tuple[str, ...]:
     notes = []
     for group in groups:
-        seeds = sorted((run.recipe.seed, name_of[run]) for run in group)
+        draws = sorted((_draw(run), name_of[run]) for run in group)
         notes += [
             f"{one} and {two} have the same seed, so they are not two draws: no interval"
-            for (seed, one), (again, two) in pairwise(seeds)
-            if seed == again
+            for (draw, one), (again, two) in pairwise(draws)
+            if draw == again
         ]
+    if any(len({_draw(run)[1] for run in group}) > 1 for group in groups):
+        notes.append(
+            "Runs of a cross-validation share most training images, so the interval of their mean "
+            "is too narrow (Bengio and Grandvalet 2004)."
+        )
     first = next(iter(name_of))
     notes += [
         f"the data of {name} is not that of {name_of[first]}, though the ids of its test images are"

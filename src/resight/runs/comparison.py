@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError
+from ..metrics.classification import balanced_accuracy
 from ..metrics.intervals import Interval
 from ..records import IntArray, Predictions
 from ..text import setting_text, table
@@ -15,17 +16,24 @@ from .summary import Summary
 
 
 @dataclass(frozen=True)
-class RecipeGroup:
-    """Runs of one recipe over seeds.
+class OverSeeds:
+    """The mean of a share over the runs of a recipe; intervals need two that differ."""
 
-    Intervals are over runs, of which two must differ. The seed does not decide the weights of a
-    network that was passed in from Python, so each such run is a group of its own.
+    mean: float  # in [0, 1]
+    interval: Interval | None
+    difference: Interval | None  # of the mean, to that of the first recipe
+
+
+@dataclass(frozen=True)
+class RecipeGroup(OverSeeds):
+    """Runs of one recipe over seeds, and the mean of their test accuracy.
+
+    The seed does not decide the weights of a network that was passed in from Python, so each such
+    run is a group of its own.
     """
 
     runs: tuple[str, ...]
-    mean: float  # test accuracy, in [0, 1]
-    interval: Interval | None
-    difference: Interval | None  # of the mean, to that of the first group
+    balanced: OverSeeds | None  # balanced accuracy; None: the test set is not imbalanced
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,7 @@ class Flips:
     gained: IntArray  # rows of the test set: wrong in the first run, right in this one
     lost: IntArray  # rows of the test set: right in the first run, wrong in this one
     by_class: dict[str, int]  # images gained minus lost, of each true class
+    balanced: Interval | None  # of the balanced accuracies; None: the test set is not imbalanced
 
 
 @dataclass(frozen=True, repr=False)
@@ -98,12 +107,16 @@ def finished_result(run: Run) -> tuple[Summary, Predictions]:
 
 
 def _run_dict(name: str, run: Run) -> dict[str, Any]:
-    summary, _ = finished_result(run)
+    summary, predictions = finished_result(run)
     return {
         "name": name,
         "folder": str(run.folder),
         "seed": run.recipe.seed,
-        "test": {"accuracy": asdict(run.test.accuracy), "loss": run.test.loss},
+        "test": {
+            "accuracy": asdict(run.test.accuracy),
+            "balanced_accuracy": asdict(balanced_accuracy(predictions)),
+            "loss": run.test.loss,
+        },
         "validation": summary.validation and asdict(summary.validation),
         "epochs": summary.epochs,
         "train_secs": summary.train_secs,
@@ -113,19 +126,25 @@ def _run_dict(name: str, run: Run) -> dict[str, Any]:
 def _run_table(comparison: Comparison) -> str:
     """A line a run."""
     recipe_of = {name: k for k, group in enumerate(comparison.groups, 1) for name in group.runs}
-    columns = ("recipe", "seed", "test accuracy", "loss", "val accuracy", "epochs", "training")
+    columns = ["recipe", "seed", "test accuracy", "loss", "val accuracy", "epochs", "training"]
+    imbalanced = comparison.runs[0].test.imbalanced
+    if imbalanced:
+        columns.insert(3, "balanced accuracy")
     rows = []
     for name, run in zip(comparison.names, comparison.runs, strict=True):
-        summary, _ = finished_result(run)
-        accuracy, validation = run.test.accuracy, summary.validation
+        summary, predictions = finished_result(run)
+        validation = summary.validation
+        accuracies = [run.test.accuracy]
+        if imbalanced:
+            accuracies.append(balanced_accuracy(predictions))
         rows.append(
             (
                 name,
                 str(recipe_of[name]),
                 str(run.recipe.seed),
-                f"{100 * accuracy.value:.2f} % ({_ends(accuracy)})",
+                *map(_share, accuracies),
                 f"{run.test.loss:.3f}",
-                f"{100 * validation.accuracy.value:.2f} %" if validation else "-",
+                _share(validation.accuracy) if validation else "-",
                 str(summary.epochs),
                 f"{summary.train_secs:,.0f} s",
             )
@@ -145,20 +164,27 @@ def _difference_lines(comparison: Comparison) -> str:
     """Means and differences over seeds, then what changed image by image."""
     lines = []
     for k, group in enumerate(comparison.groups, 1):
+        balanced = group.balanced
         if len(group.runs) > 1:
             ends = f" ({_ends(group.interval)})" if group.interval else ""
             lines.append(
                 f"recipe {k}: mean of {len(group.runs)} runs {100 * group.mean:.2f} %{ends}"
+                + (f", balanced {100 * balanced.mean:.2f} %" if balanced else "")
             )
         if group.difference is not None:
-            lines.append(f"recipe {k} against 1: {_points(group.difference)}, over seeds")
+            points = _points(group.difference, balanced.difference if balanced else None)
+            lines.append(
+                f"recipe {k} against 1: {points}, over seeds{_verdict(group.difference, 'runs')}"
+            )
     for flips in comparison.flips:
         changes = sorted(flips.by_class.items(), key=lambda item: -abs(item[1]))[:3]
         classes = ", ".join(f"{name} {net:+d}" for name, net in changes if net)
         lines.append(
-            f"{flips.run} against {comparison.names[0]}: {_points(flips.difference)}, over images; "
+            f"{flips.run} against {comparison.names[0]}: "
+            f"{_points(flips.difference, flips.balanced)}, over images; "
             f"{len(flips.gained):,} gained, {len(flips.lost):,} lost"
             + (f"; {classes}" if classes else "")
+            + (_verdict(flips.difference, "images") if len(flips.gained) + len(flips.lost) else "")
         )
     return "\n".join(lines)
 
@@ -171,8 +197,18 @@ def _notes(comparison: Comparison) -> str:
     return "\n".join([intervals, *comparison.notes])
 
 
-def _points(difference: Interval) -> str:
-    return f"{100 * difference.value:+.2f} points ({_ends(difference, '+')})"
+def _verdict(difference: Interval, what: str) -> str:
+    """Say so if the interval of a difference has both signs."""
+    return f"; too few {what} to tell" if difference.low <= 0 <= difference.high else ""
+
+
+def _share(interval: Interval) -> str:
+    return f"{100 * interval.value:.2f} % ({_ends(interval)})"
+
+
+def _points(difference: Interval, balanced: Interval | None = None) -> str:
+    text = f"{100 * difference.value:+.2f} points ({_ends(difference, '+')})"
+    return text + (f", balanced {_points(balanced)}" if balanced else "")
 
 
 def _ends(interval: Interval, sign: str = "") -> str:

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from ..errors import UsageError
-from ..files import move, remove_leftovers, temporary_path, write_text
+from ..files import move, read_text, remove_leftovers, temporary_path, write_text
 from ..recipe import Recipe
 from ..recipe.toml import to_toml
-from ..training.setup import TrainSetup
+from ..training.setup import TrainSetup, correction_tables
 from .checkpoint import save_checkpoint
 from .replace import (
     MOVING,
@@ -145,6 +145,8 @@ def _make_folder(path: Path, setup: TrainSetup, devices: int) -> None:
 def _write_start(folder: Path, setup: TrainSetup, devices: int) -> None:
     """Write the start of a run; the last file is the checkpoint, by which it can be resumed."""
     write_text(folder / "recipe.toml", to_toml(setup.recipe))
+    for name, table in correction_tables(setup.recipe).items():
+        write_text(folder / f"{name}.csv", read_text(table))
     Run(folder).write_json("env.json", _environment(setup.device, devices))
     save_checkpoint(folder, setup)
 

@@ -76,13 +76,13 @@ def read_rows(path: Path) -> tuple[EpochRow, ...]:
 
 def read_steps(path: Path) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return learning rate, momentum and training loss of every step, from `steps.npz`."""
-    arrays = _read_arrays(path)
+    arrays = read_arrays(path)
     return arrays["lrs"], arrays["momenta"], arrays["losses"]
 
 
 def read_predictions(path: Path, *, images: int) -> Predictions:
     """Return the predictions in `predictions.npz`, which must be of that many images."""
-    arrays = _read_arrays(path)
+    arrays = read_arrays(path)
     kinds = {"ids": "U", "classes": "U", "labels": "i", "logits": "f"}
     if any(arrays[name].dtype.kind != kind for name, kind in kinds.items()):
         raise ValueError("its arrays are not text, whole numbers and numbers")
@@ -132,7 +132,8 @@ def read_lr_curve(path: Path) -> LRCurve:
     return curve
 
 
-def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a `.npz` file by name."""
     # By way of memory: NumPy would leave a damaged file open.
     content = io.BytesIO(read_bytes(path, MAX_ARRAY_BYTES))
     with zipfile.ZipFile(content) as members:

@@ -9,24 +9,22 @@ reproductions/resnet18-plateau/
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from .. import figures
 from ..datasets import Dataset
-from ..errors import ResightError, UsageError
+from ..errors import ResightError
 from ..events import Message, OnEvent
 from ..figures.curves import draw_schedule
-from ..files import json_text, remove_leftovers, write_text
+from ..files import json_text, write_text
 from ..lr_finder.find import lr_find
-from ..metrics.intervals import Interval, mean_interval
 from ..optim.curve import schedule, trace
 from ..recipe import Recipe
 from ..recipe.presets import get_preset
 from ..recipe.presets.published import PublishedProject, get_published
+from ..recipe.sources import source_name
 from ..recipe.toml import differences, to_toml, with_changes, with_epochs, with_overrides
-from .parts import DAMAGE, read_json
-from .run import Run
+from .series import Series
 
 OWN_FIGURES = {  # beside the run folders
     "schedule.png": "schedule, before training",
@@ -44,28 +42,16 @@ FIGURES = {  # in a run folder -> the figure that the projects show
 }
 
 
-@dataclass(frozen=True)
-class Reproduction:
-    """The result of a recipe over its seeds. An interrupted one has fewer runs than seeds."""
+@dataclass(frozen=True, kw_only=True)
+class Reproduction(Series):
+    """The result of a published recipe over its seeds."""
 
     name: str
-    folder: Path
-    recipe: Recipe
-    runs: tuple[Run, ...]  # the finished ones
-    interrupted: bool
 
     @property
     def published(self) -> PublishedProject:
         """The project whose recipe this is, or that its recipe changes."""
         return get_published(self.name)
-
-    @property
-    def accuracy(self) -> Interval | None:
-        """The test accuracy: of one run over its images, of several over the runs."""
-        accuracies = [run.test.accuracy for run in self.runs]
-        if len(accuracies) > 1:
-            return mean_interval([accuracy.value for accuracy in accuracies])
-        return accuracies[0] if accuracies else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the accuracies as plain Python, fit for JSON."""
@@ -102,53 +88,6 @@ def project_recipe(
         changes = {"data": {"val_fraction": "none"}, "training": {"select": "last"}}
         recipe = with_changes(recipe, changes, origin="--all-train")
     return with_overrides(recipe, overrides)
-
-
-def check_same(folder: Path, recipe: Recipe, dataset: Dataset) -> None:
-    """Make the folder; refuse to mix the runs of two recipes, or of two data sets, in it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"cannot make the folder {folder}: {error.strerror}; choose another --out"
-        ) from error
-    remove_leftovers(folder)
-    mark = folder / "data.json"
-    if not mark.exists():
-        write_text(mark, json_text({"name": dataset.name, "fingerprint": dataset.fingerprint}))
-    elif _fingerprint_in(mark) != dataset.fingerprint:
-        raise UsageError(f"{folder} has runs of other data; choose another --out")
-    may = {"seed", "data.source"}
-    for setting in ("micro_batch", "precision"):
-        if getattr(recipe.training, setting) == "auto":  # a run has what was measured
-            may.add(f"training.{setting}")
-    for path in sorted(folder.glob("seed*/recipe.toml")):
-        changed = differences(Run(path.parent).recipe, recipe)
-        odd = [setting for setting in changed if setting not in may]
-        if odd:
-            raise UsageError(
-                f"{path.parent} ran with another {', '.join(odd[:3])}; choose another --out"
-            )
-
-
-def is_complete(run: Run) -> bool:
-    """Whether a seed has all that a reproduction shows of it: result, and explanation if wanted.
-
-    Of the files that a run leaves, `summary.json` is the last, and `report.html` of those that
-    explain it.
-    """
-    explained = (run.folder / "report.html").exists() or not run.recipe.explain.report
-    return run.predictions is not None and explained
-
-
-def _fingerprint_in(mark: Path) -> str:
-    try:
-        return str(read_json(mark)["fingerprint"])
-    except DAMAGE as error:
-        raise UsageError(
-            f"{mark}, which names the data of the runs beside it, is damaged ({error}); remove it "
-            "if all of them ran on this data, or choose another --out"
-        ) from error
 
 
 def write_reproduction(
@@ -222,7 +161,7 @@ def _table_lines(result: Reproduction) -> list[str]:
         data = summaries[0].data
         images = (
             f"{data.train:,} to train on, {data.val:,} held out, {data.test:,} to test, "
-            f"from {Path(data.source).name}"
+            f"from {source_name(data.source)}"
         )
     best = ", ".join(str(summary.best_epoch or 0) for summary in summaries)
     secs = ", ".join(f"{summary.train_secs:,.0f} s" for summary in summaries)

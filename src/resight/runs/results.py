@@ -1,10 +1,11 @@
 """The results that a run leaves in its folder: summary, tables, pictures and the model card."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from torch import Tensor
-
 from .. import figures
+from ..datasets import Split
+from ..datasets.originals import display_images
 from ..errors import ResightError
 from ..events import EpochDone, Message, OnEvent
 from ..figures.curves import draw_schedule
@@ -16,19 +17,30 @@ from ..metrics.classification import (
     per_class_accuracy,
     test_result,
 )
+from ..metrics.confidence import with_temperature
 from ..metrics.intervals import wilson
 from ..metrics.mistakes import MistakeOrder, sheet_rows
 from ..optim.curve import trace
 from ..recipe import Recipe
-from ..records import ImageArray, IntArray, Predictions
+from ..records import IntArray, Predictions
 from ..training.loop import best_epoch
 from ..training.setup import TrainSetup
 from .checkpoint import save_best, save_checkpoint
 from .run import Run
-from .summary import DataSummary, ModelSummary, Summary, ValidationResult
+from .summary import ConfidenceResult, DataSummary, ModelSummary, Summary, ValidationResult
+
+CARD_HEAD = """\
+library_name: pytorch
+pipeline_tag: image-classification
+tags: [resight, image-classification]"""
+CARD_FILES = """\
+`recipe.toml` has every setting, `env.json` the versions, `best.safetensors` the weights (with \
+class names and statistics in its head)."""
 
 
-def summarize_run(setup: TrainSetup, predictions: Predictions | None) -> Summary:
+def summarize_run(
+    setup: TrainSetup, predictions: Predictions | None, confidence: ConfidenceResult | None = None
+) -> Summary:
     """Return the result of a run; its `test` is None where the test set was not read."""
     recipe, dataset, splits, state = setup.recipe, setup.dataset, setup.splits, setup.state
     best = state.rows[best_epoch(state.rows, recipe.training.select) - 1] if state.rows else None
@@ -36,6 +48,9 @@ def summarize_run(setup: TrainSetup, predictions: Predictions | None) -> Summary
     if best and splits.val and best.val_accuracy is not None and best.val_loss is not None:
         right = round(best.val_accuracy * len(splits.val))
         validation = ValidationResult(wilson(right, len(splits.val)), best.val_loss)
+    if confidence and predictions:
+        calibrated = with_temperature(predictions, confidence.temperature.value)
+        confidence = replace(confidence, ece=calibration(calibrated).ece)
     return Summary(
         recipe=recipe.name,
         data=DataSummary(
@@ -55,6 +70,7 @@ def summarize_run(setup: TrainSetup, predictions: Predictions | None) -> Summary
         validation=validation,
         test=test_result(predictions) if predictions else None,
         train_secs=round(sum(row.train_secs for row in state.rows) + state.epoch_secs, 3),
+        confidence=confidence,
     )
 
 
@@ -69,82 +85,87 @@ def save_epoch(run: Run, setup: TrainSetup, event: EpochDone, on_event: OnEvent)
         on_event(Message(str(error)))
 
 
-def write_results(run: Run, setup: TrainSetup, predictions: Predictions | None) -> None:
+def write_results(
+    run: Run,
+    setup: TrainSetup,
+    predictions: Predictions | None,
+    confidence: ConfidenceResult | None = None,
+) -> None:
     """Write the history, the predictions, their figures and the summary into the run folder.
 
     The summary is the last: a run whose summary has a test result is complete.
     """
     recipe, history = setup.recipe, setup.state.history
-    summary = summarize_run(setup, predictions)
+    summary = summarize_run(setup, predictions, confidence)
     run.write_history(history)
     write_text(run.folder / "README.md", model_card(recipe, summary))
-    if history.epochs:
-        curves = figures.training_curves(history, summary.best_epoch)
+    if history.epochs and len(history.lrs):  # a probe takes no steps
+        curves = figures.training_curves(history, summary.best_epoch, val_images=summary.data.val)
         figures.save(curves, run.folder / "curves.png")
         figures.save(figures.rates_as_run(history), run.folder / "rates.png")
     if predictions:
         run.write_predictions(predictions)
-        images = setup.dataset.test.images
-        draw_predictions(run.folder, predictions, images, count=recipe.explain.images)
+        draw_predictions(run.folder, predictions, setup.dataset.test, count=recipe.explain.images)
     run.write_json("summary.json", summary.to_dict())
 
 
-def draw_predictions(folder: Path, predictions: Predictions, images: Tensor, *, count: int) -> None:
+def draw_predictions(folder: Path, predictions: Predictions, images: Split, *, count: int) -> None:
     """Draw the confusion matrix, reliability, accuracy by class, and sheets of `count` images.
 
-    `images` (N, C, H, W) uint8 are the pictures as they were read, so nothing has to be undone.
+    `images` are what was predicted.
     """
     matrix = figures.confusion_matrix(confusion(predictions), predictions.classes)
     figures.save(matrix, folder / "confusion_matrix.png")
     figures.save(figures.reliability(calibration(predictions)), folder / "reliability.png")
     figures.save(figures.per_class(per_class_accuracy(predictions)), folder / "per_class.png")
-    pictures = images.permute(0, 2, 3, 1).cpu().numpy()  # (N, H, W, C)
-    draw_sheets(folder, predictions, pictures, sheet_rows(predictions, count))
+    draw_sheets(folder, predictions, images, sheet_rows(predictions, count))
 
 
 def draw_sheets(
     folder: Path,
     predictions: Predictions,
-    pictures: ImageArray,
+    images: Split,
     rows: tuple[IntArray, IntArray],
     rank: MistakeOrder = "loss",
 ) -> None:
-    """Draw `misclassified.png` and `correct.png`, of the given rows; pictures are (N, H, W, C)."""
+    """Draw `misclassified.png` and `correct.png`, of the given rows of what was predicted."""
     wrong, right = rows
-    title = "Misclassified"
-    if len(wrong):
-        title += f", the {len(wrong)} of largest {rank}, pair by pair"
-    figure = figures.prediction_grid(pictures[wrong], predictions, wrong, title)
-    figures.save(figure, folder / "misclassified.png")
-    title = "Correct, evenly from the test set"
-    figure = figures.prediction_grid(pictures[right], predictions, right, title)
-    figures.save(figure, folder / "correct.png")
+    worst = f", the {len(wrong)} of largest {rank}, pair by pair" if len(wrong) else ""
+    for name, chosen, title in (
+        ("misclassified", wrong, f"Misclassified{worst}"),
+        ("correct", right, "Correct, evenly from the test set"),
+    ):
+        shown = display_images(images, chosen)
+        figure = figures.prediction_grid(
+            shown.pictures, predictions, chosen, title, notes=shown.notes
+        )
+        figures.save(figure, folder / f"{name}.png")
 
 
-def model_card(recipe: Recipe, summary: Summary) -> str:
-    """Return a README for the run folder, with the head that model hubs read."""
+def model_card(
+    recipe: Recipe, summary: Summary, *, head: str = CARD_HEAD, files: str = CARD_FILES
+) -> str:
+    """Return a README for a run; `head` is YAML for model hubs, and `files` says what is what."""
     data = summary.data
     result = "- stopped before the end: the test set was not read"
     if summary.test:
         result = f"- test accuracy: {summary.test}, read once, after training"
+        if text := summary.calibration:
+            result += f"\n- {text}"
         if views := recipe.evaluation.views:
             result += f"\n- by the mean of {views}"
     return f"""---
-library_name: pytorch
-pipeline_tag: image-classification
-tags: [resight, image-classification]
+{head.strip()}
 ---
 
 # {recipe.model.name} trained by the recipe `{recipe.name}`
 
-- data: {data.source}, {data.train:,} images to train on, {data.val:,} held out of them to choose by
+- data: {data.source}, {data.train:,} images to train on, {data.val:,} for validation
 - parameters: {summary.model.parameters:,}
-- epochs: {summary.epochs}, the weights of epoch {summary.best_epoch} kept (by \
-{summary.selected_by})
+- epochs: {summary.epochs}; {summary.kept}
 {result}
 
-`recipe.toml` has every setting, `env.json` the versions, `best.safetensors` the weights (with \
-class names and statistics in its head).
+{files}
 
 Not meant for images unlike those it was trained on.
 """

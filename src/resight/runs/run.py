@@ -4,7 +4,9 @@
     env.json             versions, machine, command  steps.npz             a value a step
     last.pt, previous.pt resume from here            best.safetensors      the kept weights
     summary.json         the result                  predictions.npz, .csv of the test set
+    confidence.npz       for `predict`: answers and features of validation and training images
     lr_find.json         the range test              label_issues.csv      labels to look at
+    relabel.csv          labels that were replaced   exclude.csv           images left out
     gallery/             pictures and heat maps      report.html           all of it as one page
 
 Every file is written whole or not at all. `previous.pt` is the checkpoint before `last.pt`, in
@@ -38,10 +40,8 @@ if TYPE_CHECKING:
 
 Part = TypeVar("Part")
 
-PARTS = (  # properties that are read from files, in the order in which `missing` names them
-    *("summary", "environment", "history", "predictions", "gallery"),
-    *("label_issues", "lr_curve"),
-)
+# Properties that are read from files, in the order in which `missing` names them.
+PARTS = ("summary", "environment", "history", "predictions", "gallery", "label_issues", "lr_curve")
 
 
 class Run:
@@ -51,8 +51,11 @@ class Run:
     The test set is read once, after the last epoch: until then `predictions` is None.
     """
 
-    def __init__(self, folder: str | Path, *, interrupted: bool = False) -> None:
+    def __init__(
+        self, folder: str | Path, *, interrupted: bool = False, allow_import: bool = False
+    ) -> None:
         self.folder = Path(folder)
+        self.allow_import = allow_import  # of the network that the recipe names; it runs code
         self.interrupted = interrupted  # of a training that has just returned
         self._missing: dict[str, str] = {}
 
@@ -62,13 +65,18 @@ class Run:
     # --- open --------------------------------------------------------------------
 
     @classmethod
-    def open(cls, folder: str | Path) -> "Run":
-        """Open the folder of an earlier run.
+    def open(cls, folder: "str | Path | Run", *, allow_import: bool = False) -> "Run":
+        """Open the folder of an earlier run; a run that is open already is returned as it is.
+
+        allow_import: whether a network may be imported that the run's recipe names by an import
+        path. Importing runs the code of that module, so look at it first if the run is not yours.
 
         Raises:
             UsageError: it does not exist, holds no run, or one of another version of resight.
         """
-        run = cls(folder)
+        if isinstance(folder, Run):
+            return folder
+        run = cls(folder, allow_import=allow_import)
         try:
             is_folder, has_recipe = run.folder.is_dir(), (run.folder / "recipe.toml").exists()
         except OSError as error:
@@ -210,8 +218,7 @@ class Run:
         for part in PARTS:
             getattr(self, part)
         lines = [*self._missing.values()]
-        rows = self.history.epochs
-        if rows and all(row.val_accuracy is None for row in rows):
+        if (rows := self.history.epochs) and all(row.val_accuracy is None for row in rows):
             lines.append("No validation: none of the training images were held out")
         if self.gallery is not None:
             lines += [f"Not everything is shown: {note}" for note in self.gallery.notes]
@@ -225,7 +232,8 @@ class Run:
         from ..training.device import pick_device  # the only import of torch
         from .checkpoint import load_model
 
-        return load_model(self.folder, None, pick_device(device))[0].eval()
+        allow, chosen = self.allow_import, pick_device(device)
+        return load_model(self.folder, None, chosen, allow_import=allow)[0].eval()
 
     def to_dict(self) -> dict[str, Any]:
         """Return folder, state and summary as plain Python, fit for JSON."""
@@ -235,11 +243,8 @@ class Run:
     def __str__(self) -> str:
         if self.summary is None or self.summary.test is None:
             return f"run folder {self.folder}/: stopped; go on with resight resume {self.folder}"
-        lines = [f"test accuracy {self.test}"]
-        if views := self.recipe.evaluation.views:
-            lines.append(f"by the mean of {views}")
-        lines += [
-            f"weights of epoch {self.summary.best_epoch}, by {self.summary.selected_by}",
+        lines = [
+            *self.summary.lines(self.recipe.evaluation.views),
             f"run folder {self.folder}/",
             f"pictures   {' '.join(sorted(path.name for path in self.folder.glob('*.png')))}",
         ]

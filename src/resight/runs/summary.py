@@ -4,7 +4,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..metrics.classification import TestResult
-from ..metrics.intervals import Interval
+from ..metrics.confidence import CoverageRow, Temperature
+from ..metrics.intervals import MIN_TO_TELL, Interval
 
 FORMAT_VERSION = 3  # of the files of a run folder
 
@@ -39,6 +40,15 @@ class ValidationResult:
 
 
 @dataclass(frozen=True)
+class ConfidenceResult:
+    """How sure the kept weights may be: `coverage` is of the validation images."""
+
+    temperature: Temperature
+    coverage: tuple[CoverageRow, ...]
+    ece: float | None = None  # calibration error of the test images at this temperature
+
+
+@dataclass(frozen=True)
 class Summary:
     """The result of a run. `test` is None until the test set was read, after the last epoch."""
 
@@ -52,6 +62,34 @@ class Summary:
     validation: ValidationResult | None
     test: TestResult | None
     train_secs: float
+    confidence: ConfidenceResult | None = None  # None: not finished, or of an earlier version
+
+    @property
+    def calibration(self) -> str | None:
+        """The calibration error on the test images before and after the temperature, in words."""
+        if not self.test or not self.confidence or self.confidence.ece is None:
+            return None
+        before, after = self.test.calibration.ece, self.confidence.ece
+        temperature = self.confidence.temperature
+        text = f"calibration error {before:.1%} on test"
+        if temperature.note:
+            return f"{text}; temperature {temperature}"
+        return f"{text}, {after:.1%} at temperature {temperature}, which `resight predict` uses"
+
+    @property
+    def kept(self) -> str:
+        """Which weights are kept, and whether validation had the images to choose them."""
+        text = f"weights of epoch {self.best_epoch}, by {self.selected_by}"
+        if self.selected_by != "last" and self.data.val < MIN_TO_TELL:
+            text += f" ({self.data.val} images: too few to tell epochs apart)"
+        return text
+
+    def lines(self, views: str | None) -> list[str]:
+        """Return the result in words, a line each; `views` are those of the test images."""
+        lines = [f"test accuracy {self.test}"]
+        if views:
+            lines.append(f"by the mean of {views}")
+        return [*lines, *([self.calibration] if self.calibration else []), self.kept]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary as plain Python, fit for JSON."""

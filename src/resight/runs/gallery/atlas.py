@@ -97,10 +97,7 @@ def picture_atlases(
         kept = rows[evenly_spaced(len(rows), max_tiles(size))]
         while len(kept):
             columns, atlas = side_by_side(pictures[kept])
-            # Lossless, quality is effort: 100 takes 60 times as long as 60, for 2 % fewer bytes.
-            lossless = quality == 100
-            how = {"quality": 60, "method": 4} if lossless else {"quality": quality, "method": 6}
-            content = _encoded(Image.fromarray(atlas), "WEBP", lossless=lossless, **how)
+            content = webp(atlas, quality)
             if len(content) <= room:
                 atlases.append((kept, Atlas("webp", content, columns, size)))
                 room -= len(content)
@@ -126,6 +123,14 @@ def side_by_side(tiles: ImageArray) -> tuple[int, ImageArray]:
     atlas[: len(tiles)] = tiles
     atlas = atlas.reshape(lines, columns, *tiles.shape[1:]).swapaxes(1, 2)
     return columns, atlas.reshape(lines * high, columns * wide, *tiles.shape[3:])
+
+
+def webp(picture: ImageArray, quality: int) -> bytes:
+    """Return a picture (H, W, 3) as WebP; quality 100 is lossless."""
+    # Lossless, quality is effort: 100 takes 60 times as long as 60, for 2 % fewer bytes.
+    lossless = quality == 100
+    how = {"quality": 60, "method": 4} if lossless else {"quality": quality, "method": 6}
+    return _encoded(Image.fromarray(picture), "WEBP", lossless=lossless, **how)
 
 
 def _encoded(image: Image.Image, kind: str, **how: Any) -> bytes:

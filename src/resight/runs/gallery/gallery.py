@@ -43,6 +43,7 @@ class Gallery:
     true_rows: tuple[int, ...]  # of `map_rows`
     maps: tuple[tuple[Sheet, str, tuple[int, int]], ...]  # with the layer and its maps' own size
     notes: tuple[str, ...]  # what was left out, one line each
+    seen_px: int | None = None  # a side, as the network saw the pictures, where some are larger
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -75,6 +76,7 @@ def read_gallery(folder: Path) -> Gallery | None:
                 for sheet, layer, (high, wide) in content["maps"]
             ),
             notes=tuple(content["notes"]),
+            seen_px=None if content.get("seen_px") is None else int(content["seen_px"]),
         )
         _check_rows(gallery)
     except UsageError:  # its size or kind, which the line has

@@ -7,6 +7,7 @@
 Pictures are kept with at most 64 px a side, heat maps with at most 32 cells. Mistakes come in
 better quality than correct images. What does not fit is made coarser first. Then images are left
 out, correct ones before mistakes and those without heat maps before those with; `notes` says so.
+Photos that the network saw smaller than they are come first, with up to 224 px, see `photos`.
 """
 
 import json
@@ -24,13 +25,17 @@ from ...files import atomic_write, remove_leftovers, write_text
 from ...records import ImageArray, IntArray, Predictions
 from .atlas import MAP_SIDES, Atlas, area_resize, map_atlas, max_tiles, picture_atlases, shrunk
 from .gallery import FORMAT, Gallery, Sheet, shared_start
+from .photos import ReadPhotos, photo_atlases
 
 PAGE_BYTES = 2_950_000  # of the page that all of this is put into, as base64
 _TEXT_BYTES = 230_000  # of that page without pictures, images' numbers and classes
 _ROW_BYTES = 18  # the numbers of an image
-_CLASS_BYTES = 1_150  # a class in a figure, which has MAX_CLASSES at most
+_CLASS_BYTES = 1_350  # a class in a figure and a table, which have MAX_CLASSES at most
 _PAIR_BYTES = 13  # a cell of the confusion matrix that is not 0
 _MAP_SHARE = 0.35  # of the room, at most
+_GONE = (
+    "{:,} pictures are shown as the network saw them, because their files are gone or have changed"
+)
 
 
 @dataclass(frozen=True)
@@ -56,12 +61,13 @@ def write_gallery(
     rows: IntArray,
     maps: Sequence[GalleryMaps],
     method: str,
+    photos: ReadPhotos | None = None,
 ) -> None:
     """Pack pictures and heat maps into `folder/gallery/`, in place of what is there.
 
     `pictures` (N, H, W, 1 or 3) are the whole test set as it was read; `rows` (M,) those with
-    heat maps, the most wanted first. The same input gives the same bytes. A process killed in
-    between leaves the old gallery.
+    heat maps, the most wanted first; `photos` gives larger pictures where there are some. The same
+    input gives the same bytes. A process killed in between leaves the old gallery.
 
     Raises:
         UsageError: shapes that do not belong together, or a heat map that is not finite.
@@ -72,10 +78,10 @@ def write_gallery(
     mapped, layers = _pack_maps(rows, maps, predictions.correct, int(_MAP_SHARE * room))
     wrong, right = np.flatnonzero(~predictions.correct), np.flatnonzero(predictions.correct)
     others = (np.intersect1d(right, mapped), np.setdiff1d(right, mapped))
-    small = shrunk(pictures)
     room -= sum(len(atlas.content) for _, atlas in layers)
-    atlases = picture_atlases(small, wrong, others, room)
-
+    seen_px, wanted = pictures.shape[1], _most_wanted(predictions, rows)
+    large, num_gone = photo_atlases(photos, wanted, (wrong, *others), seen_px=seen_px, room=room)
+    atlases = large or picture_atlases(shrunk(pictures), wrong, others, room)
     path = _make_folder(folder / "gallery")
     gallery = Gallery(
         images=len(predictions),
@@ -91,10 +97,20 @@ def write_gallery(
         notes=(
             *_note("heat maps", len(mapped), len(rows)),
             *_note("pictures", sum(len(kept) for kept, _ in atlases), len(predictions)),
+            *([_GONE.format(num_gone)] if num_gone else []),
         ),
+        seen_px=seen_px if large else None,
     )
     write_text(path / "gallery.json", json.dumps({"format": FORMAT, **asdict(gallery)}) + "\n")
     _remove_old(path, set(gallery.files))
+
+
+def _most_wanted(predictions: Predictions, rows: IntArray) -> IntArray:
+    """All rows: mistakes before right ones, those in `rows` before the rest, by falling loss."""
+    rest = np.setdiff1d(np.arange(len(predictions)), rows)
+    rest = rest[np.argsort(-predictions.losses[rest], kind="stable")]
+    order = np.concatenate([rows, rest])
+    return order[np.argsort(predictions.correct[order], kind="stable")]
 
 
 def _make_folder(path: Path) -> Path:

@@ -4,46 +4,42 @@
 their causes -> Run (a folder) -> report.html`
 """
 
-from collections.abc import Sequence
+import time
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
-from .datasets import Dataset
-from .errors import Diverged, UsageError
-from .events import EpochDone, Message, OnEvent, ignore_events
-from .interpret.explain_run import explain_finished
-from .lr_finder.find import LRRangeOptions, run_range_test, with_found_lr
-from .optim.schedules import describe
-from .recipe import Recipe
-from .recipe.presets import load_recipe
-from .recipe.toml import differences, from_toml, with_changes
-from .runs.checkpoint import load_checkpoint, load_model, restore_state, save_checkpoint
-from .runs.create import (
+from ..datasets import Dataset
+from ..diagnosis.doctor import tell_issues
+from ..errors import Diverged
+from ..events import EpochDone, Message, OnEvent, ignore_events
+from ..interpret.explain_run import explain_finished
+from ..lr_finder.find import LRRangeOptions, run_range_test, with_found_lr
+from ..lr_finder.suggest import LRCurve
+from ..optim.schedules import describe
+from ..recipe import Recipe
+from ..recipe.presets import load_recipe
+from ..runs.checkpoint import load_model, save_checkpoint
+from ..runs.confidence import calibrate
+from ..runs.create import (
     finish_replacement,
     new_run_path,
     started_run,
     training_lock,
     write_resume_entry,
 )
-from .runs.inference import predict_images
-from .runs.replace import is_replacing, remove_replaced
-from .runs.reproduction import (
-    Reproduction,
-    check_same,
-    is_complete,
-    project_recipe,
-    write_reproduction,
-)
-from .runs.results import save_epoch, write_lr_find, write_results
-from .runs.run import Run
-from .training.device import check_devices, check_model, name_full_memory
-from .training.launcher import fit_on_devices
-from .training.loop import check_losses, deterministic_mode
-from .training.setup import TrainSetup, load_dataset, prepare
-from .training.signals import interrupt_text, stop_requested
+from ..runs.inference import predict_images
+from ..runs.reopen import prepare_to_resume
+from ..runs.replace import is_replacing, remove_replaced
+from ..runs.results import save_epoch, write_lr_find, write_results
+from ..runs.run import Run
+from ..training.cost import check_minutes, with_epochs_in
+from ..training.device import check_devices, check_model, name_full_memory
+from ..training.launcher import fit_on_devices
+from ..training.loop import check_losses, deterministic_mode
+from ..training.setup import TrainSetup, prepare
+from ..training.signals import interrupt_text, stop_requested
 
 
 def train(
@@ -57,6 +53,7 @@ def train(
     name: str | None = None,
     force: bool = False,
     find_lr: bool | LRRangeOptions = False,
+    minutes: float | None = None,
     offline: bool = False,
     on_event: OnEvent = ignore_events,
 ) -> Run:
@@ -64,8 +61,9 @@ def train(
 
     `data` replaces `recipe.data.source`, and `model` the recipe's network; `model` has the kept
     weights afterwards. `find_lr` sets the recipe's rate by a range test first, which takes
-    `LRRangeOptions`. `devices` is the number of GPUs, or of processes on a CPU, that share each
-    batch. `on_event` receives every event. After Ctrl-C the run is `interrupted`; `resume` it.
+    `LRRangeOptions`. `minutes` sets the recipe's epochs, by a measurement, so that the run ends in
+    that time. `devices` is the number of GPUs, or of processes on a CPU, that share each batch.
+    `on_event` receives every event. After Ctrl-C the run is `interrupted`; `resume` it.
     `force` replaces a run of that name, which comes back if the new one fails in its first epoch.
 
     Raises:
@@ -77,16 +75,19 @@ def train(
     device = check_devices(device, devices, batch_size=recipe.training.batch_size)
     check_model(model, devices)
     path = new_run_path(Path(out), name, recipe, force=force)
+    check_minutes(minutes, find_lr=bool(find_lr), devices=devices)
+    began = time.perf_counter()
     with interrupt_text("before the first step; no run folder was made"):
         setup = prepare(
             recipe, data=data, model=model, device=device, offline=offline, on_event=on_event
         )
+        if minutes is not None:
+            setup = with_epochs_in(setup, began + 60 * minutes - time.perf_counter(), on_event)
+        tell_issues(setup, on_event)
         curve = None
         if find_lr:
             options = LRRangeOptions() if find_lr is True else find_lr
-            curve = run_range_test(setup, options, on_event)
-            setup = with_found_lr(setup, curve)
-            on_event(Message(f"found: {describe(setup.state.schedule)}"))
+            setup, curve = _find_lr(setup, options, on_event)
     with started_run(path, setup, devices=devices, force=force) as run:
         if curve:
             write_lr_find(run, setup, curve)
@@ -102,12 +103,14 @@ def resume(
     devices: int | None = None,
     out: str | Path = "runs",
     offline: bool = False,
+    allow_import: bool = False,
     on_event: OnEvent = ignore_events,
 ) -> Run:
     """Go on with a run that was stopped or killed; it ends as it would have without the stop.
 
     `run` is by default the newest run in `out`, and `devices` the number that it was started on. A
     run whose network or data set was passed in from Python needs them passed in again.
+    `allow_import` lets the run's recipe import its network, which runs code.
 
     Raises:
         UsageError: no such run, or its recipe or data have changed since.
@@ -115,14 +118,14 @@ def resume(
     """
     if run:
         finish_replacement(Path(run))
-    opened = Run.open(run) if run else Run.newest(Path(out))
+    opened = Run.open(run or Run.newest(Path(out)).folder, allow_import=allow_import)
     if devices is None:
         devices = int((opened.environment or {}).get("devices", 1))
     device = check_devices(device, devices, batch_size=opened.recipe.training.batch_size)
     check_model(model, devices)
     with training_lock(opened):
         with interrupt_text("before the next step; the run is as it was"):
-            setup = _prepare_to_resume(
+            setup = prepare_to_resume(
                 opened, data=data, model=model, device=device, offline=offline, on_event=on_event
             )
         write_resume_entry(opened, setup.device, devices)
@@ -148,102 +151,32 @@ def dry_run(
     recipe = load_recipe(recipe)
     device = check_devices(device, devices, batch_size=recipe.training.batch_size)
     check_model(model, devices)
-    return prepare(
-        recipe, data=data, model=model, device=device, offline=offline, on_event=on_event
-    ).recipe
-
-
-def reproduce(
-    name: str,
-    *,
-    data: Dataset | str | Path | None = None,
-    seeds: int = 1,
-    all_train: bool = False,
-    epochs: int | None = None,
-    overrides: Sequence[str] = (),
-    out: str | Path = "reproductions",
-    device: str = "auto",
-    devices: int = 1,
-    offline: bool = False,
-    on_event: OnEvent = ignore_events,
-) -> Reproduction:
-    """Train the recipe of a published project, and put its accuracy beside the published one.
-
-    A second call keeps the finished seeds and resumes a stopped one. `all_train` holds nothing out
-    and keeps the last epoch; `epochs` shortens the run; `overrides` such as
-    `training.precision=bf16` change settings that the project's description leaves open.
-
-    Raises:
-        UsageError: not one of the projects, no seeds, or another recipe ran in that folder.
-    """
-    recipe = project_recipe(name, all_train=all_train, epochs=epochs, overrides=overrides)
-    if seeds < 1:
-        raise UsageError(f"seeds = {seeds} must be at least 1; 3 give an interval")
-    dataset = load_dataset(recipe, data, offline=offline, on_event=on_event)
-    if data is not None and not isinstance(data, Dataset):
-        recipe = with_changes(recipe, {"data": {"source": str(data)}}, origin=name)
-    folder = Path(out) / name
-    check_same(folder, recipe, dataset)
-    options: dict[str, Any] = {"device": device, "devices": devices, "offline": offline}
-    options |= {"data": data if isinstance(data, Dataset) else None, "on_event": on_event}
-    runs: list[Run] = []
-    for seed in range(seeds):
-        on_event(Message(f"{name}, seed {seed}"))
-        path = folder / f"seed{seed}"
-        if not path.exists():
-            seeded = with_changes(recipe, {"seed": seed}, origin=name)
-            run = train(seeded, out=folder, name=path.name, **options)
-        elif not is_complete(run := Run.open(path)):
-            run = resume(path, **options)
-        if run.interrupted:
-            break
-        runs.append(run)
-    result = Reproduction(name, folder, recipe, tuple(runs), interrupted=len(runs) < seeds)
-    write_reproduction(result, dataset, device=device, on_event=on_event)
-    return result
-
-
-def _prepare_to_resume(
-    run: Run,
-    *,
-    data: Dataset | None,
-    model: nn.Module | None,
-    device: str,
-    offline: bool,
-    on_event: OnEvent,
-) -> TrainSetup:
-    """Return the setup of a stopped run, with the state of its newest checkpoint that fits."""
-    checkpoint, problems = load_checkpoint(run.folder)
-    for problem in problems:
-        on_event(Message(problem))
-    changed = differences(run.recipe, from_toml(checkpoint["recipe"], origin="checkpoint"))
-    if changed:
-        raise UsageError(
-            f"{run.folder / 'recipe.toml'} was changed since the run began "
-            f"({', '.join(changed)}); put it back, or start a new run from it"
-        )
     setup = prepare(
-        run.recipe, data=data, model=model, device=device, offline=offline, on_event=on_event
+        recipe, data=data, model=model, device=device, offline=offline, on_event=on_event
     )
-    if setup.dataset.fingerprint != checkpoint["fingerprint"]:
-        raise UsageError(
-            f"the data in {run.recipe.data.source} changed since the run began; "
-            "put it back, or start a new run"
-        )
-    for problem in restore_state(run.folder, setup.state):
-        if problem not in problems:
-            on_event(Message(problem))
-    return setup
+    tell_issues(setup, on_event)
+    return setup.recipe
+
+
+def _find_lr(
+    setup: TrainSetup, options: LRRangeOptions, on_event: OnEvent
+) -> tuple[TrainSetup, LRCurve]:
+    """Find the learning rate by a range test; return the setup with it, and the test."""
+    curve = run_range_test(setup, options, on_event)
+    setup = with_found_lr(setup, curve)
+    on_event(Message(f"found: {describe(setup.state.schedule)}"))
+    return setup, curve
 
 
 def _complete(run: Run, setup: TrainSetup, on_event: OnEvent, *, devices: int) -> Run:
     """Train to the end, read the test set once, write the results and explain the mistakes."""
     interrupted = _train_to_the_end(run, setup, on_event, devices=devices)
-    predictions = None
+    predictions = confidence = None
     if not interrupted:
         model, info = load_model(run.folder, setup.state.model, setup.device)
+        confidence = calibrate(run.folder, model, info, setup.splits)
         predictions = predict_images(model, setup.dataset.test, info)
-    write_results(run, setup, predictions)
+    write_results(run, setup, predictions, confidence)
     if predictions:
         explain_finished(run, setup, predictions, on_event)
     return Run(run.folder, interrupted=interrupted)

@@ -1,0 +1,123 @@
+"""Stratified cross-validation: a run a fold, and the out-of-fold predictions of all of them.
+
+runs/digits-5-folds/
+  fold0/  fold1/ ...       run folders; the fold of each is its validation split
+  predictions.npz, .csv    every training image, by the run that was not trained on it
+  label_issues.csv, .png   training labels that may be wrong, from these predictions
+  mistakes.csv, confusion_matrix.png, ...     as in a run folder, of these predictions
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import figures
+from ..datasets import Dataset, Split
+from ..datasets.originals import display_images
+from ..datasets.splits import in_fold
+from ..errors import UsageError
+from ..files import write_csv
+from ..metrics.classification import accuracy
+from ..metrics.intervals import Interval
+from ..metrics.mistakes import LabelIssue, Mistake, csv_rows, label_issues, mistakes
+from ..recipe import Recipe
+from ..recipe.toml import with_changes
+from ..records import Float32Array, Predictions
+from ..training.device import pick_device
+from .checkpoint import load_model
+from .inference import predict_images
+from .results import draw_predictions
+from .run import Run
+from .series import Series
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossValidation(Series):
+    """The runs of a cross-validation, and what each predicts of the images of its fold.
+
+    predictions: of every training image by a network that was not trained on it, in the order of
+    the data set; None before all runs are finished.
+    """
+
+    predictions: Predictions | None
+
+    @property
+    def out_of_fold(self) -> Interval | None:
+        """The accuracy of the out-of-fold predictions, over all training images.
+
+        Each fold chose the epoch of its run, unless the recipe has `training.select = "last"`, so
+        it is slightly too high.
+        """
+        return accuracy(self.predictions) if self.predictions else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the accuracies as plain Python, fit for JSON."""
+        return {**super().to_dict(), "out_of_fold": self.out_of_fold and asdict(self.out_of_fold)}
+
+    def __str__(self) -> str:
+        shares, page = self.out_of_fold, super().__str__()
+        if shares is None or self.predictions is None:
+            return page
+        chosen = self.recipe.training.select
+        biased = "" if chosen == "last" else f", whose folds also chose the epochs ({chosen})"
+        labels = len(label_issues(self.predictions))
+        return (
+            f"out-of-fold accuracy {shares.value:.2%} ({shares.low:.2%} to {shares.high:.2%}) of "
+            f"{shares.n:,} training images{biased}\n"
+            f"{labels:,} training labels may be wrong: {self.folder / 'label_issues.csv'}\n\n{page}"
+        )
+
+
+def fold_recipes(recipe: Recipe, folds: int) -> dict[str, Recipe]:
+    """Return a recipe with each fold for validation, by the names of their run folders.
+
+    Raises:
+        UsageError: the number of folds is not 2 to 100.
+    """
+    if not 2 <= folds <= 100:
+        raise UsageError(f"folds = {folds} must be 2 to 100; 5 is usual")
+    return {
+        f"fold{index}": with_changes(
+            recipe, {"data": {"fold": {"index": index, "count": folds}}}, origin="folds"
+        )
+        for index in range(folds)
+    }
+
+
+def predict_out_of_fold(runs: Sequence[Run], dataset: Dataset, *, device: str) -> Predictions:
+    """Return the predictions of all training images, each by the run of its fold.
+
+    `runs` are of every fold of one cross-validation on `dataset`.
+    """
+    train = dataset.train
+    logits: Float32Array = np.zeros((len(train), len(dataset.classes)), np.float32)  # (N, K)
+    for run in runs:
+        fold = run.recipe.data.fold
+        assert fold is not None
+        rows = in_fold(train, fold, run.recipe.seed).nonzero().flatten()
+        # The recipe of the person who asks for this may import a network: it was trained just now.
+        model, info = load_model(run.folder, None, pick_device(device), allow_import=True)
+        logits[rows.numpy()] = predict_images(model, train.select(rows), info).logits
+    return Predictions(train.ids, logits, train.labels.cpu().numpy(), dataset.classes)
+
+
+def write_out_of_fold(folder: Path, predictions: Predictions, images: Split, *, count: int) -> None:
+    """Write out-of-fold predictions, mistakes, label issues and figures into a folder.
+
+    `images` are what was predicted, and `count` is how many of them a sheet shows.
+    """
+    Run(folder).write_predictions(predictions)
+    write_csv(folder / "mistakes.csv", csv_rows(Mistake, mistakes(predictions)))
+    issues = label_issues(predictions)
+    write_csv(folder / "label_issues.csv", csv_rows(LabelIssue, issues))
+    draw_predictions(folder, predictions, images, count=count)
+    sheet = folder / "label_issues.png"
+    sheet.unlink(missing_ok=True)
+    if first := issues[:count]:
+        shown = display_images(images, np.array([issue.row for issue in first]))
+        title = "Is it the label? Training images, the likeliest first"
+        figure = figures.label_issue_sheet(shown.pictures, first, [], title, notes=shown.notes)
+        figures.save(figure, sheet)
