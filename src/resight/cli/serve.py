@@ -1,5 +1,7 @@
 """The command that shows a local page to try a run on pictures."""
 
+import signal
+
 from .options import AllowImport, Device, OutputOptions, RunFolder, progress
 from .streams import write_result
 
@@ -24,6 +26,9 @@ def serve(
     data
         Where the run's data is, if it has moved.
     """
+    # In the background a shell has Ctrl-C ignored; SIGINT ends the page all the same.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
     from ..deploy.serve import page_server, serve_page
     from ..runs.run import Run
 
