@@ -178,6 +178,33 @@ def test_damaged_tables_are_refused(tmp_path: Path, content: bytes, expected: st
         resight.data(str(root))
 
 
+@pytest.mark.parametrize("name", ["l.csv", "l.txt"])
+@pytest.mark.parametrize("content", [b"# a comment alone\n", b",,\n,,\n", b"file,label\n"])
+def test_a_table_without_rows_is_no_table(tmp_path: Path, name: str, content: bytes) -> None:
+    files = contents("`{cat,dog}/{1..5}.jpg`") | {name: content}
+    root = write_folder(tmp_path / "data", files)
+    check(root, "folders: cat, dog; train 8, test 2")
+    with refused(f"is no data set that resight knows (it holds {name})"):
+        resight.data(str(root / name))
+
+
+def test_a_name_too_long_for_a_file_is_a_missing_picture(tmp_path: Path) -> None:
+    rows = b"file,label\n1.jpg,a\n2.jpg,b\n3.jpg,a\n" + b"x" * 300 + b".jpg,b\n"
+    root = write_folder(tmp_path / "data", contents("`{1..3}.jpg`") | {"l.csv": rows})
+    for path in (root, root / "l.csv"):
+        with refused("1 rows of l.csv name pictures that are missing"):
+            resight.data(str(path))
+
+
+def test_a_column_may_tell_the_split(tmp_path: Path) -> None:
+    for column in ("split", "Dataset_Type"):
+        rows = [f"{i}.jpg,{'ab'[i % 2]},{'test' if i > 4 else 'train'}" for i in range(1, 7)]
+        table = "\n".join([f"file,label,{column}", *rows])
+        files = contents("`{1..6}.jpg`") | {"l.csv": table.encode()}
+        root = write_folder(tmp_path / column, files)
+        check(root, "table: a, b; train 4, test 2")
+
+
 def test_a_table_of_another_encoding_is_noted(tmp_path: Path) -> None:
     words = "file,label\n1.jpg,Käse\n2.jpg,Öl\n3.jpg,Käse\n4.jpg,Öl\n"
     for encoding in ("utf-8", "utf-8-sig", "utf-16", "latin-1"):
@@ -229,6 +256,13 @@ def test_what_is_never_data_is_no_class(tmp_path: Path, junk: str) -> None:
     files = contents("`{cat,dog}/{1..5}.jpg`") | {junk: picture("x"), f"cat/{junk}": picture("y")}
     check(write_folder(tmp_path / "data", files), "folders: cat, dog; train 8, test 2")
     check(write_zip(tmp_path / "data.zip", files), "folders: cat, dog; train 8, test 2")
+
+
+def test_a_copy_inside_the_data_is_named_with_its_path(tmp_path: Path) -> None:
+    files = contents("`images/{cat,dog,copy/cat,copy/dog}/{1..3}.jpg` `notes.json: 1`")
+    root = write_folder(tmp_path / "data", files)
+    with refused(f"may be a copy of the data; remove it, or give {root / 'images' / 'copy'}"):
+        resight.data(str(root))
 
 
 def test_run_folders_of_resight_are_no_class(tmp_path: Path) -> None:

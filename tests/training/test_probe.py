@@ -108,7 +108,7 @@ def test_what_cannot_be_fitted_is_refused() -> None:
     with refused("as a probe needs it"):
         fit_head(nn.Sequential(nn.Linear(16, 16), nn.Flatten(), nn.Softmax(1)), recipe(), data())
     squared = nn.Sequential(nn.Flatten(), nn.Linear(768, 3), nn.Sigmoid())
-    with refused("are no multiple of what its last linear layer returns"):
+    with refused("are no multiple of what its last linear layer makes"):
         fit_head(squared, recipe(), data())
     with refused("probe.only = true takes no steps, but schedule.epochs = 20"):
         with_changes(Recipe(), {"probe": {}}, origin="test")

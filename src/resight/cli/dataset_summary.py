@@ -1,6 +1,6 @@
 """What `resight data` shows: the content of a data set, and what augmentation makes of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -39,12 +39,13 @@ def summarize_dataset(
     if sheet is not None:
         draw_classes(dataset, sheet)
     stats = statistics(dataset.train)
+    counts = _counts(dataset)
     channels, height, width = dataset.train.images.shape[1:]
     content = {
         "name": dataset.name,
         **{name: len(split) for name, split in dataset.splits.items()},
         "classes": dataset.classes,
-        "counts": _counts(dataset),
+        "counts": counts,
         "shape": (channels, height, width),
         "mean": stats.mean,  # of each channel of the training images, in [0, 1]
         "std": stats.std,
@@ -58,7 +59,7 @@ def summarize_dataset(
         f"{height} x {width} px, {len(dataset.classes)} classes",
         *dataset.notes,
         "",
-        *_class_table(dataset),
+        *_class_table(counts, [*dataset.splits]),
         "",
         f"mean         {_numbers(stats.mean)}  (of the training images, in [0, 1])",
         f"std          {_numbers(stats.std)}",
@@ -102,10 +103,8 @@ def _counts(dataset: Dataset) -> dict[str, dict[str, int]]:
     }
 
 
-def _class_table(dataset: Dataset) -> list[str]:
+def _class_table(counts: Mapping[str, Mapping[str, int]], splits: Sequence[str]) -> list[str]:
     """Return the lines of a table of the classes; of many, the first, and a line on the others."""
-    counts = _counts(dataset)
-    splits = [*dataset.splits]
     rows = [
         (word, *(f"{count[name]:,}" for name in splits))
         for word, count in [*counts.items()][:MAX_CLASSES]

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import weakref
 import zipfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -82,12 +82,17 @@ def list_archive(path: Path) -> SourceTree:
         is_zip = file.read(4) in _ZIP
     try:
         names, folders, read = (_list_zip if is_zip else _list_tar)(path, packed)
-    except (UsageError, ResightError):
+    except ResightError:
         raise
     except Exception as error:  # tarfile and zipfile raise many kinds for forged headers
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"{path} is not a whole archive ({reason}); get it again") from error
+        raise UsageError(
+            f"{path} is not a whole archive ({_reason(error)}); get it again"
+        ) from error
     return _archive_tree(path, names, folders, read)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _check_count(path: Path, count: int, packed: int) -> None:
@@ -121,9 +126,9 @@ def _list_zip(path: Path, packed: int) -> tuple[list[str], list[str], ReadMember
         _check_size(path / name, members[name].file_size, max_bytes)
         try:
             return archive.read(members[name])
-        except Exception as error:  # a wrong checksum, an unknown packing, a cut file
+        except Exception as error:  # zipfile and its unpackers raise many kinds for forged content
             raise UsageError(
-                f"{path / name} cannot be unpacked ({error}); get the archive again"
+                f"{path / name} cannot be unpacked ({_reason(error)}); get the archive again"
             ) from error
 
     return [*members], folders, read
@@ -211,37 +216,36 @@ def _archive_tree(
     read_member: ReadMember,
 ) -> SourceTree:
     """Return the tree of an archive of these files and folders, without what is never data."""
-    ignored: Counter[str] = Counter()
-    present = set(names)
-    folders_of: dict[str, set[str]] = {}
-    for name in present:
+    folders_of: dict[str, set[str]] = defaultdict(set)
+    for name in names:
         folder, _, file = name.rpartition("/")
-        folders_of.setdefault(folder, set()).add(file)
-    runs = {f"{folder}/" for folder, files in folders_of.items() if folder and is_run_folder(files)}
-    ignored["run folders of resight"] += len(runs)
+        folders_of[folder].add(file)
+    runs = tuple(
+        f"{folder}/" for folder, files in folders_of.items() if folder and is_run_folder(files)
+    )
+    ignored = Counter({"run folders of resight": len(runs)})
     kept: list[str] = []
-    for name in present:
-        parts = name.split("/")
-        reasons = (
-            ignored_reason(part, is_folder=place < len(parts) - 1)
-            for place, part in enumerate(parts)
-        )
-        if reason := next(filter(None, reasons), None):
+    for name in names:
+        if reason := _ignored_reason(name, is_folder=False):
             ignored[reason] += 1
-        elif not any(name.startswith(run) for run in runs):
+        elif not name.startswith(runs):
             kept.append(name)
-    full = {"/".join(parts[:end]) for parts in map(_parts, kept) for end in range(1, len(parts))}
+    around = (name.split("/")[:-1] for name in kept)
+    full = {"/".join(parts[:end]) for parts in around for end in range(1, len(parts) + 1)}
     empty = {
         name
         for name in folders
         if name not in full
         and name != "."
-        and not any(ignored_reason(part, is_folder=True) for part in _parts(name))
-        and not any(f"{name}/".startswith(run) for run in runs)
+        and not _ignored_reason(name, is_folder=True)
+        and not f"{name}/".startswith(runs)
     }
-    counts = {reason: count for reason, count in sorted(ignored.items()) if count}
+    counts = dict(sorted((+ignored).items()))
     return SourceTree(path, path, tuple(sorted(kept)), tuple(sorted(empty)), counts, read_member)
 
 
-def _parts(name: str) -> list[str]:
-    return name.split("/")
+def _ignored_reason(name: str, *, is_folder: bool) -> str | None:
+    """Return why a member is never data, by its name or that of a folder around it."""
+    *around, last = name.split("/")
+    reasons = [ignored_reason(folder, is_folder=True) for folder in around]
+    return next(filter(None, [*reasons, ignored_reason(last, is_folder=is_folder)]), None)

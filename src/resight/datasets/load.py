@@ -123,13 +123,8 @@ def _load_path(name: str, path: Path, options: ReadOptions) -> LoadedData:
     """Return what lies at a path, with notes that say first how it was read."""
     if path.is_file() and is_archive(path):
         # The archive is its own key: where the entry is there, it is not even listed.
-        def make() -> LoadedData:
-            tree = open_source(path)
-            layout = recognize(tree, options)
-            return _described(layout.read(options), layout, tree)
-
-        digest = cache.digest_files({"": path}, 2**63 - 1)
-        loaded = cache.cached(name, cache.entry_key(digest, options), make)
+        key = cache.entry_key(cache.digest_files({"": path}, 2**63 - 1), options)
+        loaded = cache.cached(name, key, lambda: _read_tree(open_source(path), options))
         return _with_originals(loaded, lambda: open_source(path), options)
     tree = open_source(path)
     layout = recognize(tree, options)
@@ -160,10 +155,13 @@ def _open_hub(files: hub.HubFiles, options: ReadOptions, *, offline: bool) -> So
 
 
 def _read_hub(files: hub.HubFiles, options: ReadOptions, *, offline: bool) -> LoadedData:
-    tree = _open_hub(files, options, offline=offline)
-    layout = recognize(tree, options)
-    loaded = _described(layout.read(options), layout, tree)
+    loaded = _read_tree(_open_hub(files, options, offline=offline), options)
     return replace(loaded, notes=(f"read from {files.source}", *files.notes, *loaded.notes))
+
+
+def _read_tree(tree: SourceTree, options: ReadOptions) -> LoadedData:
+    layout = recognize(tree, options)
+    return _described(layout.read(options), layout, tree)
 
 
 def _described(loaded: LoadedData, layout: DataLayout, tree: SourceTree) -> LoadedData:

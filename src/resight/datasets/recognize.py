@@ -8,7 +8,7 @@ from .archive import is_archive, list_archive
 from .readers import arrays, cifar, folder, idx, names, parquet, pixel_table, shards, stl10, table
 from .readers.contents import DataLayout, ReadOptions
 from .splits import split_of
-from .tree import SourceTree, list_file, list_folder
+from .tree import SourceTree, is_paper, is_picture, list_file, list_folder
 
 # Each reader by the name of its layout. Where none fits, the first error of a reader is shown.
 _FINDERS: dict[str, Callable[[SourceTree], DataLayout | None]] = {
@@ -24,7 +24,6 @@ _FINDERS: dict[str, Callable[[SourceTree], DataLayout | None]] = {
     "folders": folder.find,
 }
 _WITH_COLUMNS = ("table", "parquet")  # the layouts that `label_column` is for
-_DEFAULT = ReadOptions()
 _FORMATS = {b"7z\xbc\xaf": "7-Zip", b"Rar!": "RAR", b"(\xb5/\xfd": "Zstandard"}  # by magic bytes
 
 
@@ -41,12 +40,30 @@ def open_source(path: Path) -> SourceTree:
             tree = list_archive(path)
         else:
             return list_file(path)
-        return tree.unwrapped(lambda name: split_of(name) is not None)
+        return _unwrapped(tree)
     except OSError as error:
         raise UsageError(f"data {str(path)!r} cannot be read: {error.strerror or error}") from error
 
 
-def recognize(tree: SourceTree, options: ReadOptions = _DEFAULT) -> DataLayout:
+def _unwrapped(tree: SourceTree) -> SourceTree:
+    """Return the tree without the folders around it: `photos/photos/cat` is common.
+
+    A folder is around the data if it is the only one, is no split, and holds more than pictures
+    alone. Beside it may lie a README or a license.
+    """
+    while True:
+        folders = tree.children()
+        beside = [name for name in tree.empty_folders if "/" not in name]
+        if len(folders) != 1 or beside or not all(map(is_paper, tree.files())):
+            return tree
+        [folder] = folders
+        inner = tree.below(folder)
+        if split_of(folder) or all("/" not in name and is_picture(name) for name in inner.names):
+            return tree
+        tree = inner
+
+
+def recognize(tree: SourceTree, options: ReadOptions) -> DataLayout:
     """Return the layout of a source: the one that is asked for, or that explains most of it.
 
     Raises:

@@ -126,59 +126,35 @@ class SourceTree:
         for name in names:
             yield self.read(name, max_bytes) if self.is_archive else self.path(name)
 
-    def children(self, folder: str = "") -> dict[str, list[str]]:
-        """Return the folders directly in `folder`, each with the names of all files below it."""
-        prefix = f"{folder}/" if folder else ""
+    def children(self) -> dict[str, list[str]]:
+        """Return the folders directly in the root, each with the names of all files below it."""
         children: dict[str, list[str]] = {}
         for name in self.names:
-            head, slash, _ = name.removeprefix(prefix).partition("/")
-            if slash and name.startswith(prefix):
+            head, slash, _ = name.partition("/")
+            if slash:
                 children.setdefault(head, []).append(name)
         return children
 
-    def files(self, folder: str = "") -> list[str]:
-        """Return the names of the files directly in `folder`."""
-        prefix = f"{folder}/" if folder else ""
-        return [
-            name
-            for name in self.names
-            if name.startswith(prefix) and "/" not in name.removeprefix(prefix)
-        ]
+    def files(self) -> list[str]:
+        """Return the names of the files directly in the root."""
+        return [name for name in self.names if "/" not in name]
 
     def below(self, folder: str) -> "SourceTree":
         """Return the tree of a folder; the names are relative to it."""
-        prefix, inner = f"{folder}/", self.read_member
-
-        def inside(names: Iterable[str]) -> tuple[str, ...]:
-            return tuple(name.removeprefix(prefix) for name in names if name.startswith(prefix))
-
+        inner = self.read_member
         return replace(
             self,
             root=self.root / folder,
-            names=inside(self.names),
-            empty_folders=inside(self.empty_folders),
-            read_member=inner and (lambda name, max_bytes: inner(prefix + name, max_bytes)),
+            names=tuple(names_below(folder, self.names)),
+            empty_folders=tuple(names_below(folder, self.empty_folders)),
+            read_member=inner and (lambda name, max_bytes: inner(f"{folder}/{name}", max_bytes)),
         )
 
-    def unwrapped(self, is_split: Callable[[str], bool]) -> "SourceTree":
-        """Return the tree without the folders around it: `photos/photos/cat` is common.
 
-        A folder is around the data if it is the only one, is no split, and holds more than
-        pictures alone. Beside it may lie a README or a license.
-        """
-        tree = self
-        while True:
-            folders = tree.children()
-            beside = [name for name in tree.empty_folders if "/" not in name]
-            if len(folders) != 1 or beside or any(not is_paper(name) for name in tree.files()):
-                return tree
-            [folder] = folders
-            inner = tree.below(folder)
-            if is_split(folder) or all(
-                "/" not in name and is_picture(name) for name in inner.names
-            ):
-                return tree
-            tree = inner
+def names_below(folder: str, names: Iterable[str]) -> Iterator[str]:
+    """Yield the names that lie below a folder, relative to it; "" is the root, which holds all."""
+    prefix = f"{folder}/" if folder else ""
+    return (name.removeprefix(prefix) for name in names if name.startswith(prefix))
 
 
 def is_picture(name: str) -> bool:

@@ -114,6 +114,8 @@ def step_count(setup: TrainSetup) -> Iterator[Issue]:
         Train in smaller batches, and for more epochs. The message names values with about 1,000
         steps.
     """
+    if setup.recipe.probe and setup.recipe.probe.only:
+        raise Skipped("the head is fitted at once, without steps")
     train, epochs = setup.splits.train, setup.recipe.schedule.epochs
     size = setup.recipe.training.batch_size
     per_epoch = steps_per_epoch(len(train), size)

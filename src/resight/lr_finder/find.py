@@ -101,14 +101,12 @@ def run_range_test(setup: TrainSetup, options: LRRangeOptions, on_event: OnEvent
         if options.repeats > 1:
             title += f" {repeat + 1} of {options.repeats}"
         test = partial(_run_once, recipe, setup.splits, state, title=title, on_event=on_event)
-        with frozen(state.model, recipe.training.frozen_in(0)):
-            curve = test(options)
+        curve = test(options)
         broke_down = curve.stopped and len(curve.lrs) >= MIN_POINTS and not curve.verdict.ok
         if broke_down and options.end is None and repeat == 0:
             # Most steps are left: take them all below the rate at which it broke down.
             options = replace(options, start=float(curve.lrs[0]), end=float(curve.lrs[-1]))
-            with frozen(state.model, recipe.training.frozen_in(0)):
-                again = test(options)
+            again = test(options)
             curve = replace(again, images=again.images + curve.images)
         curves.append(curve)
     return merge_curves(curves) if len(curves) > 1 else curves[0]
@@ -172,24 +170,25 @@ def _run_once(
     def loss_fn(logits: Tensor, labels: Labels) -> Tensor:
         return image_losses(logits, labels, recipe.loss, weights)[1].mean()
 
-    return lr_range_test(
-        state.model,
-        state.optimizer,
-        loss_fn,
-        _train_batches(
-            recipe, data, size // parts, lambda done: on_event(Progress(title, done, total))
-        ),
-        start=options.start,
-        end=options.end,
-        steps=options.steps,
-        scale=options.scale,
-        probe=parts if options.set_aside else 0,
-        val_batches=_val_batches(training, data, size) if options.on_validation else None,
-        accumulate=parts,
-        dtype=AUTOCAST_DTYPES[training.precision],
-        stop_at=options.stop_at,
-        seed=recipe.seed,
-    )
+    with frozen(state.model, training.frozen_in(0)):
+        return lr_range_test(
+            state.model,
+            state.optimizer,
+            loss_fn,
+            _train_batches(
+                recipe, data, size // parts, lambda done: on_event(Progress(title, done, total))
+            ),
+            start=options.start,
+            end=options.end,
+            steps=options.steps,
+            scale=options.scale,
+            probe=parts if options.set_aside else 0,
+            val_batches=_val_batches(training, data, size) if options.on_validation else None,
+            accumulate=parts,
+            dtype=AUTOCAST_DTYPES[training.precision],
+            stop_at=options.stop_at,
+            seed=recipe.seed,
+        )
 
 
 def _val_batches(training: Training, data: TrainData, size: int) -> list[tuple[Tensor, Tensor]]:

@@ -78,6 +78,8 @@ def frozen(model: nn.Module, patterns: Sequence[str]) -> Iterator[None]:
 
 
 def _frozen_names(model: nn.Module, patterns: Sequence[str]) -> set[str]:
+    if not patterns:
+        return set()
     names = [name for name, _ in model.named_parameters()]
     if BACKBONE in patterns:
         head = head_of(model)[0]

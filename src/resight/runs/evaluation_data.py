@@ -121,8 +121,7 @@ def _own_data(
         plain = {"data": {"relabel": None, "exclude": None}}
         recipe = with_changes(info.recipe, plain, origin="evaluate")
         return load_dataset(recipe, data, offline=options.offline, on_event=on_event)
-    is_own = data is None or _is_source(data, info.recipe.data.source)
-    if is_own:
+    if data is None or _is_source(data, info.recipe.data.source):
         dataset = load_dataset(
             info.recipe, None, offline=options.offline, on_event=on_event, run_folder=run.folder
         )
@@ -165,9 +164,8 @@ def _changes(dataset: Dataset, run: Run) -> str:
 
 
 def _own_split(dataset: Dataset, info: ModelInfo, split: SplitChoice) -> tuple[Split, str]:
-    count = f"{len(dataset.test):,} images of the test split"
     if split == "test":
-        return dataset.test, count
+        return dataset.test, f"{len(dataset.test):,} images of the test split"
     if split == "train":
         return dataset.train, (
             f"{len(dataset.train):,} images that the run was trained on, which say nothing of new "
@@ -189,9 +187,8 @@ def _own_split(dataset: Dataset, info: ModelInfo, split: SplitChoice) -> tuple[S
 def _with_channels(loaded: LoadedData, channels: Literal[1, 3] | None) -> LoadedData:
     if channels is None:
         return loaded
-    splits = {name: split.with_channels(channels) for name, split in loaded.splits.items()}
-    return replace(
-        loaded, train=splits.get("train"), val=splits.get("val"), test=splits.get("test")
+    return loaded.with_splits(
+        {name: split.with_channels(channels) for name, split in loaded.splits.items()}
     )
 
 

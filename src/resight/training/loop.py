@@ -73,11 +73,8 @@ def fit(
             state.rows.append(row_of_probe(state.evaluated, recipe, data, rank))
             yield EpochDone(state.rows[-1], best=True, val_images=num_val)
         return
-    if not state.model.training:  # otherwise, a part frozen in evaluation mode stays so
-        state.model.train()
     while len(state.rows) < recipe.schedule.epochs:
-        with frozen(state.model, recipe.training.frozen_in(len(state.rows))):
-            yield from _train_epoch(state, model, recipe, data, rank)
+        yield from _train_epoch(state, model, recipe, data, rank)
         state.rows.append(_validate(state, recipe, data, rank))
         state.epoch_secs = 0.0
         best = best_epoch(state.rows, recipe.training.select)
@@ -108,9 +105,10 @@ def _train_epoch(
         if not state.model.training:  # otherwise, a part frozen in evaluation mode stays so
             state.model.train()
         n = min(size, len(data.train) - k * size)  # images of the batch
-        rates, loss, correct = train_step(
-            state, model, recipe, images, labels, weights=weights, batch_size=n, rank=rank
-        )
+        with frozen(state.model, recipe.training.frozen_in(epoch)):
+            rates, loss, correct = train_step(
+                state, model, recipe, images, labels, weights=weights, batch_size=n, rank=rank
+            )
         state.step_losses[state.step] = loss
         state.step_correct[state.step] = correct
         state.lrs.append(rates.lr)

@@ -6,32 +6,30 @@ features of every image are computed once, and the best linear layer on them is 
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from ..datasets import Split, Statistics, batch_size_for
+from ..datasets.augment import normalize
 from ..errors import UsageError
-from ..events import OnEvent, Progress, ignore_events
+from ..events import Message, OnEvent, ignore_events
 from ..metrics.classification import accuracy, mean_loss
 from ..networks.eval_mode import eval_mode
 from ..networks.freeze import head_of
 from ..recipe import Loss, Recipe
 from ..records import EpochRow
-from .batches import eval_batches
 from .distributed import Rank
+from .features import features
 from .objective import class_weights, image_losses
-from .precision import autocast, to_memory_format
 from .predict import predict_split
 from .state import TrainData
 
 # Penalties to choose from, the strongest first: each fit begins where the one before it ended.
 _L2 = tuple(10 ** (power / 2) for power in range(2, -9, -1))  # 10 to 1e-4
 _MAX_ITERATIONS = 200  # of L-BFGS for one penalty; it mostly ends before
-_IMAGES = 250  # of 32 px in a batch of features
-_INSTEAD = 'train it with training.freeze = ["backbone"] instead'
+_NUM_IMAGES = 8  # whose logits show how the network uses its head
 
 
 @dataclass(frozen=True)
@@ -73,16 +71,20 @@ def fit_head(
     name, head = head_of(model)
     if not isinstance(head, nn.Linear) or head.bias is None:
         raise UsageError(f"the head {name} is {head}; a probe fits a linear layer with a bias")
-    mirrored = recipe.augment.flip is not None
-    x, y, scale = _features(model, head, data.train, recipe, data.stats, mirrored, on_event)
+    scale = _scale(model, head, data)
+    on_event(Message("computing the features of all images"))
+    read = partial(features, model, stats=data.stats, training=recipe.training)
+    x, y = read(data.train), data.train.labels
+    if recipe.augment.flip is not None:
+        mirrored = replace(data.train, images=data.train.images.flip(-1))
+        x, y = torch.cat([x, read(mirrored)]), y.repeat(2)
     mean, std = x.mean(0), x.std(0, correction=0)
     std = torch.where(std > 1e-6 * std.max(), std, 1.0)
     x = (x - mean) / std
     weights = class_weights(recipe.loss, data.train.labels, len(data.classes))
     val = None
     if data.val is not None:
-        val_x, val_y, _ = _features(model, head, data.val, recipe, data.stats, False, on_event)
-        val = ((val_x - mean) / std, val_y)
+        val = ((read(data.val) - mean) / std, data.val.labels)
     grid = _L2 if recipe.probe.l2 == "auto" else (recipe.probe.l2,)
     best: tuple[HeadFit, Tensor] | None = None
     for l2, layer in _path(x, y, grid, recipe.loss, weights, len(data.classes)):
@@ -126,56 +128,24 @@ def row_of_probe(model: nn.Module, recipe: Recipe, data: TrainData, rank: Rank) 
     )
 
 
-def _features(
-    model: nn.Module,
-    head: nn.Linear,
-    split: Split,
-    recipe: Recipe,
-    stats: Statistics,
-    mirrored: bool,
-    on_event: OnEvent,
-) -> tuple[Tensor, Tensor, float]:
-    """Return features (N, F), labels (N,), and the logits as a multiple of the head's output.
-
-    With `mirrored` there are 2 N rows: those of each batch, then those of its mirror images.
-    """
-    calls: list[tuple[Tensor, Tensor]] = []  # (input, output) of the head
-    features, labels, scale = [], [], 1.0
-    total = len(split) * (1 + mirrored)
-    batches = eval_batches(split, stats, batch_size=batch_size_for(split.images, _IMAGES))
-    hook = head.register_forward_hook(lambda _, args, output: calls.append((args[0], output)))
-    try:
-        with eval_mode(model), autocast(recipe.training, split.images.device):
-            for images, batch_labels in batches:
-                for view in (images, images.flip(-1)) if mirrored else (images,):
-                    calls.clear()
-                    logits = model(to_memory_format(view, recipe.training))
-                    if len(calls) != 1 or calls[0][0].ndim != 2:
-                        raise UsageError(
-                            "the network does not use its last linear layer once on features "
-                            f"(N, F), as a probe needs it; {_INSTEAD}"
-                        )
-                    scale = _scale(logits, calls[0][1])
-                    features.append(calls[0][0].float())
-                    labels.append(batch_labels)
-                on_event(Progress("features", sum(map(len, labels)), total))
-    finally:
-        hook.remove()
-    return torch.cat(features), torch.cat(labels), scale
-
-
-def _scale(logits: Tensor, output: Tensor) -> float:
+@torch.no_grad()
+def _scale(model: nn.Module, head: nn.Linear, data: TrainData) -> float:
     """Return the number that the network multiplies the output of its head by.
 
     Raises:
-        UsageError: the logits are no multiple of it.
+        UsageError: the logits are no multiple of that output.
     """
-    logits, output = logits.float(), output.float()
+    images = data.train.select(torch.arange(min(_NUM_IMAGES, len(data.train))))
+    x = features(model, images, data.stats)  # in float32, whatever the precision of the recipe
+    with eval_mode(model):
+        logits = model(normalize(images.images, data.stats))
+    output = head(x) if x.shape[1] == head.in_features else torch.zeros(())
     scale = float((logits * output).sum() / (output * output).sum().clamp_min(1e-12))
     if not torch.allclose(logits, scale * output, rtol=1e-2, atol=1e-3 * float(logits.abs().max())):
         raise UsageError(
-            "the logits of the network are no multiple of what its last linear layer returns, so a "
-            f"probe cannot fit it; {_INSTEAD}"
+            "the logits of the network are no multiple of what its last linear layer makes of "
+            "features (N, F), as a probe needs it; train it with "
+            'training.freeze = ["backbone"] instead'
         )
     return scale
 

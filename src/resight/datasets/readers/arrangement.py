@@ -1,13 +1,14 @@
 """Which folders of a source are splits, which lie around the data, and which hold no classes."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from ...errors import UsageError
 from ..splits import split_of
-from ..tree import SourceTree
+from ..tree import SourceTree, names_below
 from .contents import SplitName
 
 Role = SplitName | Literal["unlabeled"]
@@ -26,15 +27,7 @@ _ANNOTATIONS = {
 }
 _PARTS = {
     *_CONTAINERS,
-    "part",
-    "parts",
-    "batch",
-    "chunk",
-    "shard",
-    "fold",
-    "folder",
-    "group",
-    "set",
+    *("part", "parts", "batch", "chunk", "shard", "fold", "folder", "group", "set"),
 }
 
 
@@ -49,6 +42,14 @@ class Arrangement:
     folders: Mapping[Role, str]
     is_divided: bool
     beside: Mapping[str, int]
+
+    @property
+    def omissions(self) -> list[str]:
+        """A line on each folder beside the splits."""
+        return [
+            f"{folder}/ ({count:,} pictures) belongs to no split or class"
+            for folder, count in self.beside.items()
+        ]
 
 
 def arrange(tree: SourceTree) -> Arrangement:
@@ -65,7 +66,7 @@ def arrange(tree: SourceTree) -> Arrangement:
         inner = None if splits else _inner_root(tree, root, counts)
         if inner is None:
             break
-        beside |= {_join(root, name): n for name, n in counts.items() if name != inner and n}
+        beside |= {_join(root, name): n for name, n in counts.items() if name != inner}
         root = _join(root, inner)
     if not splits:
         return Arrangement({"train": root}, False, beside)
@@ -77,12 +78,12 @@ def arrange(tree: SourceTree) -> Arrangement:
                 f"{split} split; merge them, or rename one"
             )
         folders[split] = _join(root, name)
-    rest = {name: n for name, n in counts.items() if n and name not in splits}
-    classes = {name for name in rest if not is_annotation(name) and name.lower() not in _CONTAINERS}
+    rest = counts.keys() - splits
+    classes = {name for name in rest if _may_be_class(name)}
     if "train" not in folders and classes:  # `cat/ dog/ test/`
         folders["train"] = root
-        rest = {name: n for name, n in rest.items() if name not in classes}
-    beside |= {_join(root, name): n for name, n in rest.items()}
+        rest -= classes
+    beside |= {_join(root, name): n for name, n in counts.items() if name in rest}
     ordered = {
         split: folders[split] for split in ("train", "val", "test", "unlabeled") if split in folders
     }
@@ -121,6 +122,10 @@ def is_annotation(name: str) -> bool:
     return "".join(words) in _ANNOTATIONS
 
 
+def _may_be_class(name: str) -> bool:
+    return not is_annotation(name) and name.lower() not in _CONTAINERS
+
+
 def says_no_class(name: str) -> bool:
     """Return whether a folder of this name says nothing of the class of its pictures."""
     return name.lower() in _NO_CLASS or split_of(name) is not None
@@ -145,25 +150,16 @@ def _join(root: str, name: str) -> str:
     return f"{root}/{name}" if root else name
 
 
-def _counts(tree: SourceTree, root: str) -> dict[str, int]:
-    """Return the number of pictures below each folder in `root`."""
-    prefix = f"{root}/" if root else ""
-    counts = dict.fromkeys(tree.children(root), 0)
-    for name in tree.pictures:
-        head, slash, _ = name.removeprefix(prefix).partition("/")
-        if slash and name.startswith(prefix):
-            counts[head] += 1
-    return counts
+def _counts(tree: SourceTree, root: str) -> Counter[str]:
+    """Return the number of pictures below each folder in `root` that has any."""
+    parts = (name.partition("/") for name in names_below(root, tree.pictures))
+    return Counter(head for head, slash, _ in parts if slash)
 
 
 def _splits(tree: SourceTree, root: str, counts: Mapping[str, int]) -> dict[str, Role]:
     """Return the folders that mean a split and hold pictures."""
-    splits: dict[str, Role] = {}
-    for name, count in counts.items():
-        if count and (split := split_of(name)):
-            splits[name] = split
-    if not splits:
-        splits = _splits_by_rest([name for name, count in counts.items() if count])
+    splits = {name: split for name in counts if (split := split_of(name))}
+    splits = splits or _splits_by_rest([*counts])
     if [name.lower() for name in splits] == ["train"] and _is_vehicle(tree, root, counts):
         return {}
     return splits if {*splits.values()} - {"unlabeled"} else {}
@@ -180,52 +176,39 @@ def _splits_by_rest(names: list[str]) -> dict[str, Role]:
 
 def _is_vehicle(tree: SourceTree, root: str, counts: Mapping[str, int]) -> bool:
     """Whether `train` is a class beside `bus` and `car`: all of them hold pictures directly."""
-    direct = {
-        name.removeprefix(f"{root}/" if root else "").split("/")[0]
-        for name in tree.pictures
-        if name.startswith(root) and name.removeprefix(f"{root}/" if root else "").count("/") == 1
-    }
-    holding = {
-        name
-        for name, n in counts.items()
-        if n and not is_annotation(name) and name.lower() not in _CONTAINERS
-    }
-    return len(holding) > 1 and holding <= direct
+    below = names_below(root, tree.pictures)
+    direct = {name.partition("/")[0] for name in below if name.count("/") == 1}
+    classes = {name for name in counts if _may_be_class(name)}
+    return len(classes) > 1 and classes <= direct
 
 
 def _inner_root(tree: SourceTree, root: str, counts: Mapping[str, int]) -> str | None:
     """Return the one folder in `root` that holds the data, if it is around all of them."""
-    prefix = f"{root}/" if root else ""
-    if any(
-        name.startswith(prefix) and "/" not in name.removeprefix(prefix) for name in tree.pictures
-    ):
+    if _holds_pictures(tree, root):
         return None
-    holding = [name for name, n in counts.items() if n]
-    containers = [name for name in holding if name.lower() in _CONTAINERS]
-    if len(containers) == 1 and all(is_annotation(n) for n in holding if n not in containers):
+    containers = [name for name in counts if name.lower() in _CONTAINERS]
+    if len(containers) == 1 and all(is_annotation(n) for n in counts if n not in containers):
         return containers[0]
-    empty = [
-        e for e in tree.empty_folders if e.startswith(prefix) and "/" not in e.removeprefix(prefix)
-    ]
-    if len(holding) == 1 and not empty and any(_counts(tree, prefix + holding[0]).values()):
-        return holding[0]
-    return None
+    if len(counts) != 1 or any("/" not in name for name in names_below(root, tree.empty_folders)):
+        return None
+    [only] = counts
+    return only if _counts(tree, _join(root, only)) else None
+
+
+def _holds_pictures(tree: SourceTree, folder: str) -> bool:
+    """Whether pictures lie directly in a folder."""
+    return any("/" not in name for name in names_below(folder, tree.pictures))
 
 
 def _inside(tree: SourceTree, folder: str, split: Role) -> str:
     """Return the folder of a split without those around its classes: `seg_train/seg_train`."""
     while folder:
         counts = _counts(tree, folder)
-        direct = any(
-            name.startswith(f"{folder}/") and name.removeprefix(f"{folder}/").count("/") == 0
-            for name in tree.pictures
-        )
-        holding = [name for name, n in counts.items() if n]
-        if direct or len(holding) != 1:
+        if _holds_pictures(tree, folder) or len(counts) != 1:
             break
-        inner = holding[0]
+        [inner] = counts
         is_same = split_of(inner) == split or inner == folder.rpartition("/")[2]
         if not is_same and inner.lower() not in _CONTAINERS:
             break
-        folder = f"{folder}/{holding[0]}"
+        folder = f"{folder}/{inner}"
     return folder

@@ -9,7 +9,7 @@ import torch
 from ...errors import UsageError
 from ..dataset import Split
 from ..tree import SourceTree
-from .contents import LoadedData, ReadOptions
+from .contents import LoadedData, ReadOptions, SplitName
 
 _NAME_FILES = ("classes.txt", "class_names.txt", "label_names.txt", "names.txt", "classnames.txt")
 _MAX_NAME_BYTES = 2**20
@@ -41,7 +41,7 @@ def keep_trained_classes(loaded: LoadedData, options: ReadOptions) -> LoadedData
                 )
         return loaded
     numbers = in_train.cumsum(0) - 1  # of each class among those in train
-    kept: dict[str, Split] = {}
+    kept: dict[SplitName, Split] = {}
     for name, split in loaded.splits.items():
         part = split.select(in_train[split.labels].nonzero().flatten())
         kept[name] = replace(part, labels=numbers[part.labels])
@@ -51,11 +51,8 @@ def keep_trained_classes(loaded: LoadedData, options: ReadOptions) -> LoadedData
     lost = sum(map(len, loaded.splits.values())) - sum(map(len, kept.values()))
     note = f"classes without training images were left out: {', '.join(absent_names[:8])}"
     return replace(
-        loaded,
+        loaded.with_splits(kept),
         classes=tuple(word for word in loaded.classes if word not in absent_names),
-        train=kept["train"],
-        val=kept.get("val"),
-        test=kept.get("test"),
         notes=(*loaded.notes, f"{note} ({lost:,} images)"),
     )
 

@@ -66,11 +66,16 @@ class LoadedData:
         splits = zip(SPLIT_NAMES, (self.train, self.val, self.test), strict=True)
         return {name: split for name, split in splits if split is not None}
 
+    def with_splits(self, splits: Mapping[SplitName, Split]) -> "LoadedData":
+        """Return the same data with other splits; those that are not given are None."""
+        train, val, test = map(splits.get, SPLIT_NAMES)
+        return replace(self, train=train, val=val, test=test)
+
     def with_originals(self, originals: Originals | None) -> "LoadedData":
         """Return the same data, with the picture files that its images were made from."""
-        splits = {name: replace(split, originals=originals) for name, split in self.splits.items()}
-        parts = (splits.get(name) for name in SPLIT_NAMES)
-        return LoadedData(self.classes, *parts, notes=self.notes)
+        return self.with_splits(
+            {name: replace(split, originals=originals) for name, split in self.splits.items()}
+        )
 
 
 @dataclass(frozen=True)

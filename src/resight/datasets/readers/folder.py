@@ -3,6 +3,8 @@
 import os
 from collections import Counter
 from collections.abc import Mapping
+from itertools import chain
+from typing import NoReturn
 
 from ...errors import UsageError
 from ..splits import split_of
@@ -36,7 +38,7 @@ def find(tree: SourceTree) -> DataLayout | None:
     omissions: list[str] = []
     if splits is None:
         splits, omissions = _class_folders(tree, arrangement)
-    if not splits.get("train") and ("train" in arrangement.folders or not splits):
+    if "train" not in splits and ("train" in arrangement.folders or not splits):
         _refuse(tree, arrangement)
     if "train" in splits:
         _check_empty(tree, arrangement, splits, foreign)
@@ -53,10 +55,9 @@ def find(tree: SourceTree) -> DataLayout | None:
         summary += f", each divided into {', '.join(splits)}"
     elif root := arrangement.folders["train"]:
         summary += f" in {root}/"
-    taken = sum(map(len, labels.values()))
     pictures = LabeledPictures(
         labels,
-        omissions=[*omissions, *_beside(arrangement), *_others(tree, taken, arrangement)],
+        omissions=[*omissions, *arrangement.omissions, *_others(tree)],
         missing=foreign,
         missing_reason=foreign_reason,
         remedy=CONVERT,
@@ -65,15 +66,19 @@ def find(tree: SourceTree) -> DataLayout | None:
     return labeled_layout(tree, "folders", summary, pictures)
 
 
-def class_folders(tree: SourceTree, arrangement: Arrangement, split: Role) -> Classes:
-    """Return the pictures of each class of a split; none if most lie in no class folder."""
+def class_folders(
+    tree: SourceTree, arrangement: Arrangement, split: Role
+) -> tuple[Classes, list[str]]:
+    """Return the pictures of each class of a split, and those of none.
+
+    If most lie in no class folder, there are no classes.
+    """
     folders, direct = by_class(tree, arrangement, split)
     unnamed = len(folders) == 1 and says_no_class(next(iter(folders)))
-    if unnamed and not (split == "train" and not arrangement.is_divided):
-        return {}
-    if len(direct) >= sum(map(len, folders.values())):
-        return {}
-    return folders
+    count = sum(map(len, folders.values()))
+    if (unnamed and (split != "train" or arrangement.is_divided)) or len(direct) >= count:
+        return {}, [*direct, *chain.from_iterable(folders.values())]
+    return folders, direct
 
 
 def splits_inside_classes(
@@ -84,11 +89,11 @@ def splits_inside_classes(
         return None
     folders, direct = by_class(tree, arrangement, "train")
     root = arrangement.folders["train"]
-    depth = root.count("/") + 1 if root else 0
+    depth = _depth(root)
     splits: dict[SplitName, Classes] = {}
     for word, names in folders.items():
         for name in names:
-            parts = name.split("/")[depth + 1 :]
+            parts = name.split("/")[depth:]
             split = split_of(parts[0]) if len(parts) == 2 else None
             if split not in SPLIT_NAMES:
                 return None
@@ -105,27 +110,31 @@ def _class_folders(
     splits: dict[SplitName, Classes] = {}
     omissions = []
     for split, folder in arrangement.folders.items():
-        folders, direct = by_class(tree, arrangement, split)
-        classes = class_folders(tree, arrangement, split) if split != "unlabeled" else {}
-        if split in SPLIT_NAMES and classes:
+        classes, rest = class_folders(tree, arrangement, split)
+        if split != "unlabeled" and classes:
             splits[split] = classes
-            if direct:
-                shown = _shown(folder) if folder else "the source"
+            if rest:
+                shown = f"{folder}/" if folder else "the source"
                 omissions.append(
-                    f"pictures directly in {shown}, which are of no class: {len(direct):,}"
+                    f"pictures directly in {shown}, which are of no class: {len(rest):,}"
                 )
-            if mixed := _mixed(tree, classes, folder):
+            if mixed := _mixed(classes, folder):
                 omissions.append(mixed)
         elif split != "train":
-            count = len(direct) + sum(map(len, folders.values()))
+            count = len(rest) + sum(map(len, classes.values()))
             omissions.append(unlabeled_note(tree, folder, count))
     omissions += [f"{name}/ is empty" for name in tree.empty_folders if split_of(name)]
     return splits, omissions
 
 
-def _mixed(tree: SourceTree, classes: Classes, folder: str) -> str:
+def _depth(folder: str) -> int:
+    """Return how many folders lie around a picture in a class folder of `folder`."""
+    return folder.count("/") + 2 if folder else 1
+
+
+def _mixed(classes: Classes, folder: str) -> str:
     """Return a line on classes with pictures both in their folder and in folders inside it."""
-    depth = (folder.count("/") + 1 if folder else 0) + 1
+    depth = _depth(folder)
     for word, names in classes.items():
         inside = [name for name in names if name.count("/") > depth]
         if inside and len(inside) < len(names):
@@ -148,8 +157,7 @@ def _check_empty(
         word = name.removeprefix(prefix)
         if name.startswith(prefix) and "/" not in word and not says_no_class(word):
             raise UsageError(
-                f"class folder {word!r} of {tree.path(root) if root else tree.root} holds no "
-                "pictures; fill or remove it"
+                f"class folder {word!r} of {tree.path(root)} holds no pictures; fill or remove it"
             )
     for name in foreign:
         word, slash, _ = name.removeprefix(prefix).partition("/")
@@ -160,7 +168,7 @@ def _check_empty(
             )
 
 
-def _refuse(tree: SourceTree, arrangement: Arrangement) -> None:
+def _refuse(tree: SourceTree, arrangement: Arrangement) -> NoReturn:
     """Raise UsageError: there is no class folder with pictures."""
     root = tree.root
     if not tree.pictures:
@@ -196,7 +204,7 @@ def _objection(
             "classes by --layout folders"
         )
     root = arrangement.folders["train"]
-    depth = root.count("/") + 2 if root else 1
+    depth = _depth(root)
     inside: dict[str, set[str]] = {}  # class -> folders directly in it, "" for pictures
     for word, names in classes.items():
         parts = [name.split("/")[depth:] for name in names]
@@ -205,7 +213,8 @@ def _objection(
         if len(copies) > 1:
             return (
                 f"{word}/ holds {', '.join(natural_order(copies)[:4])}, as the folder around it "
-                f"does, so it may be a copy of the data; remove it, or give {tree.path(word)}"
+                "does, so it may be a copy of the data; remove it, or give "
+                f"{tree.path(root) / word}"
             )
     inner = [*inside.values()]
     if "" in set.union(*inner):
@@ -213,7 +222,7 @@ def _objection(
     shared = set.intersection(*inner)
     if len(inner) < 2 or len(shared) < 2 or 2 * len(shared) < len(set.union(*inner)):
         return ""
-    first = tree.path("/".join(filter(None, (root, natural_order(classes)[0]))))
+    first = tree.path(root) / natural_order(classes)[0]
     return (
         f"the folders {listed} each hold {', '.join(natural_order(shared)[:4])}, so they may be "
         f"versions of one data set; give one of them, as {first}, or take "
@@ -221,14 +230,7 @@ def _objection(
     )
 
 
-def _beside(arrangement: Arrangement) -> list[str]:
-    return [
-        f"{folder}/ ({count:,} pictures) belongs to no split or class"
-        for folder, count in arrangement.beside.items()
-    ]
-
-
-def _others(tree: SourceTree, taken: int, arrangement: Arrangement) -> list[str]:
+def _others(tree: SourceTree) -> list[str]:
     """Return lines on the files that are not pictures, and on pictures without a suffix."""
     lines = []
     kinds = Counter(

@@ -59,7 +59,7 @@ def files_beside(tree: SourceTree) -> SourceTree | None:
     if table is None:
         return None
     cells = {cell for row in table.rows for cell in row if is_picture(cell)}
-    there = [cell for cell in cells if (tree.root / cell).is_file()]
+    there = [cell for cell in cells if os.path.isfile(tree.root / cell)]  # False for a long one
     if there:
         return replace(tree, names=tuple(sorted([*there, name])))
     return list_folder(tree.root)
@@ -101,8 +101,8 @@ def _labels(tree: SourceTree, index: PictureIndex, name: str) -> LabelTable | No
     for row, cells in enumerate(table.rows):
         if picture := index.find_one(cells[files], split, folder):
             pictures[row] = picture
-        elif len(index.find(cells[files])) > 1:
-            first, second = index.find(cells[files])[:2]
+        elif len(several := index.find(cells[files])) > 1:
+            first, second = several[:2]
             raise UsageError(
                 f"{tree.path(name)} names {cells[files]}, which may be {first} or {second}; write "
                 "the path with its folder"

@@ -4,7 +4,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -38,7 +38,7 @@ class LabeledPictures:
     may_lack: bool = False
     tables: Sequence[str] = ()
     objection: str = ""
-    notes: Sequence[str] = field(default=())
+    notes: Sequence[str] = ()
 
 
 def natural_order(names: Iterable[str]) -> tuple[str, ...]:
@@ -83,7 +83,7 @@ def unlabeled_note(tree: SourceTree, folder: str, count: int) -> str:
     use = (
         "unpack the archive to classify them"
         if tree.is_archive
-        else (f"classify them by `resight predict RUN {tree.path(folder)}/*`")
+        else f"classify them by `resight predict RUN {tree.path(folder)}/*`"
     )
     return f"{folder or tree.root}/ holds {count:,} pictures without labels, left out; {use}"
 

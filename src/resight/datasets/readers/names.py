@@ -3,6 +3,7 @@
 The cats-and-dogs competition and the Oxford pets are so.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -32,17 +33,13 @@ def find(tree: SourceTree) -> DataLayout | None:
         return None
     arrangement = arrange(tree)
     labels: dict[SplitName, dict[str, str]] = {}
-    omissions = [
-        f"{folder}/ ({count:,} pictures) belongs to no split or class"
-        for folder, count in arrangement.beside.items()
-    ]
+    omissions = arrangement.omissions
     for split, folder in arrangement.folders.items():
         folders, direct = by_class(tree, arrangement, split)
         if folders and not (len(folders) == 1 and says_no_class(next(iter(folders)))):
             return None
         names = [*direct, *(name for part in folders.values() for name in part)]
-        words = _words(names) if split != "unlabeled" else None
-        if words and split != "unlabeled":
+        if split != "unlabeled" and (words := _words(names)):
             labels[split] = words
         elif split == "train":
             return None
@@ -64,7 +61,7 @@ def _words(names: Sequence[str]) -> dict[str, str] | None:
     """Return the word that each name begins with; None if they are no classes."""
     words: dict[str, str] = {}
     for name in names:
-        stem = name.rpartition("/")[2].rpartition(".")[0] or name.rpartition("/")[2]
+        stem = os.path.splitext(name.rpartition("/")[2])[0]
         stem = re.sub(r"(?<=\d) ?\(\d+\)$", "", stem)  # a file that was downloaded twice
         match = re.fullmatch(r"([^0-9]*[^0-9\W_])[\s._\-(]*[0-9]+\)?", stem)
         if match is None:

@@ -1,7 +1,7 @@
 """A table of file and label beside the pictures, or lists of the files of each split."""
 
 import re
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -160,7 +160,7 @@ def _with_folders(
     """Return the labels; where no table has train, with those of its class folders."""
     arrangement = arrange(tree)
     if "train" not in labels and arrangement.is_divided and "train" in arrangement.folders:
-        classes = class_folders(tree, arrangement, "train")
+        classes, _ = class_folders(tree, arrangement, "train")
         labels["train"] = {name: word for word, names in classes.items() for name in names}
     return {split: labels[split] for split in SPLIT_NAMES if labels.get(split)}
 
@@ -215,10 +215,7 @@ def _lines_on_rest(
         if t not in chosen
     ]
     taken = {name for part in labels.values() for name in part}
-    rest: dict[str, int] = defaultdict(int)
-    for name in tree.pictures:
-        if name not in taken:
-            rest[name.rpartition("/")[0]] += 1
+    rest = Counter(name.rpartition("/")[0] for name in tree.pictures if name not in taken)
     for folder, count in [*rest.items()][:5]:
         if split_of(folder.partition("/")[0]) and not any(
             n.startswith(f"{folder}/") for n in taken

@@ -20,7 +20,7 @@ _LABELS = (
     *("species", "diagnosis", "dx", "classid", "labelid", "categoryid", "categoryname", "y", "tag"),
     *("cls", "genus", "variety", "emotion", "classlabel", "labelclass", "groundtruth", "plantname"),
 )
-_SPLITS = ("split", "set", "subset", "partition", "usage", "dataset", "phase", "dataset_type")
+_SPLITS = ("split", "set", "subset", "partition", "usage", "dataset", "phase", "datasettype")
 _MANY = 100  # classes from which on each needs two pictures, or the column is no label
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
@@ -91,17 +91,16 @@ def label_column(
         return LabelColumn(problem=f"{table.name} has no column {wanted!r} (it has {columns})")
     if not table.has_header:
         return LabelColumn(files + 1) if files + 1 in places else LabelColumn()
-    flags = _flags(table, places)
     known = [p for p in places if _key(table.columns[p]) in _LABELS and _is_class(table, p)]
     known.sort(key=lambda place: _LABELS.index(_key(table.columns[place])))
     if known:
         same = [place for place in known if _bijective(table, known[0], place)]
-        rivals = [
-            p for p in known if p not in same and _key(table.columns[known[0]]) not in _LABELS[:4]
-        ]
-        if not rivals:  # of a number and a word for the same class, take the word
-            return LabelColumn(next((p for p in same if _has_words(table, p)), known[0]))
-        return LabelColumn(problem=_several(table, [known[0], *rivals]))
+        rivals = [place for place in known if place not in same]
+        if rivals and _key(table.columns[known[0]]) not in _LABELS[:4]:
+            return LabelColumn(problem=_several(table, [known[0], *rivals]))
+        # Of a number and a word for the same class, take the word.
+        return LabelColumn(next((place for place in same if _has_words(table, place)), known[0]))
+    flags = _flags(table, places)
     if len(flags) > 1 and len(flags) == len(places):
         counts = [sum(row[place].startswith("1") for place in flags) for row in table.rows]
         if set(counts) == {1}:

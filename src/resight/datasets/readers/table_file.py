@@ -58,12 +58,9 @@ def read_table(tree: SourceTree, name: str, is_file: Callable[[str], bool]) -> T
     except csv.Error as error:
         raise UsageError(f"{path} is a damaged table ({error}); write it anew as CSV") from error
     rows = [[cell.strip() for cell in row] for row in rows if any(cell.strip() for cell in row)]
-    width = max(map(len, rows))
-    has_header = not any(map(is_file, rows[0]))
-    if has_header:
-        columns, rows = rows[0], rows[1:]
-    else:
-        columns = [f"column {place + 1}" for place in range(width)]
+    width = max(map(len, rows), default=0)
+    has_header = bool(rows) and not any(map(is_file, rows[0]))
+    columns = rows.pop(0) if has_header else []
     columns += [f"column {place + 1}" for place in range(len(columns), width)]
     if not rows:
         return None
@@ -90,7 +87,9 @@ def _decode(content: bytes, path: Path) -> tuple[str, tuple[str, ...]]:
 def _rows(
     text: str, lines: list[str], suffix: str, is_file: Callable[[str], bool]
 ) -> list[list[str]]:
-    first = next(line for line in lines if line.strip() and not line.startswith("#"))
+    first = next((line for line in lines if line.strip() and not line.startswith("#")), None)
+    if first is None:  # comments alone
+        return []
     counts = {separator: first.count(separator) for separator in _SEPARATORS}
     separator = max(counts, key=counts.__getitem__)
     if suffix in (".txt", ".lst"):
