@@ -150,12 +150,15 @@ def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
     lines: list[str] = []
     # The line ends of csv.writer are \r\n, so it quotes either character; the file's are \n.
     writer = csv.writer(SimpleNamespace(write=lambda line: lines.append(line[:-2] + "\n")))
-    writer.writerows([_guarded(cell) for cell in row] for row in rows)
+    writer.writerows(
+        [guarded(cell) if isinstance(cell, str) else cell for cell in row] for row in rows
+    )
     write_text(path, "".join(lines))
 
 
-def _guarded(cell: object) -> object:
-    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
+def guarded(cell: str) -> str:
+    """Return a cell of a CSV file with an apostrophe before it if a spreadsheet would run it."""
+    return f"'{cell}" if _FORMULA.match(cell) else cell
 
 
 def json_text(content: object, *, indent: int | None = None, ascii_only: bool = False) -> str:

@@ -6,10 +6,13 @@ A curve has a frame of 10 + 60 characters. rich and numpy are imported where the
 import io
 import json
 import math
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from .files import guarded
 
 if TYPE_CHECKING:
     from .records import FloatArray
@@ -18,6 +21,13 @@ COLUMNS, ROWS = 60, 10  # of a curve
 TABLE_COLUMNS = 160  # at most
 MAX_LINE = 2000  # characters
 BLOCKS = " ▁▂▃▄▅▆▇█"
+TableStyle = Literal["csv", "markdown", "latex"]
+_LATEX = {c: "\\" + c for c in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+}
 JOINERS = "\u200c\u200d"  # which words of Persian and emojis are made with
 
 
@@ -72,6 +82,32 @@ def table(rows: Iterable[Sequence[str]], *columns: str, right: Sequence[str] = (
 
 def _cell(text: str) -> str:
     return printable(text).replace("\n", "\\n")
+
+
+def styled_table(rows: Iterable[Sequence[str]], columns: Sequence[str], style: TableStyle) -> str:
+    """Return rows under columns as CSV, as a table of Markdown, or as LaTeX's `tabular`."""
+    lines = [[_cell(cell) for cell in row] for row in (columns, *rows)]
+    if style == "csv":
+        return "\n".join(",".join(map(_csv_cell, line)) for line in lines)
+    if style == "markdown":
+        lines.insert(1, ["---"] * len(columns))
+        cells = [
+            [cell.replace("\\", "\\\\").replace("|", "\\|") for cell in line] for line in lines
+        ]
+        return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+    first, *rest = [" & ".join(map(_latex_cell, line)) + r" \\" for line in lines]
+    body = [first, r"\hline", *rest]
+    return "\n".join([rf"\begin{{tabular}}{{{'l' * len(columns)}}}", *body, r"\end{tabular}"])
+
+
+def _csv_cell(cell: str) -> str:
+    """Return a cell in quotes where it needs them; no spreadsheet runs it as a formula."""
+    cell = guarded(cell)
+    return '"' + cell.replace('"', '""') + '"' if {*',"'} & {*cell} else cell
+
+
+def _latex_cell(cell: str) -> str:
+    return re.sub(r"[\\&%$#_{}~^±]", lambda match: _LATEX[match[0]], cell)
 
 
 def setting_text(value: Any) -> str:

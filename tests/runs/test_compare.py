@@ -109,6 +109,61 @@ def test_balanced_accuracy_is_compared_over_seeds(tmp_path: Path) -> None:
     assert "), balanced +10.00 points (" in text
 
 
+def test_recipes_with_the_same_seeds_are_paired_by_seed(tmp_path: Path) -> None:
+    """Of 8 images, seeds 0 to 2 gain 1, 1 and 2: 16.67 points +- 4.303 * 7.217 / sqrt(3)."""
+    wrong = {"a": ({0, 1, 2, 3}, {0, 1}, {0, 1, 2}), "b": ({0, 1, 2}, {0}, {0})}
+    runs = [
+        make_run(tmp_path / f"{name}{seed}", rows, f"seed={seed}", f"optimizer.lr=0.{ord(name)}")
+        for name, draws in wrong.items()
+        for seed, rows in enumerate(draws)
+    ]
+    first, second, third, *others = runs
+    comparison = resight.compare([third, first, second, *others])  # whatever their order
+    group = comparison.groups[1]
+    assert group.paired
+    assert group.difference is not None
+    half = 4.303 * np.std([1 / 8, 1 / 8, 2 / 8], ddof=1) / np.sqrt(3)
+    assert group.difference.value == pytest.approx(1 / 6)
+    assert group.difference.high - 1 / 6 == pytest.approx(half)
+    assert group.deviation == pytest.approx(np.std([5 / 8, 7 / 8, 7 / 8], ddof=1))
+    assert "recipe 2 against 1: +16.67 points (-1.26 to +34.60)" in str(comparison)
+    assert ", paired by seed" in str(comparison)
+    unpaired = resight.compare([first, second, *others]).groups[1]
+    assert not unpaired.paired
+
+
+def test_images_are_told_of_many_runs_only_where_asked_for(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / f"{seed}", {seed}, f"seed={seed}") for seed in range(3)]
+    comparison = resight.compare(runs)
+    assert "gained" not in str(comparison)
+    assert "1 against 0: +0.00 points" in comparison.text(images=True)
+    assert "gained" in str(resight.compare(runs[:2]))
+
+
+def test_tables_for_other_programs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "=a_|", {0, 1}, "seed=0")
+    make_run(tmp_path / "b", {0}, "seed=1")
+
+    def printed(style: str) -> list[str]:
+        assert main(["compare", "./=a_|", "b", "--format", style]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    head, first, _, mean = csv.reader(printed("csv"))
+    assert (head[0], head[3]) == ("run", "test accuracy")
+    assert (first[0], first[3]) == ("'=a_|", "75.00 % (40.93 to 92.85)")
+    assert mean[:4] == ["mean ± std", "1", "2 seeds", "81.25 % ± 8.84"]
+    head_line, rule, first_line, *_ = printed("markdown")
+    assert head_line.startswith("| run | recipe |")
+    assert {*rule} == {*"| -"}
+    assert first_line.startswith("| =a_\\| | 1 | 0 | 75.00 % (40.93 to 92.85) |")
+    begin, *_, last, end = printed("latex")
+    assert (begin, end) == (r"\begin{tabular}{lllllllll}", r"\end{tabular}")
+    assert r"81.25 \% $\pm$ 8.84" in last
+
+
 def test_balanced_accuracy_is_left_out_where_classes_are_of_one_size(tmp_path: Path) -> None:
     labels = np.arange(8) % 2
     runs = [make_run(tmp_path / name, {0}, labels=labels) for name in "ab"]
@@ -185,7 +240,7 @@ def test_runs_with_validation_and_names_that_look_like_markup(tmp_path: Path) ->
     for path, right in zip(runs, (9, 10), strict=True):
         changed_summary(path, validation={"accuracy": asdict(wilson(right, 10)), "loss": 0.4})
     lines = str(resight.compare(runs)).splitlines()
-    assert lines[1].startswith("lr[low]  1       0     87.50 %")
+    assert lines[1].split()[:5] == ["lr[low]", "1", "0", "87.50", "%"]
     assert "90.00 %" in lines[1]
     assert lines[2].startswith("b[red]x")
     assert "100.00 %" in lines[2]

@@ -1,18 +1,32 @@
 """The command that puts runs side by side."""
 
 from pathlib import Path
+from typing import Annotated
 
-from .options import OutputOptions, emit
+from cyclopts import Parameter
+
+from ..text import TableStyle
+from .options import CommandResult, OutputOptions, emit
 from .streams import write_result
 
 
-def compare(*runs: Path, out: Path | None = None, output: OutputOptions = OutputOptions()) -> None:
+def compare(
+    *runs: Path,
+    images: bool = False,
+    style: Annotated[TableStyle | None, Parameter(name="--format")] = None,
+    out: Path | None = None,
+    output: OutputOptions = OutputOptions(),
+) -> None:
     """Compare runs: accuracies, recipes, and images that flipped.
 
     Parameters
     ----------
     runs
         Run folders; every run is compared with the first.
+    images
+        Say which images each run gained and lost, for more than two runs of several seeds too.
+    style
+        Print the table of the runs alone, for a spreadsheet or a paper.
     out
         Write the images that one run has right and another has wrong: all into a .csv file, or
         pictures of the most telling into a .png or .svg file.
@@ -24,7 +38,10 @@ def compare(*runs: Path, out: Path | None = None, output: OutputOptions = Output
         check_out(out)
     comparison = compare_runs(runs)
     written = write_flipped(comparison, out) if out else 0
-    emit(comparison, output)
+    if style:
+        write_result(comparison.to_table(style))
+        return
+    emit(CommandResult(comparison.to_dict(), comparison.text(images=images)), output)
     if out and not output.json:
         total = len(comparison.flipped)
         write_result(

@@ -30,7 +30,8 @@ def compare(runs: Sequence[str | Path | Run]) -> Comparison:
 
     The interval of a difference between two runs is over images: it says which of two networks is
     better. Which recipe is better takes several seeds of each, and the interval over those, which
-    holds for these test images.
+    holds for these test images. Where two recipes have the same seeds, their runs are paired by
+    seed: what a seed does to both is no part of the difference then.
 
     Raises:
         UsageError: fewer than two runs, one twice, one that is no run or has not read its test
@@ -120,32 +121,44 @@ def _settings_that_differ(recipes: Sequence[Recipe]) -> dict[str, tuple[Any, ...
 def _recipe_groups(
     groups: Sequence[Sequence[Run]], name_of: dict[Run, str]
 ) -> tuple[RecipeGroup, ...]:
-    several = [len({_draw(run) for run in group}) == len(group) > 1 for group in groups]
+    groups = [sorted(group, key=_draw) for group in groups]  # so that pairs stand at equal places
+    draws = [[_draw(run) for run in group] for group in groups]
     accuracies = [[run.test.accuracy.value for run in group] for group in groups]
     balanced: Sequence[OverSeeds | None] = [None] * len(groups)
     if groups[0][0].test.imbalanced:
         predictions = [[finished_result(run)[1] for run in group] for group in groups]
         values = [[balanced_accuracy(p).value for p in group] for group in predictions]
-        balanced = _over_seeds(values, several)
+        balanced = _over_seeds(values, draws)
     return tuple(
         RecipeGroup(**vars(accuracy), runs=tuple(name_of[run] for run in group), balanced=means)
         for group, accuracy, means in zip(
-            groups, _over_seeds(accuracies, several), balanced, strict=True
+            groups, _over_seeds(accuracies, draws), balanced, strict=True
         )
     )
 
 
-def _over_seeds(values: Sequence[Sequence[float]], several: Sequence[bool]) -> list[OverSeeds]:
-    """The means of each recipe's shares, where `several` recipes have more than one seed."""
-    first, result = values[0], []
+def _over_seeds(
+    values: Sequence[Sequence[float]], draws: Sequence[Sequence[tuple[int, int]]]
+) -> list[OverSeeds]:
+    """The means of each recipe's shares; intervals where it has several seeds, each once."""
+    several = [len(set(group)) == len(group) > 1 for group in draws]
+    result = []
     for k, shares in enumerate(values):
         interval = difference = None
+        gains = [b - a for a, b in zip(values[0], shares, strict=False)]
+        # Equal gains say nothing about the spread of further ones.
+        paired = k > 0 and several[k] and draws[k] == draws[0] and len(set(gains)) > 1
         if several[k] and len(set(shares)) > 1:
             mean = mean_interval(shares)
             interval = replace(mean, low=max(0.0, mean.low), high=min(1.0, mean.high))
-        if k and several[0] and several[k] and max(len(set(first)), len(set(shares))) > 1:
-            difference = mean_difference(first, shares)
-        result.append(OverSeeds(float(np.mean(shares)), interval, difference))
+        if paired:
+            difference = mean_interval(gains)
+        elif k and several[0] and several[k] and max(len(set(values[0])), len(set(shares))) > 1:
+            difference = mean_difference(values[0], shares)
+        deviation = float(np.std(shares, ddof=1)) if several[k] else None
+        result.append(
+            OverSeeds(float(np.mean(shares)), deviation, interval, difference, paired=paired)
+        )
     return result
 
 

@@ -10,7 +10,7 @@ from ..errors import UsageError
 from ..metrics.classification import balanced_accuracy
 from ..metrics.intervals import Interval
 from ..records import IntArray, Predictions
-from ..text import setting_text, table
+from ..text import TableStyle, setting_text, styled_table, table
 from .run import Run
 from .summary import Summary
 
@@ -20,8 +20,10 @@ class OverSeeds:
     """The mean of a share over the runs of a recipe; intervals need two that differ."""
 
     mean: float  # in [0, 1]
+    deviation: float | None  # standard deviation of a run; None: one run, or a seed twice
     interval: Interval | None
     difference: Interval | None  # of the mean, to that of the first recipe
+    paired: bool  # whether the difference is of pairs of runs with equal seeds
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,28 @@ class Comparison:
             "notes": list(self.notes),
         }
 
-    def __repr__(self) -> str:
-        parts = [_run_table(self), _setting_table(self), _difference_lines(self), _notes(self)]
+    def text(self, *, images: bool) -> str:
+        """Return the comparison as tables and lines.
+
+        `images` adds what each run gained and lost. Two runs, or runs of one seed, always say it.
+        """
+        columns, rows = _run_table(self)
+        images |= len(self.runs) == 2 or all(group.deviation is None for group in self.groups)
+        parts = [
+            table(rows, *columns),
+            _setting_table(self),
+            "\n".join([*_group_lines(self), *(_flip_lines(self) if images else [])]),
+            _notes(self, images=images),
+        ]
         return "\n\n".join(part for part in parts if part)
+
+    def to_table(self, style: TableStyle) -> str:
+        """Return the runs and the means of the recipes as a table for another program."""
+        columns, rows = _run_table(self)
+        return styled_table(rows, columns, style)
+
+    def __repr__(self) -> str:
+        return self.text(images=False)
 
 
 def finished_result(run: Run) -> tuple[Summary, Predictions]:
@@ -123,13 +144,13 @@ def _run_dict(name: str, run: Run) -> dict[str, Any]:
     }
 
 
-def _run_table(comparison: Comparison) -> str:
-    """A line a run."""
+def _run_table(comparison: Comparison) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Return columns, a row for each run, and a row of mean and deviation for each recipe."""
     recipe_of = {name: k for k, group in enumerate(comparison.groups, 1) for name in group.runs}
-    columns = ["recipe", "seed", "test accuracy", "loss", "val accuracy", "epochs", "training"]
+    columns = ["run", "recipe", "seed", "test accuracy", "loss", "val accuracy", "epochs"]
     imbalanced = comparison.runs[0].test.imbalanced
     if imbalanced:
-        columns.insert(3, "balanced accuracy")
+        columns.insert(4, "balanced accuracy")
     rows = []
     for name, run in zip(comparison.names, comparison.runs, strict=True):
         summary, predictions = finished_result(run)
@@ -149,7 +170,12 @@ def _run_table(comparison: Comparison) -> str:
                 f"{summary.train_secs:,.0f} s",
             )
         )
-    return table(rows, "run", *columns)
+    for k, group in enumerate(comparison.groups, 1):
+        if group.deviation is not None:
+            means = [group, *([group.balanced] if group.balanced else [])]
+            cells = (f"{100 * m.mean:.2f} % ± {100 * (m.deviation or 0):.2f}" for m in means)
+            rows.append(("mean ± std", str(k), f"{len(group.runs)} seeds", *cells, *"----"))
+    return [*columns, "training"], rows
 
 
 def _setting_table(comparison: Comparison) -> str:
@@ -160,8 +186,8 @@ def _setting_table(comparison: Comparison) -> str:
     return table(rows, "setting", *(f"recipe {k + 1}" for k in range(len(comparison.groups))))
 
 
-def _difference_lines(comparison: Comparison) -> str:
-    """Means and differences over seeds, then what changed image by image."""
+def _group_lines(comparison: Comparison) -> list[str]:
+    """Return the mean of each recipe over its seeds, and its difference to the first."""
     lines = []
     for k, group in enumerate(comparison.groups, 1):
         balanced = group.balanced
@@ -173,9 +199,16 @@ def _difference_lines(comparison: Comparison) -> str:
             )
         if group.difference is not None:
             points = _points(group.difference, balanced.difference if balanced else None)
+            over = "paired by seed" if group.paired else "over seeds"
             lines.append(
-                f"recipe {k} against 1: {points}, over seeds{_verdict(group.difference, 'runs')}"
+                f"recipe {k} against 1: {points}, {over}{_verdict(group.difference, 'runs')}"
             )
+    return lines
+
+
+def _flip_lines(comparison: Comparison) -> list[str]:
+    """Return what changed image by image, a line for each run but the first."""
+    lines = []
     for flips in comparison.flips:
         changes = sorted(flips.by_class.items(), key=lambda item: -abs(item[1]))[:3]
         classes = ", ".join(f"{name} {net:+d}" for name, net in changes if net)
@@ -186,14 +219,14 @@ def _difference_lines(comparison: Comparison) -> str:
             + (f"; {classes}" if classes else "")
             + (_verdict(flips.difference, "images") if len(flips.gained) + len(flips.lost) else "")
         )
-    return "\n".join(lines)
+    return lines
 
 
-def _notes(comparison: Comparison) -> str:
+def _notes(comparison: Comparison, *, images: bool) -> str:
     intervals = (
         f"95 % intervals: of a run over its {comparison.runs[0].test.images:,} test images, of a "
-        "mean over its runs. By class: gained minus lost, the three largest."
-    )
+        "mean over its runs."
+    ) + images * " By class: gained minus lost, the three largest."
     return "\n".join([intervals, *comparison.notes])
 
 
