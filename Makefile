@@ -1,6 +1,7 @@
 # Thin names for the commands of everyday work; `make help` lists them.
 PYTHON ?= python3
 BIN := .venv/bin
+EXTRAS := hub,pretrained,export,sweep
 
 .PHONY: help demo quick test check lock clean
 
@@ -22,7 +23,8 @@ check: .venv/dev  ## format, lint and types, as they must be
 	$(BIN)/mypy
 
 lock:  ## resolve requirements-dev.lock anew, with uv
-	uv --no-config pip compile pyproject.toml --extra dev -c constraints.txt --universal \
+	uv --no-config pip compile pyproject.toml --all-extras --group dev \
+		-c constraints.txt --universal \
 		--generate-hashes --python-version 3.11 --no-annotate --upgrade \
 		--custom-compile-command "make lock" --output-file requirements-dev.lock
 
@@ -32,9 +34,10 @@ clean:  ## remove the environment and everything cached
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("resight needs Python 3.11 or later: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q 'pip>=25.1'  # the first that knows dependency groups
 	$(BIN)/pip install -q -c constraints.txt -e .
 	touch $@
 
 .venv/dev: .venv/installed
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[$(EXTRAS)]' --group dev
 	touch $@
