@@ -14,12 +14,14 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 
 import resight
 from measure import in_turn, machine, parsed, ratio, spread, write_json
 from resight.events import StepDone
 from resight.training.device import check_devices
-from resight.training.launcher import fit_on_devices
+from resight.training.launcher import lead
+from resight.training.loop import fit
 from resight.training.setup import TrainSetup, prepare
 
 FIRST = 3  # steps before the clock runs
@@ -27,14 +29,19 @@ FIRST = 3  # steps before the clock runs
 
 def images_per_sec(setup: TrainSetup, count: int, images: int) -> float:
     """Of a loop that goes on from where the last one was: no result depends on the weights."""
-    with closing(fit_on_devices(setup, count)) as events:
+    with (
+        lead(setup, Path(), count, data=None, model=None) as rank,
+        closing(fit(setup.state, setup.recipe, setup.splits, rank=rank)) as events,
+    ):
         steps = (event for event in events if isinstance(event, StepDone))
         for step in itertools.islice(steps, FIRST):
             float(step.loss)
+            rank.any(False)
         began, seen = time.perf_counter(), 0
-        while seen < images:
-            step = next(steps)
+        for step in steps:
             seen += step.images
+            if rank.any(seen >= images):  # all ranks end here
+                break
         float(step.loss)
         return seen / (time.perf_counter() - began)
 
@@ -58,7 +65,7 @@ def main() -> None:
     # Long enough for all rounds: a schedule that ends would end the measurement.
     recipe = resight.with_epochs(recipe, 10_000)
     size = recipe.training.batch_size
-    device = check_devices(asked.device, max(asked.devices), batch_size=size)
+    device, _ = check_devices(asked.device, max(asked.devices), batch_size=size)
     setup = prepare(
         recipe,
         data=asked.data,

@@ -2,6 +2,7 @@
 
     python -m pip install airbench torchvision        # beside a torch that fits the GPU
     python bench/gpu.py --data PATH_OR_NAME           # CIFAR-10 in any layout
+    python bench/gpu.py --ranks                       # training on all GPUs, over NCCL; not yet run
 
 Both train on the same 50,000 images, which lie on the GPU before the clock starts, and end with
 the accuracy on the test images, six views each. Theirs is timed by its own clock, ours by the
@@ -13,6 +14,7 @@ whole cold `resight train`.
 import argparse
 import contextlib
 import io
+import random
 import statistics
 import subprocess
 import sys
@@ -24,6 +26,7 @@ from typing import Any
 
 import torch
 
+import distributed
 import resight
 from measure import in_turn, machine, optional, parsed, ratio, spread, write_json
 from resight.events import EpochDone
@@ -139,10 +142,26 @@ def cold_start(data: str) -> float:
         return time.perf_counter() - began
 
 
+def several_gpus() -> dict[str, Any]:
+    """What `bench/distributed.py` finds on all GPUs of this machine."""
+    count = torch.cuda.device_count()
+    if count < 2:
+        sys.exit(f"--ranks needs two GPUs, and torch finds {count}")
+    with tempfile.TemporaryDirectory() as folder:
+        place = (Path(folder), count, "cuda")
+        return {
+            "gpus": count,
+            "difference_from_one_gpu": distributed.equal(*place),
+            "kills": distributed.kills(*place, times=5, rng=random.Random(0)),
+            "stops": distributed.stops(*place),
+        }
+
+
 def main() -> None:
     """Parse the arguments, measure, print a table and JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, help="CIFAR-10, a name or a path")
+    parser.add_argument("--data", default="cifar10", help="CIFAR-10, a name or a path")
+    parser.add_argument("--ranks", action="store_true", help="check several GPUs instead")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--compiled", action="store_true", help="a side with training.compile too")
     asked = parsed(parser)
@@ -150,6 +169,9 @@ def main() -> None:
         sys.exit(f"--rounds {asked.rounds}: a deviation needs at least 2")
     if not torch.cuda.is_available():
         sys.exit("this bench needs a CUDA device, and torch finds none")
+    if asked.ranks:
+        write_json(several_gpus())
+        return
     device = torch.device("cuda")
     data = resight.data(asked.data)
     recipe = resight.with_overrides(resight.load_recipe(RECIPE), ALL_IMAGES)

@@ -147,7 +147,7 @@ def test_the_state_is_left_as_it_was() -> None:
 
 @pytest.mark.slow
 def test_a_run_records_the_size_and_equals_one_that_was_given_it(tmp_path) -> None:
-    settings = ["explain.report=false"]
+    settings = ["explain={report=false,pictures=false}"]
     recipe = with_overrides(resight.with_epochs(resight.load_recipe("digits"), 1), settings)
     notes: list[str] = []
     auto = resight.train(

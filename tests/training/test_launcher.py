@@ -3,78 +3,63 @@
 They are real processes, which meet over gloo; a GPU is not needed.
 """
 
-import json
+import math
+import multiprocessing
 import os
 import signal
+import subprocess
 import sys
-import tempfile
-from contextlib import closing
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+import torch.distributed as dist
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_resume import outcome, send
+from test_resume import outcome, read_history
 from torch import nn
+from torch.multiprocessing.spawn import start_processes
 
 import resight
+from rank_scenarios import (
+    DEFAULTS,
+    NETWORKS,
+    Branching,
+    be_rank,
+    first_loss,
+    first_norm,
+    recipe,
+    setup,
+    train,
+)
 from resight.errors import ResightError, UsageError
 from resight.events import StepDone
 from resight.recipe.toml import with_overrides
 from resight.training.batches import train_batches
-from resight.training.device import check_devices, check_model, num_cores
-from resight.training.distributed import Rank
-from resight.training.launcher import fit_on_devices
+from resight.training.device import check_devices, num_cores, packed
+from resight.training.distributed import SINGLE_PROCESS, Rank
 from resight.training.setup import prepare
-
-DEFAULTS = {"on_event": lambda event: None, "offline": True, "device": "cpu", "model": None}
 
 pytestmark = pytest.mark.slow
 
 needs_two_cores = pytest.mark.skipif(num_cores() < 2, reason="needs two cores")
-needs_proc = pytest.mark.skipif(
-    not list(Path("/proc/self/task").glob("*/children")), reason="needs /proc"
-)
 
 
-def recipe(*settings: str) -> resight.Recipe:
-    """Of 73 training images, in batches of 35: the last, of three, is too small to share."""
-    return with_overrides(
-        resight.load_recipe("digits"),
-        ["model.widths=[8,8,16]", "training.batch_size=35", "data.val_fraction=0.2",
-         "augment.crop.pad=2", "augment.flip=random", "schedule.name=constant", "schedule.epochs=2",
-         "explain.report=false", *settings],
-    )  # fmt: skip
-
-
-def children() -> list[int]:
-    """The worker processes that this process has started and that still run."""
-    tasks = Path("/proc/self/task").glob("*/children")
-    pids = [int(pid) for task in tasks for pid in task.read_text().split()]
-    return [
-        p for p in pids if b"resight.training.launcher" in Path(f"/proc/{p}/cmdline").read_bytes()
-    ]
-
-
-def each_image_by_itself() -> nn.Module:
-    """A network whose batches may be divided in any way."""
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.GroupNorm(1, 8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 14 * 14, 3)
-    )
-
-
+@settings(deadline=None)
 @given(n=st.integers(1, 600), count=st.integers(1, 9))
 def test_shares_are_the_whole_batch_and_as_even_as_can_be(n: int, count: int) -> None:
     shares = [list(range(n))[Rank(index, count).share(n)] for index in range(count)]
     if n < 2 * count and count > 1:
         assert shares == [list(range(n))] * count
         assert Rank(0, count).copies(n) == count
+        assert Rank(0, count).smallest_share(n) == n
     else:
         whole = torch.arange(n)
         assert shares == [part.tolist() for part in whole.tensor_split(count)]
         assert Rank(0, count).copies(n) == 1
+        assert Rank(0, count).smallest_share(n) == min(map(len, shares))
 
 
 @pytest.mark.parametrize("mixing", [(), ("augment.mixup={}", "augment.cutmix={}")])
@@ -84,11 +69,11 @@ def test_the_shares_of_a_batch_are_augmented_as_the_batch_is(tiny, mixing) -> No
         ["augment.cutout.max_px=8", "augment.crop.pad=2", *mixing],
     )
     spec = everything.augment  # colors, angles, crops, flips and holes
-    stats = prepare(recipe(), data=tiny, **DEFAULTS).splits.stats
-    settings = {"batch_size": 29, "seed": 3, "epoch": 1}
-    whole = list(train_batches(tiny.train, spec, stats, **settings))
+    stats = prepare(recipe(), data=tiny, model=None, **DEFAULTS).splits.stats
+    order = {"batch_size": 29, "seed": 3, "epoch": 1}
+    whole = list(train_batches(tiny.train, spec, stats, **order))
     parts = [
-        list(train_batches(tiny.train, spec, stats, **settings, rank=Rank(index, 3)))
+        list(train_batches(tiny.train, spec, stats, **order, rank=Rank(index, 3)))
         for index in range(3)
     ]
     for (images, labels), *shares in zip(whole[:-1], *(p[:-1] for p in parts), strict=True):
@@ -100,173 +85,170 @@ def test_the_shares_of_a_batch_are_augmented_as_the_batch_is(tiny, mixing) -> No
         assert torch.equal(part[-1][0], whole[-1][0])
 
 
-class Moody(nn.Module):
-    """Chatters in the second process; passes over its middle for some batches: no gradients."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.first, self.middle, self.last = nn.Linear(768, 8), nn.Linear(8, 8), nn.Linear(8, 3)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        if torch.distributed.is_initialized() and torch.distributed.get_rank() == 1:
-            print("#" * 40_000)  # two of them are more than a pipe holds
-        x = self.first(images.flatten(1))
-        if self.training and images[0, 0, 0, 0] > 0:
-            x = x + self.middle(x)
-        return self.last(x)
+# --- the same as one process ------------------------------------------------------------------
 
 
-@needs_two_cores
-@pytest.mark.parametrize("network", [each_image_by_itself, Moody])
-def test_two_learn_what_one_learns_in_two_micro_batches(
-    tiny, tmp_path, monkeypatch, network
-) -> None:
-    (tmp_path / "a b").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "a b"))  # where they meet
-    runs = []
-    for count, micro_batch in ((1, "18"), (2, "none")):
-        changed = recipe(
-            "loss.l1=1e-4",
-            "loss.class_weights=balanced",
-            "training.ema_decay=0.5",
-            "optimizer.lr=0.02",
-            f"training.micro_batch={micro_batch}",
-        )
-        setup = prepare(changed, data=tiny, **DEFAULTS | {"model": network()})
-        before = (torch.get_num_threads(), dict(os.environ), sys.excepthook)
-        with closing(fit_on_devices(setup, count)) as events:
-            steps = [event for event in events if isinstance(event, StepDone)]
-        assert (torch.get_num_threads(), dict(os.environ), sys.excepthook) == before
-        assert not torch.distributed.is_initialized()
-        runs.append((setup.state, steps))
-    assert not children()
-    assert not list((tmp_path / "a b").glob("*.part*"))
-    (one, one_steps), (two, two_steps) = runs
-    assert [step.images for step in two_steps] == [35, 35, 3] * 2
-    for name, weight in one.evaluated.state_dict().items():
-        torch.testing.assert_close(two.evaluated.state_dict()[name], weight, msg=name)
-    torch.testing.assert_close(two.step_losses, one.step_losses)
-    assert [int(s.correct) for s in two_steps] == [int(s.correct) for s in one_steps]
-    for row, other in zip(one.rows, two.rows, strict=True):
-        assert other.val_loss == pytest.approx(row.val_loss, rel=1e-5)
-        assert other.val_accuracy == row.val_accuracy
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
+def results(request, tiny, tmp_path_factory) -> list[dict]:
+    """What each of several ranks found, which one start of the processes serves."""
+    folder, count = tmp_path_factory.mktemp("ranks"), request.param
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["rank_scenarios"])
+    start_processes(be_rank, (count, store.port, tiny, folder), count, start_method="forkserver")
+    return [torch.load(folder / f"{index}.pt") for index in range(count)]
 
 
-@needs_two_cores
-def test_running_statistics_are_the_mean_of_what_each_saw(tiny) -> None:
-    setup = prepare(recipe(), data=tiny, **DEFAULTS)
-    network = setup.state.model.train()
-    norm = next(m for m in network.modules() if isinstance(m, nn.BatchNorm2d))
-    observed = []
+@pytest.mark.parametrize("name", NETWORKS)
+def test_ranks_learn_what_one_process_learns(name: str, tiny, results) -> None:
+    # A branch is taken by what is in a share, so one process has to divide its batches likewise.
+    size = math.ceil(35 / len(results)) if name == "branches" else "none"
+    alone = train(setup(name, tiny, f"training.micro_batch={size}"), SINGLE_PROCESS)
+    # Muon and batch norm of few images enlarge what rounding leaves, a hundredfold in six steps.
+    close = {"atol": 1e-3 if name == "batch norm" else 1e-5, "rtol": 0}
+    for other in (result[name] for result in results):
+        torch.testing.assert_close(other["gradients"], alone["gradients"], atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(other["weights"], alone["weights"], **close)
+        torch.testing.assert_close(other["losses"], alone["losses"], **close)
+        for (loss, accuracy), (expected, right) in zip(other["val"], alone["val"], strict=True):
+            assert loss == pytest.approx(expected, abs=close["atol"])
+            assert accuracy == right
+        if name != "batch norm":
+            assert other["correct"] == alone["correct"]
+
+
+def test_ranks_agree_on_a_flag_and_draw_their_own_dropout(tiny, results) -> None:
+    assert all(result["flags"] == [True, False] for result in results)
+    assert results[0]["first loss"] != pytest.approx(first_loss(tiny, SINGLE_PROCESS))
+
+
+def test_running_statistics_are_the_mean_of_what_each_saw(tiny, results) -> None:
+    chosen, count = prepare(recipe(), data=tiny, model=None, **DEFAULTS), len(results)
+    network = chosen.state.model.train()
+    norm, observed = first_norm(network), []
     norm.register_forward_pre_hook(lambda module, inputs: observed.append(inputs[0]))
     before = norm.running_mean.clone()
-    settings = {"batch_size": 35, "seed": setup.recipe.seed, "epoch": 0}
-    for index in range(2):
+    for index in range(count):
         batches = train_batches(
-            setup.splits.train, setup.recipe.augment, setup.splits.stats, **settings,
-            rank=Rank(index, 2),
+            chosen.splits.train, chosen.recipe.augment, chosen.splits.stats, batch_size=35,
+            seed=chosen.recipe.seed, epoch=0, rank=Rank(index, count),
         )  # fmt: skip
         with torch.no_grad():
             network(next(iter(batches))[0])
-    expected = before.lerp(
-        (observed[0].mean((0, 2, 3)) + observed[1].mean((0, 2, 3))) / 2, norm.momentum
-    )
-    norm._forward_pre_hooks.clear()
-    setup = prepare(recipe(), data=tiny, **DEFAULTS)
-    with closing(fit_on_devices(setup, 2)) as events:
-        next(events)
-    norm = next(m for m in setup.state.model.modules() if isinstance(m, nn.BatchNorm2d))
-    torch.testing.assert_close(norm.running_mean, expected)
+    mean = sum(images.mean((0, 2, 3)) for images in observed) / count
+    for result in results:
+        torch.testing.assert_close(result["statistics"], before.lerp(mean, norm.momentum))
+
+
+def test_a_rank_whose_weights_differ_is_named(results) -> None:
+    for result in results:
+        assert "the weights of rank 1 differ from those of the other ranks" in result["problem"]
+
+
+# --- stopped, killed, and gone on with --------------------------------------------------------
+
+SETTINGS = [
+    "model.widths=[8,8,16]",
+    "model.dropout=0.2",
+    "explain={report=false,pictures=false}",
+    "training.micro_batch=none",
+    "training.ema_decay=0.9",
+    "schedule.name=plateau",
+    "schedule.epochs=12",
+    "augment.crop.pad=2",
+]
+
+
+def children() -> list[int]:
+    """The processes that this process has started for another rank and that still run."""
+    tasks = Path("/proc/self/task").glob("*/children")
+    pids = [int(pid) for task in tasks for pid in task.read_text().split()]
+    return [pid for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def second_rank(out: Path) -> int:
+    """The process that torchrun has started as rank 1 of a run under `out`."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            if b"RANK=1" in variables and str(out).encode() in (folder / "cmdline").read_bytes():
+                return int(folder.name)
+    raise ProcessLookupError
+
+
+def wait_for_epoch(number: int, run: Path) -> None:
+    """Wait until a run has finished an epoch."""
+    while not (run / "metrics.jsonl").exists() or len(read_history(run)) < number:
+        time.sleep(0.01)
 
 
 @needs_two_cores
-def test_each_drops_out_units_of_its_own(tiny) -> None:
-    def first_loss(devices: int) -> float:
-        changed = recipe("training.batch_size=3", "model.dropout=0.5")  # each sees all three images
-        with closing(fit_on_devices(prepare(changed, data=tiny, **DEFAULTS), devices)) as events:
-            return float(next(events).loss)
-
-    assert first_loss(2) != pytest.approx(first_loss(1))
-
-
-@needs_two_cores
-@needs_proc
-def test_two_that_were_stopped_and_killed_end_as_if_uninterrupted(tiny, tmp_path) -> None:
-    changed = recipe(
-        "model.dropout=0.2",
-        "training.ema_decay=0.9",
-        "schedule.name=plateau",
-        "optimizer.name=adam",
-    )
-    settings = {"data": tiny, "device": "cpu"}
-
-    def stop(event: object) -> None:
-        if isinstance(event, StepDone) and event.step == 2:
-            assert [os.getsid(pid) for pid in children()] == children()  # out of Ctrl-C's way
-            send(signal.SIGINT)
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+def test_killed_stopped_and_gone_on_with_it_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    changes = [token for setting in SETTINGS for token in ("--set", setting)]
+    place = ["--out", str(tmp_path), "--name", "run", "--resume", "--requeue", "--device", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", *torchrun, "-m", "resight", "train", "digits", *changes, *place],
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"GLOO_SOCKET_IFNAME": "lo"},
+    )  # fmt: skip
+    folder = tmp_path / "run"
+    wait_for_epoch(1, folder)
+    os.kill(second_rank(tmp_path), signal.SIGKILL)
+    wait_for_epoch(len(read_history(folder)) + 1, folder)  # torchrun has started all again
+    os.kill(second_rank(tmp_path), signal.SIGUSR1)
+    out, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert out == ""  # no result yet
+    assert errors.count("stopped; go on with: resight resume") == 1  # rank 0 alone says so
 
     def kill(event: object) -> None:
-        if isinstance(event, StepDone) and event.step == 5:
-            for pid in children():
-                os.kill(pid, signal.SIGKILL)
+        if isinstance(event, StepDone):
+            os.kill(children()[0], signal.SIGKILL)
 
-    whole = resight.train(changed, **settings, devices=2, out=tmp_path, name="whole")
-    stopped = resight.train(changed, **settings, devices=2, out=tmp_path, name="run", on_event=stop)
-    assert stopped.interrupted
-    assert stopped.summary.steps == 2
+    before = (torch.get_num_threads(), sys.excepthook)
+    message = r"rank 1 ended early: process 0 terminated with signal SIGKILL; resume the run"
+    with pytest.raises(ResightError, match=message):
+        resight.resume(folder, device="cpu", on_event=kill)
     assert not children()
-    message = r"rank 1 of 2 ended early \(exit code -9\): its log is empty"
-    with pytest.raises(ResightError, match=message):  # on two again
-        resight.resume(stopped.folder, **settings, on_event=kill)
+    resumed = resight.resume(folder, device="cpu")
+    assert (torch.get_num_threads(), sys.excepthook) == before
+    assert not {"RANK", "MASTER_ADDR", "GLOO_SOCKET_IFNAME"} & os.environ.keys()
     assert not children()
-    assert not torch.distributed.is_initialized()
-    resumed = resight.resume(stopped.folder, **settings)
-    env = json.loads((resumed.folder / "env.json").read_text())
-    assert env["devices"] == 2
-    assert [list(other) for other in env["resumed"]] == [["started"]] * 2  # all else is the same
+    assert not dist.is_initialized()
+    assert resumed.environment["devices"] == 2
+    changed = with_overrides(resight.load_recipe("digits"), SETTINGS)
+    whole = resight.train(changed, device="cpu", devices=2, out=tmp_path, name="whole")
     assert outcome(resumed.folder) == outcome(whole.folder)
+    again = resight.train(changed, device="cpu", out=tmp_path, name="whole", resume=True)
+    assert again.test == whole.test  # it is finished
+    other = with_overrides(changed, ["optimizer.lr=0.3"])
+    with pytest.raises(UsageError, match=r"was started with another optimizer\.lr; choose"):
+        resight.train(other, out=tmp_path, name="whole", resume=True)
 
 
-class Fragile(Moody):
+class Fragile(Branching):
     """Fails in the second process, in its third step."""
 
     steps = 0
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         self.steps += self.training
-        if self.steps == 3 and torch.distributed.get_rank() == 1:
+        if self.steps == 3 and dist.is_initialized() and dist.get_rank() == 1:
             raise ValueError("a bug of the model")
-        return self.last(self.first(images.flatten(1)))
+        return super().forward(images)
 
 
 @needs_two_cores
-def test_errors_of_a_worker_and_of_rank_0_are_distinguished(tiny) -> None:
-    changed = recipe("training.micro_batch=none")
-    with (
-        pytest.raises(
-            ResightError, match=r"rank 1 of 2 .*code 1\): ValueError: a bug of the model"
-        ),
-        closing(
-            fit_on_devices(prepare(changed, data=tiny, **DEFAULTS | {"model": Fragile()}), 2)
-        ) as events,
-    ):
-        list(events)
-    setup = prepare(changed, data=tiny, **DEFAULTS)
-
-    def break_off() -> None:
-        with closing(fit_on_devices(setup, 2)) as events:
-            next(events)
-            raise RuntimeError("mine")
-
-    with pytest.raises(RuntimeError, match=r"^mine$"):
-        break_off()
+def test_an_error_of_another_rank_is_told(tiny, tmp_path: Path) -> None:
+    message = "rank 1 ended early: ValueError: a bug of the model; resume the run"
+    with pytest.raises(ResightError, match=message):
+        resight.train(recipe(), data=tiny, model=Fragile(), devices=2, out=tmp_path)
     assert not children()
-    assert not torch.distributed.is_initialized()
+    assert not dist.is_initialized()
 
 
-class Local(nn.Module):
-    """Moved to where the test of it says."""
+# --- what cannot be ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -282,32 +264,26 @@ def test_a_number_of_devices_that_cannot_be(devices: int, line: str) -> None:
 
 
 @needs_two_cores
-def test_a_group_and_torchrun_are_refused(tmp_path, monkeypatch) -> None:
-    with pytest.raises(UsageError, match="batch_size = 3 does not give each of devices = 2 two"):
+def test_devices_that_cannot_work_together(tmp_path: Path, monkeypatch) -> None:
+    with pytest.raises(UsageError, match="batch_size = 3 does not give each two images"):
         check_devices("cpu", 2, batch_size=3)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1
-    )
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'x'}", rank=0, world_size=1)
     try:
         with pytest.raises(UsageError, match="already belongs to a group"):
-            check_devices("cpu", 2, batch_size=8)
+            check_devices("cpu", 2)
     finally:
-        torch.distributed.destroy_process_group()
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    for devices in (1, 2):
-        with pytest.raises(UsageError, match="without torchrun"):
-            check_devices("cpu", devices, batch_size=8)
+        dist.destroy_process_group()
+    for name, value in {"RANK": "1", "WORLD_SIZE": "3", "MASTER_ADDR": "host"}.items():
+        monkeypatch.setenv(name, value)
+    assert check_devices("cpu", 1, batch_size=6) == ("cpu", 3)
+    with pytest.raises(UsageError, match="devices = 2, but torchrun has started 3 processes"):
+        check_devices("cpu", 2)
 
 
-def test_a_model_that_others_could_not_build_is_refused(monkeypatch) -> None:
+def test_a_model_that_others_could_not_build_is_refused() -> None:
     class Inside(nn.Module):
         pass
 
-    with pytest.raises(UsageError, match="cannot be sent to the worker processes"):
-        check_model(Inside(), 2)
-    monkeypatch.setattr(Local, "__module__", "__main__")
-    with pytest.raises(UsageError, match="class Local is defined in the script itself"):
-        check_model(nn.Sequential(Local()), 2)
-    check_model(Inside(), 1)  # alone it is no matter
-    check_model(nn.Linear(1, 1), 2)
+    with pytest.raises(UsageError, match="cannot be sent to the other processes"):
+        check_devices("cpu", 2, model=Inside())
+    assert packed(nn.Linear(1, 1), 2)

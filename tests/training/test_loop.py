@@ -694,13 +694,18 @@ def test_every_schedule_and_optimizer_is_here():
 def full_recipe(schedule, optimizer):
     """Everything that could keep a state of its own is on."""
     return recipe_of(
-        augment=AUGMENT,
+        augment=MIXED,
         data=Data(balance="balanced"),
         model=Swift(widths=(8, 8, 8), dropout=0.3),
         schedule=SCHEDULES[schedule],
         optimizer=OPTIMIZERS[optimizer],
         loss=Loss(label_smoothing=0.1, l1=1e-5),
-        training={"micro_batch": 10, "ema_decay": 0.9},
+        training={
+            "micro_batch": 10,
+            "ema_decay": 0.9,
+            "freeze_epochs": 1,
+            "progressive": Progressive(px=14, share=0.4),
+        },
     )
 
 

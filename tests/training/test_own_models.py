@@ -1,5 +1,6 @@
 """A network passed to `train` works, or one line says why not before anything is written."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from torch import Tensor, nn
 
 import resight
 from refusal import refused
-from resight.recipe.toml import with_overrides
 from resight.training.network import check_module
+from tiny_runs import tiny_recipe
 
 
 def own(channels: int = 3, first: nn.Module | None = None) -> nn.Sequential:
@@ -104,14 +105,57 @@ def partly_frozen() -> nn.Module:
 def test_frozen_layers_and_tied_weights_are_trained_and_kept(
     make: Callable[[], nn.Module], tmp_path: Path, tiny: resight.Dataset
 ) -> None:
-    recipe = resight.with_epochs(resight.load_recipe("digits"), 1)
-    recipe = with_overrides(recipe, ["training.batch_size=32", "explain.report=false"])
+    recipe = tiny_recipe("schedule.epochs=1")
     run = resight.train(recipe, data=tiny, model=make(), device="cpu", out=tmp_path)
     assert run.predictions is not None
     again = resight.evaluate(run.folder, data=tiny, model=make(), device="cpu")
     assert (again.predictions.logits == run.predictions.logits).all()
     with refused("is torch.float64, but weights are kept in float32"):
         resight.evaluate(run.folder, data=tiny, model=make().double(), device="cpu")
+
+
+class More(nn.Module):
+    """Returns more than logits: as a tuple, a mapping, or while it trains as auxiliary heads do."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.body, self.kind = own(), kind
+
+    def forward(self, images: Tensor) -> Any:
+        logits = self.body(images)
+        match self.kind:
+            case "tuple":
+                return logits, images
+            case "mapping":
+                return {"loss": None, "logits": logits}
+        return (logits, images) if self.training else logits
+
+
+@pytest.mark.parametrize(
+    ("kind", "note"),
+    [
+        ("tuple", "outputs of type tuple: the first of its 2 parts is taken as the logits"),
+        ("mapping", "the network returns outputs of type dict: its `logits` are taken"),
+        ("auxiliary", ""),
+    ],
+)
+def test_logits_are_taken_from_outputs_that_hold_more(
+    kind: str, note: str, tmp_path: Path, tiny: resight.Dataset
+) -> None:
+    said: list[str] = []
+    recipe, model = tiny_recipe("schedule.epochs=1"), More(kind)
+    plain = resight.train(recipe, data=tiny, model=copy.deepcopy(model.body), out=tmp_path / "a")
+    run = resight.train(
+        recipe,
+        data=tiny,
+        model=model,
+        out=tmp_path / "b",
+        on_event=lambda event: said.append(getattr(event, "text", "")),
+    )
+    assert (run.predictions.logits == plain.predictions.logits).all()
+    assert any(line.endswith(note) for line in said)
+    again = resight.evaluate(run.folder, data=tiny, model=More(kind))
+    assert (again.predictions.logits == run.predictions.logits).all()
 
 
 def test_a_module_with_frozen_weights_can_still_predict() -> None:
@@ -122,8 +166,7 @@ def test_a_norm_in_evaluation_mode_keeps_its_statistics(
     tmp_path: Path, tiny: resight.Dataset
 ) -> None:
     model = nn.Sequential(nn.BatchNorm2d(3).eval(), *own(), nn.BatchNorm1d(3))
-    recipe = resight.with_epochs(resight.load_recipe("digits"), 1)
-    recipe = with_overrides(recipe, ["training.batch_size=32", "explain.report=false"])
+    recipe = tiny_recipe("schedule.epochs=1")
     resight.train(recipe, data=tiny, model=model, device="cpu", out=tmp_path)
     assert int(model[0].num_batches_tracked) == 0
     assert int(model[-1].num_batches_tracked) > 0

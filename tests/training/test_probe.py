@@ -14,13 +14,21 @@ import resight
 from refusal import refused
 from resight.datasets import Split, statistics
 from resight.datasets.augment import normalize
+from resight.datasets.cache_entries import list_entries
 from resight.networks import build_model
 from resight.recipe import LinearProbe, Recipe, ResNet9
 from resight.recipe.toml import from_toml, with_changes
+from resight.training.features import features as cached_features
 from resight.training.probe import fit_head
 from resight.training.state import TrainData
 
 CLASSES = ("a", "b", "c")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RESIGHT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 def split(n: int, seed: int) -> Split:
@@ -120,7 +128,7 @@ def test_a_run_that_ends_with_its_probe(tiny: resight.Dataset, tmp_path: Path) -
     run = resight.train(
         from_toml(
             '[model]\nname = "resnet9"\n[schedule]\nname = "constant"\nepochs = 1\n'
-            "[probe]\nl2 = 0.1"
+            "[probe]\nl2 = 0.1\n[explain]\npictures = false\nimages = 3\nmaps = 4"
         ),
         data=tiny,
         out=tmp_path,
@@ -142,7 +150,8 @@ def test_training_goes_on_from_the_fitted_head(tiny: resight.Dataset, tmp_path: 
         from_toml(
             '[model]\nname = "resnet9"\nnorm = "layer"\n[schedule]\nepochs = 1\n'
             "[probe]\nonly = false\nl2 = 0.1\n"
-            "[optimizer]\nlr = 0.001\nbackbone_lr_scale = 0.1\n[explain]\nreport = false"
+            "[optimizer]\nlr = 0.001\nbackbone_lr_scale = 0.1\n"
+            "[explain]\nreport = false\npictures = false"
         ),
         data=tiny,
         out=tmp_path,
@@ -150,3 +159,44 @@ def test_training_goes_on_from_the_fitted_head(tiny: resight.Dataset, tmp_path: 
     )
     assert any("head fitted to" in line for line in said)
     assert run.history.losses[0] < 0.8 * np.log(3)  # below the loss of guessing from the start
+
+
+def test_features_are_computed_once_for_the_same_weights_and_images(cache: Path) -> None:
+    """A head of another seed changes the fit by rounding, and a few images run again."""
+    given, plain = data(), recipe(l2=0.1)
+    first, second = network(), network()
+    passes: list[int] = []
+    fit_head(first, plain, given)
+    second.head.fc.reset_parameters()  # of another seed
+    hook = second.register_forward_pre_hook(lambda _, args: passes.append(len(args[0])))
+    fit_head(second, plain, given)
+    hook.remove()
+    assert sum(passes) == 2 * 8 + 2 * 4  # for the scale of the logits, and 4 images a split
+    assert torch.allclose(first.head.fc.weight, second.head.fc.weight, rtol=1e-5, atol=1e-7)
+    assert {(entry.kind, entry.name) for entry in list_entries()} == {("features", "digits")}
+
+
+@pytest.mark.parametrize("change", ["weights", "images", "stats", "forward", "file"])
+def test_features_of_something_else_are_computed_anew(cache: Path, change: str) -> None:
+    given, model = data(), network()
+    before = cached_features(model, given.train, given.stats, keep="data")
+    stats, part = given.stats, given.train
+    match change:
+        case "weights":
+            with torch.no_grad():
+                next(model.parameters()).mul_(2)
+        case "images":
+            part = split(120, 5)
+        case "stats":
+            stats = replace(stats, mean=(0.1, 0.2, 0.3))
+        case "forward":  # which no weight shows
+            first = next(iter(model.children()))
+            first.register_forward_hook(lambda _, args, output: output * 2)
+        case "file":
+            (path,) = (cache / "features").iterdir()
+            path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
+    after = cached_features(model, part, stats, keep="data")
+    expected = cached_features(model, part, stats)
+    assert torch.equal(after, expected)
+    assert torch.equal(after, before) == (change == "file")
+    assert torch.equal(cached_features(model, part, stats, keep="data"), expected)

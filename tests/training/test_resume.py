@@ -1,19 +1,20 @@
 """A run that is killed or stopped, and resumed, ends exactly as one that was not."""
 
+import itertools
 import json
 import os
 import pickle
 import random
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
 import resight
+from processes import forkserver
 from resight.errors import ResightError, UsageError
 from resight.events import EpochDone, StepDone
 from resight.recipe.toml import with_overrides
@@ -24,7 +25,8 @@ pytestmark = pytest.mark.slow
 # Dropout, averaging, momentum, a schedule that looks back, and 33 steps: all there is to restore.
 SETTINGS = [
     "model.widths=[8,8,16]",
-    "explain.report=false",
+    "explain={report=false,pictures=false}",
+    "training.checkpoint_minutes=1e-6",
     "model.dropout=0.2",
     "training.ema_decay=0.9",
     "schedule.name=plateau",
@@ -32,6 +34,7 @@ SETTINGS = [
     "schedule.epochs=3",
     "augment.crop.pad=2",
 ]
+STEP_SECS = 0.02  # that a step takes at least where a process is killed
 
 
 def recipe() -> resight.Recipe:
@@ -55,18 +58,27 @@ def read_history(folder: Path) -> list[EpochRow]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
-    """The outcome of the run that nobody disturbed, in a process of its own like the others."""
-    out = tmp_path_factory.mktemp("whole")
-    subprocess.run(command("train", out), check=True, capture_output=True)
-    return outcome(out / "run")
+    """The outcome of the run that nobody disturbed."""
+    return outcome(resight.train(recipe(), out=tmp_path_factory.mktemp("whole")).folder)
 
 
-def command(verb: str, out: Path) -> list[str]:
-    start = [sys.executable, "-m", "resight", verb]
-    if verb == "resume":
-        return [*start, str(out / "run")]
-    settings = [part for setting in SETTINGS for part in ("--set", setting)]
-    return [*start, "digits", *settings, "--out", str(out), "--name", "run"]
+def go_on(folder: Path, steps: Semaphore, *, is_killed: bool) -> None:
+    """Begin or resume a run in `folder`, and count its steps; this is all that a process does.
+
+    If it is to be killed, it takes six steps slowly, and then it waits for that.
+    """
+    taken = itertools.count(1)
+
+    def on_event(event: object) -> None:
+        if isinstance(event, StepDone):
+            steps.release()
+            if is_killed:
+                time.sleep(STEP_SECS if next(taken) < 6 else 300)
+
+    if folder.exists():
+        resight.resume(folder, on_event=on_event)
+    else:
+        resight.train(recipe(), out=folder.parent, name=folder.name, on_event=on_event)
 
 
 def send(number: signal.Signals) -> None:
@@ -85,24 +97,20 @@ def test_killed_five_times_at_random_points_it_ends_the_same(
 ) -> None:
     seed = random.randrange(2**32)
     rng = random.Random(seed)
-    killed = 0
-    for attempt in range(20):  # a kill can come too late; then the run is over and starts again
-        verb = "resume" if (tmp_path / "run").exists() else "train"
-        process = subprocess.Popen(
-            command(verb, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    processes = forkserver()
+    for is_killed in (True, True, True, True, True, False):
+        steps = processes.Semaphore(0)
+        process = processes.Process(
+            target=go_on, args=(tmp_path / "run", steps), kwargs={"is_killed": is_killed}
         )
-        assert process.stderr is not None
-        process.stderr.readline()  # the schedule's line: training begins
-        if killed < 5:
-            # Within the first epoch, or around its end where checkpoints are written.
-            time.sleep(rng.uniform(0, 0.25))
+        process.start()
+        if is_killed:
+            for _ in range(rng.randint(1, 3)):
+                assert steps.acquire(timeout=300), f"seed {seed}"
+            time.sleep(rng.uniform(0, 3 * STEP_SECS))  # in a step, or while a file is written
             process.kill()
-        process.communicate()
-        killed += process.returncode == -signal.SIGKILL
-        if process.returncode == 0:
-            break
-        assert process.returncode == -signal.SIGKILL, f"seed {seed}, attempt {attempt}"
-    assert killed == 5
+        process.join()
+        assert process.exitcode == (-signal.SIGKILL if is_killed else 0), f"seed {seed}"
     assert outcome(tmp_path / "run") == whole, f"seed {seed}"
     assert not list((tmp_path / "run").glob(".*.part*"))  # what a kill left half written is gone
 

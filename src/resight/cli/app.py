@@ -7,6 +7,7 @@ flag answer at once.
 
 import io
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 
@@ -16,8 +17,15 @@ from .. import __version__
 from ..errors import ResightError, UsageError, is_memory_full
 from ..text import printable
 from .interrupt import INTERRUPTED, interrupt_in_one_line
-from .streams import discard_output, flush_output, open_closed_streams, show_problem
+from .streams import (
+    discard_output,
+    flush_output,
+    is_follower,
+    open_closed_streams,
+    show_problem,
+)
 
+FOLLOWER_SECS = 5
 READER_GONE = 141  # 128 + SIGPIPE, which Windows has no name for
 
 HELP = """Train small image classifiers fast, and see why they err.
@@ -45,6 +53,7 @@ COMMANDS = {
         "serve",
         "Show a local page where you drop pictures and see what a run makes of them.",
     ),
+    "labels": ("labels", "Find training labels that are likely wrong, and mark them in a page."),
     "recipes": ("recipes", "List, show and compare the named recipes, and estimate their cost."),
     "models": ("models", "List the networks, or show one layer by layer."),
     "data": ("data", "List the built-in data sets, or say how one was read."),
@@ -85,6 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
+    if is_follower() and not {"train", "resume", "demo"} & {*tokens[:1]}:
+        return 0  # torchrun starts every command several times; one does it
     interrupt_in_one_line()
     is_closed = open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe may know fewer letters than a terminal
@@ -104,6 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             print(printable(traceback.format_exc()), file=sys.stderr)
         line, code = failure
+        if is_follower():  # torchrun ends it first if the first process has the same problem
+            time.sleep(FOLLOWER_SECS)
         show_problem(line)
     discard_output()
     return code

@@ -14,7 +14,12 @@ from ..datasets.cache_entries import (
 from ..text import table
 from .options import CommandResult
 
-_KINDS = {"images": "decoded images", "download": "download", "part": "part of a download"}
+_KINDS = {
+    "images": "decoded images",
+    "features": "features of images",
+    "download": "download",
+    "part": "part of a download",
+}
 
 
 def list_cache() -> CommandResult:

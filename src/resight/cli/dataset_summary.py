@@ -8,7 +8,6 @@ import torch
 from .. import figures
 from ..datasets import Dataset, statistics
 from ..datasets.augment import augment, check_augment, denormalize
-from ..datasets.splits import joined
 from ..events import OnEvent, Progress
 from ..recipe import Recipe
 from ..records import evenly_spaced
@@ -40,7 +39,7 @@ def summarize_dataset(
         draw_classes(dataset, sheet)
     stats = statistics(dataset.train)
     counts = _counts(dataset)
-    channels, height, width = dataset.train.images.shape[1:]
+    channels, height, width = dataset.train.shape[1:]
     content = {
         "name": dataset.name,
         **{name: len(split) for name, split in dataset.splits.items()},
@@ -72,12 +71,17 @@ def summarize_dataset(
 
 def draw_classes(dataset: Dataset, path: Path) -> None:
     """Draw a row of pictures for each class, so that a wrong reading shows at once."""
-    images = joined([*dataset.splits.values()])
+    splits = [*dataset.splits.values()]
+    labels = torch.cat([split.labels for split in splits])
     pictures = []
     for label in range(min(len(dataset.classes), MAX_CLASSES)):
-        rows = (images.labels == label).nonzero().flatten()
+        rows = (labels == label).nonzero().flatten()
         some = rows[torch.from_numpy(evenly_spaced(len(rows), NUM_PICTURES))]
-        pictures.append(images.images[some].permute(0, 2, 3, 1).numpy())
+        images = []
+        for split in splits:
+            images.append(split.images_at(some[(some >= 0) & (some < len(split))]))
+            some = some - len(split)
+        pictures.append(torch.cat(images).permute(0, 2, 3, 1).numpy())
     more = len(dataset.classes) - len(pictures)
     notes = [*dataset.notes, *([f"{more:,} more classes are not shown"] if more else [])]
     names = dataset.classes[: len(pictures)]
@@ -118,15 +122,16 @@ def _class_table(counts: Mapping[str, Mapping[str, int]], splits: Sequence[str])
 
 def draw_preview(dataset: Dataset, recipe: Recipe, path: Path) -> None:
     """Draw training images, a row each: as they are, then as augmentation changes them."""
-    images = dataset.train.images
-    check_augment(recipe.augment, images.shape[1], images.shape[-1])
+    train = dataset.train
+    check_augment(recipe.augment, train.channels, train.shape[-1])
     stats = statistics(dataset.train)
-    rows = torch.from_numpy(evenly_spaced(len(images), ROWS))
+    rows = torch.from_numpy(evenly_spaced(len(train), ROWS))
+    images = train.images_at(rows)
     # Consecutive epochs, so that alternating flips show.
     draws = [
         denormalize(
             augment(
-                images[rows],
+                images,
                 recipe.augment,
                 stats,
                 rows=rows,
@@ -141,7 +146,7 @@ def draw_preview(dataset: Dataset, recipe: Recipe, path: Path) -> None:
     after = torch.stack(draws, dim=1)  # (rows, DRAWS, C, H, W)
     titles = [dataset.classes[label] for label in dataset.train.labels[rows].tolist()]
     figure = figures.before_after(
-        images[rows].permute(0, 2, 3, 1).numpy(), after.permute(0, 1, 3, 4, 2).numpy(), titles
+        images.permute(0, 2, 3, 1).numpy(), after.permute(0, 1, 3, 4, 2).numpy(), titles
     )
     figures.save(figure, path)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 from .options import (
+    AllowImport,
     DataOptions,
     Device,
     OutputOptions,
@@ -21,6 +22,7 @@ def doctor(
     set_: SetOption = None,
     pairs: Path | None = None,
     device: Device = "auto",
+    allow_import: AllowImport = False,
     data_options: DataOptions = DataOptions(),
     output: OutputOptions = OutputOptions(),
 ) -> int:
@@ -51,6 +53,7 @@ def doctor(
             device=device,
             offline=data_options.offline,
             pairs=pairs,
+            allow_import=allow_import,
             on_event=on_event,
         )
     emit(diagnosis, output)

@@ -38,7 +38,8 @@ def evaluate(
     split
         The images to score; by default test, else val, else all.
     changed_data
-        Go on if the run's own data has changed, though its test images may have been trained on.
+        Go on though images may have been trained on: the run's own data has changed, or most images
+        of other data are those of its training.
     tta
         Test-time augmentation: average over mirrored (and shifted) views.
     """

@@ -21,7 +21,7 @@ class ExplainOptions:
     layers: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None
     "Names of layers (see `resight models`); by default the last of each map size."
     method: Method | None = None
-    "The method of the heat maps; by default the recipe's."
+    "The method of the heat maps, by default the recipe's; part of layercam is the image alone."
     rank: MistakeOrder | None = None
     "What makes a mistake worse than another; by default its loss."
     count: Annotated[int | None, Parameter(name="--images")] = None

@@ -1,17 +1,21 @@
 """Flags that several commands share, and where results and progress go."""
 
+import os
+import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, get_type_hints
 
 from cyclopts import Parameter
 
+from ..events import ignore_events
 from ..files import json_text
 from ..recipe.training import Precision
 from ..text import printable
-from .streams import write_result
+from .interrupt import INTERRUPTED
+from .streams import is_follower, write_result
 
 if TYPE_CHECKING:
     from ..events import OnEvent
@@ -48,9 +52,15 @@ Classes = Annotated[
     RecipeField("data.classes"),
     Parameter(help="Where the splits differ in their classes: train takes those of train alone."),
 ]
+Log = Annotated[
+    Sequence[Literal["tensorboard", "wandb", "mlflow", "trackio"]],
+    Parameter(
+        help="Keep the run in these trackers too.", consume_multiple=True, show_default=False
+    ),
+]
 Offline = Annotated[bool, Parameter(help="Never download.")]
 AllowImport = Annotated[
-    bool, Parameter(help="Let the run folder import its network, which runs that code.")
+    bool, Parameter(help="Let the network be imported that it names, which runs that code.")
 ]
 
 
@@ -135,23 +145,35 @@ def emit(result: Result, output: OutputOptions) -> None:
     write_result(json_text(result.to_dict(), ascii_only=True) if output.json else str(result))
 
 
-def emit_run(run: "Run", output: OutputOptions) -> int:
-    """Print the result of a run; return the exit code."""
+def emit_run(run: "Run", output: OutputOptions, *, requeue: bool = False) -> int:
+    """Print the result of a run; return the exit code.
+
+    With `requeue` a run that was stopped goes back into the queue of SLURM, if it came from there.
+    """
+    if is_follower():
+        return INTERRUPTED if run.interrupted and not requeue else 0
     if output.json or not run.interrupted:
         emit(run, output)
-    if run.interrupted:
-        print(printable(f"stopped; go on with: resight resume {run.folder}"), file=sys.stderr)
-        return 130
-    return 0
+    if not run.interrupted:
+        return 0
+    print(printable(f"stopped; go on with: resight resume {run.folder}"), file=sys.stderr)
+    if requeue and (job := os.environ.get("SLURM_JOB_ID")):
+        subprocess.run(["scontrol", "requeue", job], check=False)
+    return 0 if requeue else INTERRUPTED
 
 
-def progress(output: OutputOptions) -> "AbstractContextManager[OnEvent]":
-    """Return the listener of a run: lines and a bar on standard error, or nothing."""
-    if output.quiet:
-        return nullcontext(lambda event: None)
+@contextmanager
+def progress(output: OutputOptions, log: Log = ()) -> "Iterator[OnEvent]":
+    """Give the listener of a run: lines and a bar on standard error, and the trackers in `log`."""
     from .progress import show_progress
 
-    return show_progress()
+    silent = output.quiet or is_follower()
+    with nullcontext(ignore_events) if silent else show_progress() as on_event:
+        if log:
+            from ..trackers import log_to
+
+            on_event = log_to(*log, on_event=on_event)
+        yield on_event
 
 
 def recipe_from_flags(

@@ -10,8 +10,7 @@ from rich.progress import Progress as ProgressBar
 
 from ..events import EpochDone, Event, Message, OnEvent, Progress, StepDone
 from ..metrics.intervals import MIN_TO_TELL
-from ..records import EpochRow
-from ..text import one_line, printable
+from ..text import epoch_line, one_line, printable
 
 REFRESH_SECS = 0.25  # reading the loss off a GPU makes it wait, so not at every step
 _STYLES = {"note": None, "warning": "yellow", "error": "red"}
@@ -62,7 +61,7 @@ class ProgressLines:
                 self._step(event)
             case EpochDone(row, best, val_images):
                 star = best and val_images >= MIN_TO_TELL
-                self._line(epoch_line(row, self.epochs or row.epoch, star=star))
+                self._line(epoch_line(row, star=star, epochs=self.epochs))
 
     def _line(self, text: str, style: str | None = None) -> None:
         text = printable(text)
@@ -99,16 +98,3 @@ class ProgressLines:
             minutes = (event.total_steps - event.step) / speed / 60
             step = f"step {event.step}/{event.total_steps}"
             self._line(f"  {label}  {step}  {figures}  {minutes:.0f} min left")
-
-
-def epoch_line(row: EpochRow, epochs: int, *, star: bool) -> str:
-    """Return the figures of an epoch in one line; a star marks the best epoch so far."""
-    width = len(str(epochs))
-    parts = [
-        f"epoch {row.epoch:>{width}}/{epochs}",
-        f"train loss {row.train_loss:.3f} acc {row.train_accuracy:.2%}",
-    ]
-    if row.val_loss is not None and row.val_accuracy is not None:
-        parts.append(f"val loss {row.val_loss:.3f} acc {row.val_accuracy:.2%}")
-    parts += [f"lr {row.lr:.3g}", f"{row.images_per_sec:,.0f} images/s", f"{row.train_secs:.1f} s"]
-    return "  ".join(parts) + (" *" if star else "")

@@ -9,6 +9,11 @@ from ..errors import ResightError
 from ..text import one_line, printable
 
 
+def is_follower() -> bool:
+    """Whether torchrun started this process as another one than the first, which alone prints."""
+    return "MASTER_ADDR" in os.environ and os.environ.get("RANK", "0") != "0"
+
+
 def write_result(text: str) -> None:
     """Print a result on standard output.
 

@@ -16,6 +16,7 @@ from .options import (
     Device,
     Devices,
     Epochs,
+    Log,
     Offline,
     OutputOptions,
     RecipeName,
@@ -44,6 +45,10 @@ class FolderOptions:
     "The run folder's name; by default time and recipe."
     force: bool = False
     "Replace a run folder of that name."
+    resume: bool = False
+    "Go on with the run of that --name, if it is there."
+    requeue: bool = False
+    "When stopped, go back into the queue of SLURM, if any, and exit with 0."
 
 
 @Parameter(name="*")
@@ -77,6 +82,7 @@ def train(
     set_: SetOption = None,
     folder: FolderOptions = FolderOptions(),
     dry_run: bool = False,
+    log: Log = (),
     device: Device = "auto",
     devices: Devices = 1,
     output: OutputOptions = OutputOptions(),
@@ -96,25 +102,24 @@ def train(
         _check_find_lr(training_options.lr, set_ or [], dry_run=dry_run)
     elif repeats is not None:
         raise UsageError(f"--repeats {repeats} needs --find-lr; give both or neither")
-    _check_length(length, find_lr=find_lr, force=folder.force, dry_run=dry_run)
+    _check_length(length, folder, find_lr=find_lr, dry_run=dry_run)
     changed = recipe_from_flags(
         recipe, data_options, training_options, set_=set_, epochs=length.epochs
     )
     options: dict[str, Any] = {"device": device, "devices": devices}
-    options["offline"] = data_options.offline
+    options |= {"offline": data_options.offline, "out": folder.out, "name": folder.name}
     if dry_run:
         return _check_only(changed, options, output)
-    options |= {"out": folder.out, "name": folder.name}
     if length.several:
-        return _train_series(changed, length, options, output)
+        return _train_series(changed, length, options, output, log)
     from .. import experiment  # torch: only now that the request makes sense
     from ..lr_finder.find import LRRangeOptions
 
-    options |= {"force": folder.force, "minutes": length.minutes}
+    options |= {"force": folder.force, "resume": folder.resume, "minutes": length.minutes}
     options["find_lr"] = LRRangeOptions(repeats=repeats or 1) if find_lr else False
-    with progress(output) as on_event:
+    with progress(output, log) as on_event:
         run = experiment.train(changed, **options, on_event=on_event)
-    return emit_run(run, output)
+    return emit_run(run, output, requeue=folder.requeue)
 
 
 def _check_only(recipe: "Recipe", options: dict[str, Any], output: OutputOptions) -> int:
@@ -122,6 +127,7 @@ def _check_only(recipe: "Recipe", options: dict[str, Any], output: OutputOptions
     from .. import experiment
     from ..recipe.toml import to_toml
 
+    options = {key: options[key] for key in ("device", "devices", "offline")}
     with progress(output) as on_event:
         resolved = experiment.dry_run(recipe, **options, on_event=on_event)
     emit(CommandResult(resolved.model_dump(), to_toml(resolved).rstrip("\n")), output)
@@ -129,13 +135,17 @@ def _check_only(recipe: "Recipe", options: dict[str, Any], output: OutputOptions
 
 
 def _train_series(
-    recipe: "Recipe", length: LengthOptions, options: dict[str, Any], output: OutputOptions
+    recipe: "Recipe",
+    length: LengthOptions,
+    options: dict[str, Any],
+    output: OutputOptions,
+    log: Log,
 ) -> int:
     """Train over seeds or folds, print the result, and return the exit code."""
     from ..experiment import many_runs
 
     result: Series
-    with progress(output) as on_event:
+    with progress(output, log) as on_event:
         if length.seeds is not None:
             result = many_runs.train_seeds(recipe, seeds=length.seeds, **options, on_event=on_event)
         else:
@@ -149,21 +159,27 @@ def _train_series(
     return INTERRUPTED if result.interrupted else 0
 
 
-def _check_length(length: LengthOptions, *, find_lr: bool, force: bool, dry_run: bool) -> None:
+def _check_length(
+    length: LengthOptions, folder: FolderOptions, *, find_lr: bool, dry_run: bool
+) -> None:
     """Refuse flags that contradict each other, of which none would be obeyed."""
     several = [f"--{word}" for word in ("seeds", "folds") if getattr(length, word) is not None]
     minutes = ["--minutes"] if length.minutes is not None else []
     flags = {"--find-lr": find_lr, "--dry-run": dry_run}
     others = [flag for flag, given in flags.items() if given]
     clash = [*several, *minutes, *others]
-    if several and force:
-        clash = [several[0], "--force"]
+    if several and (folder.force or folder.resume):
+        clash = [several[0], "--force" if folder.force else "--resume"]
+    elif folder.force and folder.resume:
+        clash = ["--force", "--resume"]
     elif minutes and length.epochs is not None:
         clash = ["--minutes", "--epochs"]
     elif not (several or minutes):
         clash = []
     if len(clash) > 1:
         raise UsageError(f"{clash[0]} and {clash[1]} contradict each other; give one of them")
+    if folder.resume and folder.name is None:
+        raise UsageError("--resume goes on with the run of a --name; give the name")
 
 
 def _check_find_lr(lr: float | None, overrides: Sequence[str], *, dry_run: bool) -> None:
@@ -184,6 +200,7 @@ def resume(
     devices: int | None = None,
     offline: Offline = False,
     allow_import: AllowImport = False,
+    log: Log = (),
     output: OutputOptions = OutputOptions(),
 ) -> int:
     """Go on with a run that was stopped, as if it had not been.
@@ -197,7 +214,7 @@ def resume(
     """
     from .. import experiment
 
-    with progress(output) as on_event:
+    with progress(output, log) as on_event:
         resumed = experiment.resume(
             run,
             out=out,

@@ -8,7 +8,7 @@ from filelock import FileLock
 
 from ..datasets import Dataset
 from ..errors import UsageError
-from ..events import Message, OnEvent, ignore_events
+from ..events import Message, OnEvent, show_events
 from ..files import json_text, remove_leftovers, write_text
 from ..runs.run import Run
 from ..runs.series import is_complete
@@ -31,7 +31,7 @@ def sweep(
     out: str | Path = "sweeps",
     name: str | None = None,
     offline: bool = False,
-    on_event: OnEvent = ignore_events,
+    on_event: OnEvent = show_events,
 ) -> SweepResult:
     """Try settings of a recipe by Optuna, judged by validation; then train the best and test it.
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .section import Balance, Fraction, Positive, Section
+from .section import Balance, Fraction, NonNegative, Positive, Section
 
 Method = Literal[
     "grad-cam",
@@ -53,12 +53,15 @@ class Training(Section):
     precision: Precision = "float32"
     channels_last: bool = True
     compile: bool = False
+    sync_batch_norm: bool = False  # statistics over all devices that share a batch
     # Layers whose weights are held, by name or pattern; "backbone" means all but the head.
     freeze: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
     freeze_epochs: Annotated[int, Field(ge=1)] | None = None  # None: in the whole run
     deterministic: bool = False  # refuse operations whose result varies between runs on a GPU
     ema_decay: Fraction | None = None  # a step; evaluation then uses the averaged weights
     select: Literal["val_accuracy", "val_loss", "last"] = "val_accuracy"
+    # Of wall-clock time between two checkpoints in the middle of an epoch; 0: only at its end.
+    checkpoint_minutes: NonNegative = 10.0
 
     def frozen_in(self, epoch: int) -> tuple[str, ...]:
         """Return the patterns of the layers that are held in an epoch, which counts from 0."""
@@ -102,6 +105,7 @@ class Explain(Section):
     """What the report, the heat maps and the sheets of a run show."""
 
     report: bool = True  # false: a run ends with its numbers, curves and pictures
+    pictures: bool = True  # false: without curves and pictures, for many short runs
     method: Method = "grad-cam"
     layers: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = (
         None  # None: the last layer of each map size, down to 3 px

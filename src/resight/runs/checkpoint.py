@@ -22,6 +22,7 @@ from ..errors import ResightError, UsageError
 from ..files import atomic_write, check_file, move, read_bytes
 from ..networks import build_model
 from ..networks.imported import source_digest
+from ..networks.outputs import only_logits
 from ..recipe import Import, Recipe
 from ..recipe.toml import from_toml, to_toml
 from ..records import EpochRow
@@ -62,7 +63,11 @@ class _Counts:
 
 def save_checkpoint(folder: Path, setup: TrainSetup) -> None:
     """Write `last.pt`; the one before it becomes `previous.pt`."""
-    last = folder / "last.pt"
+    write_checkpoint(folder, snapshot(setup))
+
+
+def snapshot(setup: TrainSetup) -> io.BytesIO:
+    """Return the content of a checkpoint, which shares no memory with the state."""
     content = {
         "format": FORMAT_VERSION,
         "recipe": to_toml(setup.recipe),
@@ -72,8 +77,14 @@ def save_checkpoint(folder: Path, setup: TrainSetup) -> None:
     # By way of memory: torch reports a full disk as a RuntimeError among many.
     buffer = io.BytesIO()
     torch.save(content, buffer)
+    return buffer
+
+
+def write_checkpoint(folder: Path, content: io.BytesIO) -> None:
+    """Write a snapshot as `last.pt`; the one before it becomes `previous.pt`."""
+    last = folder / "last.pt"
     with atomic_write(last) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+        temporary.write_bytes(content.getbuffer())
         if last.exists():
             move(last, folder / "previous.pt")
 
@@ -129,7 +140,7 @@ def _no_checkpoint(folder: Path, problems: list[str]) -> ResightError:
 
 def save_best(folder: Path, setup: TrainSetup, *, epoch: int) -> None:
     """Write `best.safetensors`: the weights of an epoch, and its `ModelInfo` in the head."""
-    channels, _, image_size = setup.splits.train.images.shape[1:]
+    channels, _, image_size = setup.splits.train.shape[1:]
     head = {
         "recipe": to_toml(setup.recipe),
         "classes": setup.dataset.classes,
@@ -222,6 +233,8 @@ def load_model(
     network = model
     if network is not None:
         check_module(network)
+        image = torch.zeros(1, info.channels, info.image_size, info.image_size)
+        network = only_logits(network, image)
     else:
         network = build_model(
             info.recipe.model,

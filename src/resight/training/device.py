@@ -2,8 +2,10 @@
 
 import io
 import math
+import multiprocessing
 import os
 import pickle
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,77 +15,68 @@ from torch import nn
 
 from ..errors import UsageError, is_memory_full
 from ..recipe import Training
+from .distributed import Rank
 
 
-def check_devices(name: str, count: int, *, batch_size: int) -> str:
-    """Return the first device, if `count` devices of that name can train together.
+def check_devices(
+    name: str, count: int, batch_size: int = sys.maxsize, model: nn.Module | None = None
+) -> tuple[str, int]:
+    """Return the device of this process, and how many processes share each batch.
+
+    Under torchrun they are its processes, and each has the GPU of its local rank.
 
     Raises:
-        UsageError: this machine has fewer devices, or worker processes cannot be started.
+        UsageError: there are fewer devices, or the processes cannot be started or work together.
     """
-    device = pick_device(name)
-    distributed = torch.distributed.is_available()
-    several = os.environ.get("WORLD_SIZE", "1") != "1"
-    if several and distributed and torch.distributed.is_torchelastic_launched():
-        raise UsageError(
-            "torchrun starts this command several times over, each a run of its own; start it "
-            "once, without torchrun: resight train ... --devices N"
-        )
-    if count == 1:
-        return name
-    if count < 1:
-        raise UsageError(
-            f"devices = {count} must be at least 1; give the number of devices that share each "
-            "batch"
-        )
+    device, started, problem = pick_device(name), Rank.of_environment().count, ""
     available = {"cuda": torch.cuda.device_count(), "cpu": num_cores()}.get(device.type, 1)
-    if count > available:
+    index = int(os.environ.get("LOCAL_RANK", 0)) if started > 1 else 0
+    needed = count if started == 1 else index + 1 if device.type == "cuda" else 1
+    total = count if started == 1 else started
+    if count < 1:
+        problem = " must be at least 1; give the number of devices that share each batch"
+    elif started > 1 and count not in (1, started):
+        problem = f", but torchrun has started {started} processes; leave out devices"
+    elif needed > available:
         unit = "core" if device.type == "cpu" else f"{device.type} device"
-        raise UsageError(
-            f"devices = {count}, but this machine has {available} {unit}"
-            f"{'' if available == 1 else 's'}; give 1 to {available}"
-        )
-    if device.index is not None:
-        raise UsageError(
-            f"{device} is one device, but devices = {count}; give --device {device.type}, and "
-            "choose the devices with CUDA_VISIBLE_DEVICES"
-        )
-    if batch_size < 2 * count:
-        raise UsageError(
-            f"training.batch_size = {batch_size} does not give each of devices = {count} two "
-            f"images; give a batch of at least {2 * count}, or fewer devices"
-        )
-    if not distributed or (device.type == "cuda" and not torch.distributed.is_nccl_available()):
-        raise UsageError(
-            f"devices = {count} needs torch.distributed, with NCCL for GPUs, which this torch was "
-            "built without; give devices = 1"
-        )
-    if torch.distributed.is_initialized():
-        raise UsageError(
-            f"devices = {count} starts worker processes, but this one already belongs to a group "
-            "(torch.distributed); leave the group, or give devices = 1"
-        )
-    return "cuda:0" if device.type == "cuda" else name
+        problem = f", but this machine has {available} {unit}{'' if available == 1 else 's'}; give "
+        problem += f"1 to {available}" + " as --nproc-per-node" * (started > 1)
+    elif total > 1 and device.index is not None:
+        problem = f", but {device} is one device; give --device {device.type}, and choose the "
+        problem += "devices with CUDA_VISIBLE_DEVICES"
+    elif batch_size < 2 * total and total > 1:
+        problem = f", but training.batch_size = {batch_size} does not give each two images; give a "
+        problem += f"batch of at least {2 * total}, or fewer devices"
+    elif total > 1 and torch.distributed.is_initialized():
+        problem = ", but this process already belongs to a group (torch.distributed); leave it"
+    elif total > started and getattr(multiprocessing.current_process(), "_inheriting", False):
+        problem = ", whose processes import this script: put what it does under "
+        problem += '`if __name__ == "__main__":`'
+    if problem:
+        raise UsageError(f"devices = {count if count > 1 else total}{problem}")
+    if model is not None and total > started:
+        packed(model, total)
+    return f"cuda:{index}" if device.type == "cuda" and total > 1 else name, total
 
 
-def check_model(model: nn.Module | None, count: int) -> None:
-    """Raise UsageError if `model` could not be sent to the worker processes of `count` devices."""
-    if model is None or count == 1:
-        return
-    for module in model.modules():
-        if type(module).__module__ == "__main__":
-            raise UsageError(
-                f"the class {type(module).__qualname__} is defined in the script itself, where the "
-                f"worker processes of devices = {count} cannot find it; put it into a module that "
-                "the script imports"
-            )
+def packed(model: nn.Module, count: int) -> bytes:
+    """Return a model as other processes can read it.
+
+    Raises:
+        UsageError: its classes are not where they could find them.
+    """
+    content, script = io.BytesIO(), hasattr(sys.modules["__main__"], "__file__")
     try:
-        torch.save(model, io.BytesIO())
+        for module in model.modules():
+            if type(module).__module__ == "__main__" and not script:
+                raise TypeError(f"the notebook itself defines {type(module).__qualname__}")
+        torch.save(model, content)
     except (pickle.PicklingError, AttributeError, TypeError, RuntimeError) as error:
         raise UsageError(
-            f"the model cannot be sent to the worker processes of devices = {count} ({error}); "
-            "build it of importable classes and functions"
+            f"the model cannot be sent to the other processes of devices = {count} ({error}); "
+            "build it of importable classes and functions, or start the script by torchrun"
         ) from error
+    return content.getvalue()
 
 
 def num_cores() -> int:

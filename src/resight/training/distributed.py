@@ -1,20 +1,29 @@
 """Several processes that train one model together, each on a share of every batch.
 
-Data parallelism, written out: every rank holds the whole state, makes the same draws, computes the
-gradients of its share, and the ranks sum them. The sum is the gradient of the whole batch, so all
-ranks take the same step and stay equal to the bit; any of them can be saved, or lost.
+Every rank holds the whole state and makes the same draws. DistributedDataParallel (Li et al. 2020)
+adds up the gradients of the shares, bucket by bucket while the backward pass goes on. The sum is
+the gradient of the whole batch, so all ranks take the same step, and any of them can be saved.
 """
 
-from collections.abc import Iterable
+import os
+import zlib
+from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from inspect import signature
+from typing import Any
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parallel import DistributedDataParallel
 
+from ..errors import ResightError
 
-class ExchangeFailed(RuntimeError):
-    """The ranks could not exchange tensors: one is gone, or they are not at the same step."""
+# torch 2.13 has a new name for it; `sum_over_ranks` does more than that.
+_NAMES = signature(DistributedDataParallel).parameters
+_SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers"
 
 
 @dataclass(frozen=True)
@@ -23,6 +32,13 @@ class Rank:
 
     index: int = 0
     count: int = 1
+
+    @classmethod
+    def of_environment(cls) -> "Rank":
+        """Return the rank that torchrun, or what sets the same variables, gave this process."""
+        if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
+            return cls()
+        return cls(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
 
     def share(self, n: int) -> slice:
         """Return the rows of a batch of `n` that are this rank's, as `tensor_split` divides them.
@@ -40,49 +56,82 @@ class Rank:
         """Return how many ranks see each image of a batch of `n`."""
         return self.count if n < 2 * self.count else 1
 
-    def sum_(self, tensors: Iterable[Tensor]) -> None:
-        """Replace each tensor by its sum over the ranks, in one exchange for each dtype.
+    def smallest_share(self, n: int) -> int:
+        """Return how many images of a batch of `n` every rank has at least."""
+        return n * self.copies(n) // self.count
 
-        Every rank gives tensors of the same shapes, in the same order.
+    def wrap(self, model: nn.Module, *, any_branch: bool) -> nn.Module:
+        """Return a module whose backward pass makes each gradient the mean over the ranks.
+
+        `any_branch`: whether the ranks may use different weights, which has to be looked for.
+        """
+        if self.count == 1:
+            return model
+        options: dict[str, Any] = {_SYNC_BUFFERS: False}
+        return DistributedDataParallel(model, find_unused_parameters=any_branch, **options)
+
+    @torch.no_grad()
+    def sum_(self, *tensors: Tensor) -> None:
+        """Replace each tensor by its sum over the ranks, in one exchange for all of them."""
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        torch.distributed.all_reduce(flat)
+        pieces = torch.split(flat, [tensor.numel() for tensor in tensors])
+        for tensor, piece in zip(tensors, pieces, strict=True):
+            tensor.copy_(piece.view_as(tensor))
+
+    def any(self, flag: bool) -> bool:
+        """Return whether any rank has set its flag; the same for all, by the hosts alone."""
+        if self.count == 1:
+            return flag
+        flags = torch.tensor([int(flag)])
+        self.sum_(flags)
+        return bool(flags)
+
+    def check_equal(self, model: nn.Module) -> None:
+        """Compare a checksum of the weights over the ranks.
 
         Raises:
-            ExchangeFailed: another rank is gone. On a GPU that may show later, as another error.
+            ResightError: they are not the same everywhere; it names the ranks that differ.
         """
-        by_dtype: dict[torch.dtype, list[Tensor]] = {}
-        for tensor in tensors:
-            by_dtype.setdefault(tensor.dtype, []).append(tensor)
-        for group in by_dtype.values():
-            flat = torch.cat([tensor.detach().reshape(-1) for tensor in group])
-            try:
-                torch.distributed.all_reduce(flat)
-            except RuntimeError as error:  # torch has no class of its own for a lost connection
-                raise ExchangeFailed(str(error)) from error
-            pieces = torch.split(flat, [tensor.numel() for tensor in group])
-            for tensor, piece in zip(group, pieces, strict=True):
-                tensor.detach().copy_(piece.view(tensor.shape))
+        if self.count == 1:
+            return
+        checksums = torch.zeros(self.count, dtype=torch.int64)
+        for weight in model.parameters():
+            content = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            checksums[self.index] = zlib.crc32(content.numpy().data, int(checksums[self.index]))
+        self.sum_(checksums)
+        (usual, _), *others = Counter(checksums.tolist()).most_common()
+        if others:
+            odd = [str(rank) for rank, sum_ in enumerate(checksums.tolist()) if sum_ != usual]
+            raise ResightError(
+                f"the weights of rank {', '.join(odd)} differ from those of the other ranks of "
+                f"{self.count}: its device or memory is at fault, or its network draws numbers of "
+                "its own; go on from the last checkpoint, without that device"
+            )
 
 
 SINGLE_PROCESS = Rank()
 
 
-def sum_over_ranks(model: nn.Module, loss: Tensor, correct: Tensor, rank: Rank) -> None:
-    """Replace gradients, loss and `correct` of this rank's share by those of the whole batch.
+def accumulate(model: nn.Module, *, last: bool) -> AbstractContextManager[None]:
+    """Have only the last micro-batch of a step exchange gradients, where there are ranks."""
+    if last or not isinstance(model, DistributedDataParallel):
+        return nullcontext()
+    return model.no_sync()
+
+
+def sum_over_ranks(
+    model: nn.Module, loss: Tensor, correct: Tensor, rank: Rank, *, copies: int
+) -> None:
+    """Replace loss and `correct` of this rank's share by those of the whole batch.
 
     Running statistics of norms become the mean over ranks, so that all ranks keep the same model.
     """
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
-    uses = torch.ones(len(weights), device=loss.device)  # by how many ranks
-    unused = [i for i, weight in enumerate(weights) if weight.grad is None]
-    for i in unused:
-        uses[i] = 0
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
+    if rank.count == 1:
+        return
+    norms = [m for m in model.modules() if isinstance(m, _NormBase) and m.training]
     statistics = [s for norm in norms for s in norm.buffers() if s.is_floating_point()]
     for statistic in statistics:
         statistic /= rank.count
-    counts = correct.float()  # of one dtype with the rest, so that there is one exchange
-    rank.sum_([*gradients, *statistics, uses, loss, counts])
-    correct.copy_(counts)
-    for i in unused:  # by this rank; another may have taken a branch that this one did not
-        if uses[i] > 0:
-            weights[i].grad = gradients[i]
+    rank.sum_(loss, correct, *statistics)
+    correct //= copies

@@ -1,269 +1,268 @@
-"""The worker processes of a run on several devices, from its first step to its last.
+"""A run of several processes: those that torchrun started, or those that this process starts.
 
-The process that a person started is rank 0: it alone saves, draws and prints. The worker processes
-receive the run as it stands, take the same steps on other shares of the batches, and keep nothing.
-Rank 0 writes a byte to their standard input for each step, so that all ranks take the same steps;
-standard input closes when rank 0 finishes, stops or dies, and then the worker processes end.
+Rank 0 prepares, saves, shows and prints. It puts the resolved recipe into the store where all ranks
+meet. The others prepare the same data, receive the state, and take the same steps on other shares
+of the batches until rank 0 ends the run. They touch no run folder, which may be on another machine.
 """
 
+import io
+import json
 import os
-import queue
-import re
-import signal
-import subprocess
 import sys
-import tempfile
-import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import torch
-import torch.distributed
+import torch.distributed as dist
+from torch import nn
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+from torch.distributed.rendezvous import rendezvous
+from torch.multiprocessing.spawn import ProcessContext, ProcessException, start_processes
 
-from ..datasets import Split
-from ..errors import Diverged, ResightError
-from ..events import EpochDone, StepDone
-from ..files import temporary_path
-from ..recipe import Recipe
-from .distributed import ExchangeFailed, Rank
+from ..datasets import Dataset
+from ..errors import Diverged, ResightError, UsageError
+from ..events import ignore_events
+from ..recipe.toml import from_toml, to_toml
+from ..text import one_line
+from .device import packed
+from .distributed import SINGLE_PROCESS, Rank
 from .loop import deterministic_mode, fit
-from .setup import TrainSetup
-from .state import TrainData, init_state
+from .setup import TrainSetup, prepare
+from .signals import stop_requested
 
-EXCHANGE_SECS = 300  # by how much one device may be behind another in a step
-LEAVE_SECS = 10.0  # for a worker process to leave when rank 0 has left
-LOST_SECS = 5.0  # from a broken connection to the end of the process that broke it
-PEER_LOST = 3  # exit code of a worker process that only noticed that another rank is gone
+EXCHANGE = timedelta(seconds=50)  # by how much one rank may be behind another in a step
+LOST_SECS = 5.0  # to find the process that died, before those that lost it end as well
+POLL_SECS = 0.05
+LEAVE_SECS = 20.0  # for another rank to leave when the run or it has ended
 
-WorkerProcess = subprocess.Popen[bytes]
+Poll = Callable[[], object]
 
 
-def fit_on_devices(setup: TrainSetup, devices: int) -> Generator[StepDone | EpochDone, None, None]:
-    """Train as `fit` does, each batch shared by `devices`; close the generator to end the workers.
+@contextmanager
+def lead(
+    setup: TrainSetup, folder: Path, devices: int, *, data: object, model: nn.Module | None
+) -> Iterator[Rank]:
+    """Be rank 0 of a run: hand it to the other ranks, which leave when the block ends.
 
-    On CUDA rank r has device r. On a CPU the ranks divide torch's threads among them. At the end,
-    also after an exception, the worker processes are gone and the threads are as before.
+    They are those of torchrun, or else processes that are started here, which end with the block.
 
     Raises:
-        ResightError: a worker process ended early; the message has the last line of its log.
-        Diverged: as `fit`.
+        ResightError: another rank ended early; the message names it.
     """
     if devices == 1:
-        yield from fit(setup.state, setup.recipe, setup.splits)
+        yield SINGLE_PROCESS
         return
-    device, rank = setup.splits.train.images.device, Rank(0, devices)
     with ExitStack() as stack:
-        prefix = f"{temporary_path(Path('resight')).name}-"  # by which a later start clears it
-        temporary = tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
-        folder = Path(stack.enter_context(temporary))
-        _write_run(setup, folder / "run.pt")
-        if device.type == "cpu":
-            threads = torch.get_num_threads()
-            stack.callback(torch.set_num_threads, threads)
-            torch.set_num_threads(max(1, threads // devices))
-        workers: list[WorkerProcess] = []
-        stack.callback(_end, workers)
-        workers.extend(_start(folder, Rank(index, devices), device) for index in range(1, devices))
-        if not all(worker.stdout and worker.stdout.read(1) for worker in workers):
-            raise _early_end(workers, folder)
-        with suppress(OSError):  # Windows keeps what is still open
-            (folder / "run.pt").unlink()
-        stack.enter_context(_group(folder, rank, device))
-        stack.callback(_close_inputs, workers)  # before the group is left, which all do together
-        steps = fit(setup.state, setup.recipe, setup.splits, rank=rank)
-        events = stack.enter_context(closing(steps))
-        while True:
-            try:
-                for worker in workers:
-                    assert worker.stdin is not None
-                    worker.stdin.write(b".")  # another step
-                event = next(events, None)
-            except (ExchangeFailed, BrokenPipeError) as error:
-                raise _early_end(workers, folder) from error
-            if event is None:
-                return
-            yield event
+        rank = Rank(0, devices)
+        poll: Poll = bool
+        if Rank.of_environment().count > 1:
+            stack.enter_context(_named_failures(partial(time.sleep, LOST_SECS)))
+            store = _meeting()
+        else:
+            store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+            workers = stack.enter_context(_workers(store.port, devices, setup, data, model))
+            find = partial(workers.join, LEAVE_SECS, grace_period=0.1)
+            stack.enter_context(_named_failures(find))
+            poll = partial(workers.join, 0)
+        store = _attempt(store, rank, poll)
+        run = {"folder": str(folder), "recipe": to_toml(setup.recipe), "data": _about(setup)}
+        store.set("run", json.dumps(run))
+        stack.enter_context(_group(store, rank, setup, poll))
+        yield rank
+        store.set("end", "")
 
 
-def _write_run(setup: TrainSetup, file: Path) -> None:
-    """Write all that a worker process needs: recipe, splits without ids, module and state."""
-    data = setup.splits
-    cpu = torch.device("cpu")
+def follow(
+    rank: Rank, *, data: object, model: nn.Module | None, device: str, offline: bool
+) -> tuple[Path, bool]:
+    """Be another rank of a run until rank 0 ends it; return its folder, and if it was interrupted.
 
-    def without_ids(split: Split) -> Split:
-        return Split(split.images.to(cpu), split.labels.to(cpu), ("",) * len(split))
-
-    val = data.val and without_ids(data.val)
-    splits = TrainData(without_ids(data.train), val, data.stats, data.classes)
-    try:
-        torch.save((setup.recipe, splits, setup.state.model, setup.state.state_dict()), file)
-    except (OSError, RuntimeError) as error:  # torch's writer has a RuntimeError for a full disk
-        raise ResightError(
-            f"cannot write {file}, which gives the run to the worker processes ({error}); make "
-            "room there, or set TMPDIR to another folder"
-        ) from error
-
-
-def _start(folder: Path, rank: Rank, device: torch.device) -> WorkerProcess:
-    paths = [part or os.getcwd() for part in sys.path if isinstance(part, str)]
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(paths),
-        "OMP_NUM_THREADS": str(torch.get_num_threads() if device.type == "cpu" else 1),
-    }
-    arguments = [str(folder), str(rank.index), str(rank.count), device.type]
-    with _log(folder, rank.index).open("wb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "resight.training.launcher", *arguments],
-            bufsize=0,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=environment,
-            start_new_session=True,  # Ctrl-C is for rank 0; on Windows, the next line
-            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+    Raises:
+        UsageError: this rank reads other data than rank 0.
+        ResightError: another rank ended early.
+    """
+    with _named_failures(partial(time.sleep, LOST_SECS)):
+        store = _attempt(_meeting(), rank)
+        _wait(store, ["run"])
+        run = json.loads(store.get("run"))
+        if run["recipe"] is None:
+            return Path(run["folder"]), False
+        setup = prepare(
+            from_toml(run["recipe"], origin="rank 0"),
+            data=data if isinstance(data, Dataset) else None,  # a path or name is in the recipe
+            model=model,
+            device=device,
+            offline=offline,
+            on_event=ignore_events,
+            fresh=False,
         )
-
-
-@contextmanager
-def _group(folder: Path, rank: Rank, device: torch.device) -> Iterator[None]:
-    """Join the group of all ranks, which meet by a file; at the end they leave it together."""
-    hook, complete = sys.excepthook, False
-    cuda = device.type == "cuda"
-    with torch.cuda.device(rank.index) if cuda else nullcontext():
-        with _loopback():
-            torch.distributed.init_process_group(
-                "nccl" if cuda else "gloo",
-                store=torch.distributed.FileStore(str(folder / "meet"), rank.count),  # type: ignore[attr-defined]
-                rank=rank.index,
-                world_size=rank.count,
-                timeout=timedelta(seconds=EXCHANGE_SECS),
+        if _about(setup) != run["data"]:
+            raise UsageError(
+                f"rank {rank.index} reads other data from {setup.recipe.data.source} than rank 0; "
+                "give every machine the same files, at the same place"
             )
-        try:
-            yield
-            complete = True
-        except GeneratorExit:  # between two steps
-            complete = True
-            raise
-        finally:
-            if cuda and not complete:  # to leave in order would wait for a rank that is gone
-                torch.distributed.distributed_c10d._abort_process_group()
-            else:
-                torch.distributed.destroy_process_group()
-            sys.excepthook = hook  # torch puts [rank0] before every traceback
+        with _group(store, rank, setup), deterministic_mode(setup.recipe.training.deterministic):
+            with (
+                suppress(Diverged),  # which rank 0 reports
+                stop_requested(patient=True) as stop,
+                closing(fit(setup.state, setup.recipe, setup.splits, rank=rank)) as events,
+            ):
+                for _ in events:
+                    if rank.any(stop()):
+                        break
+            _wait(store, ["end"])
+        return Path(run["folder"]), len(setup.state.rows) < setup.recipe.schedule.epochs
+
+
+def tell_finished(folder: Path) -> None:
+    """Tell the other ranks of torchrun, if any, that the run in the folder needs no step."""
+    if (rank := Rank.of_environment()).count > 1:
+        run = {"folder": str(folder), "recipe": None}
+        _attempt(_meeting(), rank).set("run", json.dumps(run))
 
 
 @contextmanager
-def _loopback() -> Iterator[None]:
-    """Have gloo listen on the loopback device; this machine's name may not resolve to it."""
-    name, loopback = "GLOO_SOCKET_IFNAME", {"linux": "lo", "darwin": "lo0"}.get(sys.platform)
-    if loopback is None or name in os.environ:
-        yield
-        return
-    os.environ[name] = loopback
+def _workers(
+    port: int, devices: int, setup: TrainSetup, data: object, model: nn.Module | None
+) -> Iterator[ProcessContext]:
+    """Start the other ranks of a run, which share its threads; they are gone at the end."""
+    threads, name = torch.get_num_threads(), "GLOO_SOCKET_IFNAME"
+    interface = os.environ.get(name)
+    torch.set_num_threads(share := max(1, threads // devices))
+    if sys.platform == "linux" and interface is None:
+        os.environ[name] = "lo"  # nobody else needs to reach them
+    if isinstance(data, Dataset):  # its tensors go into memory that is shared
+        train = replace(data.train, originals=None)
+        val = data.val and replace(data.val, originals=None)
+        data = replace(data, train=train, val=val, test=train)  # rank 0 alone tests
+    else:
+        data = None
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(devices)}
+    arguments = (place, share, setup.device.type, data, model and packed(model, devices))
+    workers = start_processes(_work, arguments, devices - 1, join=False)  # type: ignore[no-untyped-call]
     try:
+        yield workers
+        for process in workers.processes:
+            process.join(LEAVE_SECS)
+    finally:
+        for process in workers.processes:
+            process.kill()
+            process.join()
+        torch.set_num_threads(threads)
+        if interface is None:
+            os.environ.pop(name, None)
+
+
+def _work(
+    index: int, place: dict[str, str], threads: int, kind: str, data: object, model: bytes | None
+) -> None:
+    """Be the process that `_workers` has started for the rank index + 1."""
+    os.environ.update(place, RANK=str(index + 1))
+    torch.set_num_threads(threads)
+    network = None
+    if model is not None:
+        network = torch.load(io.BytesIO(model), map_location="cpu", weights_only=False)
+    device = f"cuda:{index + 1}" if kind == "cuda" else kind
+    follow(Rank.of_environment(), data=data, model=network, device=device, offline=True)
+
+
+def _meeting() -> Store:
+    """Return the store in which all ranks meet, where the variables of torchrun say."""
+    store: Store = next(iter(rendezvous("env://")))[0]
+    return store
+
+
+def _attempt(store: Store, rank: Rank, poll: Poll = bool) -> Store:
+    """Return the part of the store that the ranks of this attempt share, when all are there.
+
+    torchrun keeps a store when it starts the ranks again, with what earlier ones have written. So
+    rank 0 gives each attempt a name, and confirms the names that its ranks have given themselves.
+    """
+    own = uuid.uuid4().hex
+    if rank.index == 0:
+        keys = [f"{own}/{index}" for index in range(1, rank.count)]
+        store.set("attempt", own)
+        _wait(store, keys, poll)
+        store.set(f"{own}/ranks", " ".join(store.get(key).decode() for key in keys))
+        return PrefixStore(own, store)
+    ranks = attempt = ""
+    while own not in ranks:
+        time.sleep(POLL_SECS)
+        if store.check(["attempt"]):
+            attempt = store.get("attempt").decode()
+            store.set(f"{attempt}/{rank.index}", own)
+        if store.check([f"{attempt}/ranks"]):
+            ranks = store.get(f"{attempt}/ranks").decode()
+    return PrefixStore(attempt, store)
+
+
+def _wait(store: Store, keys: list[str], poll: Poll = bool) -> None:
+    """Wait until the ranks have written all keys, however long one may prepare its data."""
+    while not store.check(keys):
+        poll()
+        time.sleep(POLL_SECS)
+
+
+@contextmanager
+def _group(store: Store, rank: Rank, setup: TrainSetup, poll: Poll = bool) -> Iterator[None]:
+    """Join the group of all ranks for the block, with the state of rank 0."""
+    cuda, hook = setup.device.type == "cuda", sys.excepthook
+    if cuda:
+        torch.cuda.set_device(setup.device)
+    store.set(f"ready{rank.index}", "")
+    _wait(store, [f"ready{index}" for index in range(rank.count)], poll)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if cuda else "gloo",
+        store=PrefixStore("group", store),
+        rank=rank.index,
+        world_size=rank.count,
+        timeout=EXCHANGE,
+    )
+    try:
+        torch.save(setup.state.state_dict() if rank.index == 0 else None, content := io.BytesIO())
+        dist.broadcast_object_list(box := [content.getvalue()], device=torch.device("cpu"))
+        if rank.index:
+            content = io.BytesIO(box[0])
+            setup.state.load_state_dict(torch.load(content, map_location="cpu", weights_only=True))
         yield
     finally:
-        del os.environ[name]
+        dist.destroy_process_group()
+        sys.excepthook = hook  # torch puts [rank0] before every traceback
 
 
-def _close_inputs(workers: Sequence[WorkerProcess]) -> None:
-    for worker in workers:
-        assert worker.stdin is not None
-        worker.stdin.close()
+def _about(setup: TrainSetup) -> str:
+    """By what ranks compare their data: sizes, classes and statistics."""
+    data = setup.splits
+    return repr((len(data.train), data.val and len(data.val), data.classes, data.stats))
 
 
-def _end(workers: Sequence[WorkerProcess]) -> None:
-    _close_inputs(workers)
-    for worker in workers:
-        try:
-            worker.wait(2 * LEAVE_SECS)
-        except subprocess.TimeoutExpired:
-            worker.kill()
-            worker.wait()
-        assert worker.stdout is not None
-        worker.stdout.close()
+@contextmanager
+def _named_failures(find: Poll) -> Iterator[None]:
+    """Say which process died when this one loses it, and give torchrun the error of this one.
 
-
-def _early_end(workers: Sequence[WorkerProcess], folder: Path) -> ResightError:
-    """The error that names the worker process which ended early, and the last line of its log."""
-    until = time.monotonic() + LOST_SECS
-    codes: dict[int, int] = {}
-    while time.monotonic() < until and not set(codes.values()) - {PEER_LOST}:
-        polls = {index: worker.poll() for index, worker in enumerate(workers, 1)}
-        codes = {index: code for index, code in polls.items() if code}
-        time.sleep(0.05)
-    if not codes:
-        return ResightError(
-            "the processes that share each batch have lost their connection; resume the run"
-        )
-    index = min(codes, key=lambda index: codes[index] == PEER_LOST)
-    return ResightError(
-        f"the worker process of rank {index} of {len(workers) + 1} ended early "
-        f"(exit code {codes[index]}): {_last_error(_log(folder, index))}"
-    )
-
-
-def _log(folder: Path, index: int) -> Path:
-    return folder / f"rank{index}.log"
-
-
-def _last_error(log: Path) -> str:
-    """The line of a log that names its last exception, or else its last line."""
-    text = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    lines = [line.strip() for line in reversed(text) if line.strip()]
-    errors = (line for line in lines if re.match(r"[\w.]+(Error|Exception|Exit)\b", line))
-    return next(errors, lines[0] if lines else "its log is empty")
-
-
-def _work(folder: Path, rank: Rank, kind: str) -> int:
-    """Be a worker process: take each step that rank 0 takes, and return the exit code."""
-    ready = os.dup(1)
-    os.dup2(2, 1)  # what a module prints goes to the log; only one byte of the pipe is read
-    for number in (signal.SIGINT, signal.SIGTERM):  # a person's request to stop is for rank 0
-        signal.signal(number, signal.SIG_IGN)
-    steps: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(steps,), daemon=True).start()
-    device = torch.device("cpu")
-    if kind == "cuda":
-        device = torch.device("cuda", rank.index)
-        torch.cuda.set_device(device)
-    else:
-        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    recipe: Recipe
-    data: TrainData
-    recipe, data, model, saved = torch.load(  # written by `_write_run`
-        folder / "run.pt", weights_only=False, mmap=True, map_location="cpu"
-    )
-    val = data.val and data.val.to(device)
-    data = TrainData(data.train.to(device), val, data.stats, data.classes)
-    state = init_state(recipe, data, model)
-    state.load_state_dict(saved)
-    os.write(ready, b".")
+    find: waits for the process that died, and raises if it knows which one.
+    """
     try:
-        with (
-            suppress(Diverged),  # rank 0 reports it
-            deterministic_mode(recipe.training.deterministic),
-            _group(folder, rank, device),
-            closing(fit(state, recipe, data, rank=rank)) as events,
-        ):
-            while steps.get():
-                next(events, None)
-    except ExchangeFailed:
-        return PEER_LOST
-    return 0
-
-
-def _listen(steps: "queue.SimpleQueue[bytes]") -> None:
-    """Queue the bytes of rank 0; the input ends when rank 0 has left or died."""
-    while step := os.read(0, 1):
-        steps.put(step)
-    steps.put(step)
-    time.sleep(LEAVE_SECS)
-    os._exit(PEER_LOST)  # in the middle of a step that rank 0 does not take
-
-
-if __name__ == "__main__":
-    sys.exit(_work(Path(sys.argv[1]), Rank(int(sys.argv[2]), int(sys.argv[3])), sys.argv[4]))
+        try:
+            yield
+        except RuntimeError as error:
+            if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+                raise
+            find()
+            problem = f"another process of this run is gone ({one_line(str(error), 200)})"
+            raise ResightError(f"{problem}; what started the processes says which") from error
+    except ProcessException as error:
+        cause = str(error).strip().rpartition("\n")[2]
+        line = f"rank {error.error_index + 1} ended early: {cause}; resume the run"
+        raise ResightError(line) from error
+    except Exception as error:
+        if not isinstance(error, ResightError):
+            get_error_handler().record_exception(error)
+        raise

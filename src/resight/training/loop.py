@@ -27,18 +27,20 @@ from ..errors import Diverged, UsageError
 from ..events import EpochDone, StepDone
 from ..metrics.classification import accuracy, mean_loss
 from ..networks.freeze import frozen
+from ..networks.outputs import take_logits
 from ..optim.optimizers import add_l1_gradient, set_rates
 from ..optim.schedules import Rates
-from ..recipe import Recipe, Training
+from ..recipe import Custom, Import, Recipe, Training
 from ..records import EpochRow, Predictions
 from .batches import mix_seed, train_batches
-from .distributed import SINGLE_PROCESS, Rank, sum_over_ranks
+from .distributed import SINGLE_PROCESS, Rank, accumulate, sum_over_ranks
 from .objective import class_weights, image_losses
 from .precision import autocast, to_memory_format
 from .predict import predict_split
 from .probe import row_of_probe
 from .restore import scaled_momentum, seeded_rng
 from .state import TrainData, TrainState
+from .sync_norm import synced_norms
 
 # A loss this many times the loss of guessing is an explosion, not a bad batch.
 MAX_LOSS_RATIO = 50.0
@@ -58,6 +60,7 @@ def fit(
     Raises:
         Diverged: the loss became NaN, infinite or exploded, or the weights did; `state` is then
             not worth saving.
+        ResightError: the ranks have different weights.
         UsageError: the recipe has an "auto" that has not been resolved.
     """
     if "auto" in (recipe.training.precision, recipe.training.micro_batch):
@@ -70,7 +73,7 @@ def fit(
         model = torch.compile(model, dynamic=False)  # type: ignore[assignment]
     if recipe.probe is not None and recipe.probe.only:  # the head has been fitted
         if not state.rows:
-            state.rows.append(row_of_probe(state.evaluated, recipe, data, rank))
+            state.rows.append(row_of_probe(state.evaluated, recipe, data))
             yield EpochDone(state.rows[-1], best=True, val_images=num_val)
         return
     while len(state.rows) < recipe.schedule.epochs:
@@ -85,7 +88,7 @@ def _train_epoch(
     state: TrainState, model: nn.Module, recipe: Recipe, data: TrainData, rank: Rank
 ) -> Iterator[StepDone]:
     """Take and record the rest of an epoch's steps; `model` is `state.model`, maybe compiled."""
-    size, device = recipe.training.batch_size, data.train.images.device
+    size, device = recipe.training.batch_size, data.train.device
     epoch, spe = len(state.rows), state.schedule.steps_per_epoch
     first = state.step - epoch * spe
     batches = train_batches(
@@ -100,6 +103,8 @@ def _train_epoch(
         balance=recipe.data.balance,
     )
     weights = class_weights(recipe.loss, data.train.labels, len(data.classes))
+    with frozen(state.model, recipe.training.frozen_in(epoch)):  # ranks exchange what learns
+        model = rank.wrap(model, any_branch=isinstance(recipe.model, Custom | Import))
     began = time.perf_counter() - state.epoch_secs
     for k, (images, labels) in enumerate(batches, first):
         if not state.model.training:  # otherwise, a part frozen in evaluation mode stays so
@@ -148,30 +153,30 @@ def train_step(
     `batch_size`; loss and number are of the whole batch. Of mixed labels the larger share counts.
     """
     training, device = recipe.training, images.device
-    copies = rank.copies(batch_size)
+    whole = batch_size * (copies := rank.copies(batch_size))  # images that the ranks see in all
     images = to_memory_format(_resize(images, state, training), training)
-    n = training.parts(len(images), device.type)
+    n = training.parts(rank.smallest_share(batch_size), device.type)  # as many on every rank
     # Even parts: a leftover of one image would be a poor sample for batch norm.
     parts = list(zip(images.tensor_split(n), split_labels(labels, n), strict=True))
     loss = torch.zeros((), device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
     epoch, k = divmod(state.step, state.schedule.steps_per_epoch)
     seed = mix_seed(recipe.seed, epoch, k, DROPOUT_SEED + rank.index)
-
     rates = state.schedule.at(state.step, state.plateau_metrics)
     set_rates(state.optimizer, rates.lr, rates.momentum)
     state.optimizer.zero_grad(set_to_none=True)  # also what an interrupted step left behind
-    with seeded_rng(seed, device), scaled_momentum(state.model, len(parts)):
-        for x, y in parts:
-            with autocast(training, device):
-                logits = model(x)  # (n, K)
-            nll, objective = image_losses(logits, y, recipe.loss, weights)
-            state.scaler.scale(objective.sum() / (batch_size * copies)).backward()  # type: ignore[no-untyped-call]
-            loss += nll.detach().sum() / (batch_size * copies)
+    synced = synced_norms(state.model, wanted=training.sync_batch_norm and copies < rank.count)
+    with seeded_rng(seed, device), scaled_momentum(state.model, n), synced:
+        for i, (x, y) in enumerate(parts, 1):
+            with accumulate(model, last=i == n):
+                with autocast(training, device):
+                    logits = take_logits(model(x))[0]  # (n, K); some return more in training
+                nll, objective = image_losses(logits, y, recipe.loss, weights)
+                objective = objective.sum() * rank.count / whole  # of which ranks take the mean
+                state.scaler.scale(objective).backward()  # type: ignore[no-untyped-call]
+            loss += nll.detach().sum() / whole
             correct += (logits.argmax(1) == larger_label(y)).sum()
-    if rank.count > 1:
-        sum_over_ranks(state.model, loss, correct, rank)
-        correct //= copies
+    sum_over_ranks(state.model, loss, correct, rank, copies=copies)
     if recipe.loss.l1 is not None:
         state.scaler.unscale_(state.optimizer)
         add_l1_gradient(state.model, recipe.loss.l1)
@@ -225,6 +230,7 @@ def _validate(state: TrainState, recipe: Recipe, data: TrainData, rank: Rank) ->
             rank=rank,
         )
     _check_weights(state, predictions)
+    rank.check_equal(state.model)
     return EpochRow(
         epoch=len(state.rows) + 1,
         step=state.step,
@@ -236,6 +242,12 @@ def _validate(state: TrainState, recipe: Recipe, data: TrainData, rank: Rank) ->
         train_secs=state.epoch_secs,
         images_per_sec=n / state.epoch_secs,
     )
+
+
+def check_state(state: TrainState, data: TrainData) -> None:
+    """Raise `Diverged` if a state between two steps is not worth saving."""
+    check_losses(state, data)  # on a GPU, those of the epoch so far were not checked
+    _check_weights(state, None)  # which the last step may have broken
 
 
 def check_losses(state: TrainState, data: TrainData, *, since: int = 0) -> None:

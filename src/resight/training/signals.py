@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop at the next safe place."""
+"""Ctrl-C, SIGTERM and SIGUSR1 as a request to stop at the next safe place."""
 
 import signal
 import threading
@@ -20,13 +20,14 @@ def interrupt_text(text: str) -> Iterator[None]:
 
 
 @contextmanager
-def stop_requested() -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns whether SIGINT or SIGTERM has arrived.
+def stop_requested(*, patient: bool = False) -> Iterator[Callable[[], bool]]:
+    """Yield a function that returns whether SIGINT, SIGTERM or SIGUSR1 has arrived.
 
-    The first signal only makes the function true; the second acts at once, even if the shell that
-    started the process made it ignore the first kind, as for a job in the background. The handlers
-    are restored at the end. Off the main thread, where Python allows no handlers, the function
-    always returns False.
+    The first signal only makes the function true; a second SIGINT or SIGTERM acts at once, even if
+    the shell that started the process made it ignore the first kind, as for a job in the
+    background. With `patient` it does not: torchrun, like SLURM, sends signals that its processes
+    may have already. The handlers are restored at the end. Off the main thread, where Python allows
+    no handlers, the function always returns False.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -36,14 +37,15 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
         signal.SIGINT: signal.default_int_handler,
         signal.SIGTERM: signal.SIG_DFL,
     }
-    before = {number: signal.getsignal(number) for number in at_once}
+    warning = getattr(signal, "SIGUSR1", signal.SIGTERM)  # of SLURM; Windows has none
+    before = {number: signal.getsignal(number) for number in (*at_once, warning)}
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         stop.set()
-        for other, handler in at_once.items():
+        for other, handler in () if patient else at_once.items():
             signal.signal(other, handler)
 
-    for number in at_once:
+    for number in before:
         signal.signal(number, on_signal)
     try:
         yield stop.is_set
