@@ -25,7 +25,9 @@ from resight.metrics.intervals import mean_difference
 SETTINGS: dict[str, tuple[str, ...]] = {
     "plain": (),
     "class weights": ("loss.class_weights=balanced",),
+    "class weights, power 0.5": ("loss.class_weights=0.5",),
     "balanced order": ("data.balance=balanced",),
+    "balanced order, power 0.5": ("data.balance=0.5",),
 }
 
 

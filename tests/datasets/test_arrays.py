@@ -39,6 +39,7 @@ def notes(dataset: resight.Dataset) -> tuple[str, ...]:
     "keys",
     [
         ("x_train", "y_train", "x_test", "y_test"),
+        ("X_tr", "y_tr", "X_te", "y_te"),
         ("X_train", "Y_train", "X_test", "Y_test"),
         ("train_images", "train_labels", "test_images", "test_labels"),
         ("trainX", "trainY", "testX", "testy"),

@@ -28,7 +28,7 @@ def test_luma_is_that_of_pillow() -> None:
 def test_a_network_for_color_trains_on_gray_images(tmp_path: Path) -> None:
     recipe = from_toml(
         '[data]\nsource = "digits"\nchannels = 3\n[model]\nname = "swift"\nwidths = [8, 8, 8]\n'
-        "[schedule]\nepochs = 1\n[explain]\nreport = false"
+        "[schedule]\nepochs = 1\n[explain]\nreport = false\npictures = false"
     )
     setup = prepare(
         recipe, data=None, model=None, device="cpu", offline=True, on_event=lambda event: None

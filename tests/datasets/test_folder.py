@@ -107,6 +107,14 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     assert dataset.classes == ("bus", "car", "train")
 
 
+def test_an_accent_is_one_class_however_it_is_written(tmp_path: Path) -> None:
+    """macOS writes it in two letters, other systems in one."""
+    photos(tmp_path, "train/caf\u00e9", "train/tea", "test/cafe\u0301", "test/tea")
+    dataset = resight.data(str(tmp_path))
+    assert dataset.classes == ("caf\u00e9", "tea")
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 6, "test": 6}
+
+
 def test_the_parent_folder_is_accepted(tmp_path: Path) -> None:
     photos(tmp_path / "photos" / "photos", "cat", "dog")
     assert resight.data(str(tmp_path / "photos")).classes == ("cat", "dog")

@@ -246,7 +246,7 @@ def test_a_change_of_size_or_content_is_decoded_anew(tmp_path: Path) -> None:
 def test_a_remembered_digest_is_forgotten_after_a_change(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache_module, "_MIN_AGE_NS", -(10**12))  # trust the times of new files
+    monkeypatch.setattr(cache_module, "MIN_AGE_NS", -(10**12))  # trust the times of new files
     photos = write_photos(tmp_path / "photos")
     dataset = resight.data(str(photos))
     assert len(list((cache / "digests").iterdir())) == 1

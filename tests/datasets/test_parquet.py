@@ -244,6 +244,13 @@ def test_files_that_may_be_different_sets_are_refused(tmp_path: Path) -> None:
     assert "files of no split: birds.parquet, cars.parquet" in resight.data(str(tmp_path)).notes
 
 
+def test_two_words_for_one_split_are_refused(tmp_path: Path) -> None:
+    for name in ("train.parquet", "dev.parquet", "eval.parquet"):
+        write(tmp_path / "set" / name, CONTENTS, LABELS)
+    with refused("holds dev.parquet and eval.parquet, which both mean the val split"):
+        resight.data(str(tmp_path / "set"))
+
+
 def test_in_an_archive(tmp_path: Path) -> None:
     for split in ("train", "test"):
         write(tmp_path / "set" / f"{split}.parquet", CONTENTS, LABELS)
@@ -282,6 +289,17 @@ def test_label_columns(tmp_path: Path, name: str) -> None:
     dataset = resight.data(save(tmp_path / "a.parquet", **others, **{name: LABELS}))
     check_labels(dataset)
     assert ("column breed was taken as the label" in dataset.notes) == (name == "breed")
+
+
+def test_a_column_says_the_split_of_each_row(tmp_path: Path) -> None:
+    splits = ["train", "test", "train", "validation", "train", "test", "train", "train", None]
+    dataset = resight.data(save(tmp_path / "a.parquet", label=LABELS, Split=splits))
+    check_labels(dataset)
+    rows = {"train": (0, 2, 4, 6, 7), "val": (3,), "test": (1, 5)}
+    ids = {name: tuple(f"a.parquet#{row}" for row in part) for name, part in rows.items()}
+    assert {name: tuple(split.ids) for name, split in dataset.splits.items()} == ids
+    note = "the split is column Split; 1 rows are of none of these splits: left out"
+    assert note in dataset.notes
 
 
 @pytest.mark.parametrize(

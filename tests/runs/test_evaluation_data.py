@@ -1,5 +1,7 @@
 """What a run is evaluated on: its test images, other data by the names of its classes, splits."""
 
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -102,4 +104,39 @@ def test_changed_data_is_refused_or_said(tmp_path: Path) -> None:
         with refused("has changed since the run was trained"):
             resight.evaluate(run, data=data)
         result = resight.evaluate(run, data=data, changed_data=True)
-        assert "images that the run was trained on may be among these" in result.scored
+        assert re.search("trained on .* of these|none of these was trained on", result.scored)
+    (run.folder / "trained_images.npz").unlink()  # as in runs of earlier versions
+    result = resight.evaluate(run, changed_data=True)
+    assert "images that the run was trained on may be among these" in result.scored
+
+
+def copied(folder: Path, to: Path) -> Path:
+    """Copy a folder of pictures to another place."""
+    return Path(shutil.copytree(folder, to))
+
+
+def test_images_of_training_are_noticed_in_another_place(run: resight.Run, tmp_path: Path) -> None:
+    """A moved copy with new images or other labels is not the run's data, and not new either."""
+    assert run.summary
+    count = run.summary.data.train
+    grown = copied(source(run), tmp_path / "grown")
+    for path in photos(tmp_path / "new", *COLORS, count=1).rglob("*.png"):
+        shutil.move(path, grown / path.parent.name / "new.png")
+    with refused(f"{count} of the 48 images of grown are images that the run was trained on"):
+        resight.evaluate(run, data=grown)
+    whole = resight.evaluate(run, data=grown, changed_data=True)
+    assert f"the run was trained on {count} of these images, pixel for pixel" in whole.scored
+    assert f"trained on {count} of these" in resight.evaluate(run, data=grown, split="all").scored
+
+    relabeled = copied(source(run), tmp_path / "relabeled")
+    (relabeled / "red" / "0.png").rename(relabeled / "blue" / "red.png")
+    with refused(f"{count} of the 45 images of relabeled are images that the run was trained on"):
+        resight.evaluate(run, data=relabeled)
+    with refused("images of relabeled are images that the run was trained on"):
+        resight.evaluate(run, data=resight.data(relabeled))
+
+    few = photos(tmp_path / "few", *COLORS)
+    for path in (source(run) / "red").iterdir():
+        shutil.copy(path, few / "red" / f"old{path.name}")
+    scored = resight.evaluate(run, data=few).scored
+    assert re.match(r"all 30 images; the run was trained on \d+ of these images", scored)

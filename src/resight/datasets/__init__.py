@@ -5,11 +5,11 @@ from .dataset import (
     Split,
     Statistics,
     batch_size_for,
-    hold_out,
     statistics,
 )
 from .load import data
 from .readers.images import read_pictures
+from .splits import hold_out
 
 __all__ = [
     "Dataset",

@@ -7,34 +7,28 @@ cache keeps to its limit.
 """
 
 import hashlib
-import json
+import math
 import os
 import time
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
 import PIL
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import ResightError, UsageError
-from ..files import atomic_write, check_file, read_text, remove_leftovers, write_text
-from .cache_entries import cache_folder, cache_limit, keep_to_limit, read_header
-from .dataset import Split
-from .readers.contents import SPLIT_NAMES, LoadedData, ReadOptions
+from ..files import check_file, read_text, remove_leftovers
+from .cache_entries import cache_folder, cache_limit, memo_path, remember
+from .cache_file import MIN_AGE_NS, file_state, mark_used, open_entry, write_entry
+from .dataset import OnProgress, Split
+from .ids import Ids
+from .image_file import LARGE_BYTES
+from .readers.contents import LoadedData, ReadOptions, no_progress
 
-_VERSION = f"4, Pillow {PIL.__version__}"  # raise the number when decoding changes
-_MIN_AGE_NS = 2 * 10**9  # a younger file may still change within one tick of its clock
-_DTYPES = {
-    "U8": torch.uint8,
-    "I64": torch.int64,
-}  # of an entry's tensors, as safetensors names them
+_VERSION = f"5, Pillow {PIL.__version__}"  # raise the number when decoding changes
 
 
 def entry_key(digest: str, options: ReadOptions) -> str:
@@ -57,23 +51,26 @@ def digest_files(files: Mapping[str, Path], max_bytes: int) -> str:
     index, a file counts as unchanged while its size, times and inode are. A file that cannot be
     read, or has more than `max_bytes`, is not read for the digest either.
     """
-    state = [(name, os.path.abspath(path), _stat(path)) for name, path in files.items()]
-    memo = hashlib.sha256(repr(state).encode()).hexdigest()[:32]
-    with suppress(OSError, ValueError):  # there is none, it is damaged, or no home is known
-        remembered = read_text(_memo(memo), 64)
+    state = [(name, os.path.abspath(path), file_state(path)) for name, path in files.items()]
+    memo = None
+    with suppress(OSError, ValueError, UsageError):  # there is none, or it is damaged
+        memo = memo_path(repr(state))
+        remembered = read_text(memo, 64)
         if len(remembered) == 64:
             return remembered
     digest = digest_of({name: _digest(path, max_bytes) for name, path in files.items()})
     newest_ns = max(time_ns for _, _, (_, _, *times) in state for time_ns in times)
-    if newest_ns < time.time_ns() - _MIN_AGE_NS:
-        # If it cannot be written, the entry cannot either, and that is noted.
-        with suppress(OSError, ResightError):
-            _memo(memo).parent.mkdir(parents=True, exist_ok=True)
-            write_text(_memo(memo), digest)
+    if memo and newest_ns < time.time_ns() - MIN_AGE_NS:
+        remember(memo, digest)
     return digest
 
 
-def cached(name: str, key: str, make: Callable[[], LoadedData]) -> LoadedData:
+def cached(
+    name: str,
+    key: str,
+    make: Callable[[], LoadedData],
+    on_progress: OnProgress = no_progress,
+) -> LoadedData:
     """Return the data stored under `key`; if it is missing or damaged, make and store it.
 
     name: of the data set, for the list of entries. The data gets a note if its entry was damaged,
@@ -91,93 +88,42 @@ def cached(name: str, key: str, make: Callable[[], LoadedData]) -> LoadedData:
         return replace(loaded, notes=(*loaded.notes, f"not cached: {error}"))
     try:
         remove_leftovers(path.parent)
-        loaded = _read_entry(path)
-        with suppress(OSError):  # the cache may be read-only
-            os.utime(path)  # used now: the limit of the cache goes by it
+        loaded = _read_data(path)
+        mark_used(path)
         return loaded
     except FileNotFoundError:
         pass
-    except (OSError, KeyError, TypeError, ValueError, RecursionError):
+    except (OSError, ResightError, KeyError, TypeError, ValueError, RecursionError):
         notes.append("the copy in the cache was damaged, so it was made again")
     loaded = make()
     try:
-        _write_entry(path, name, loaded)
-        keep_to_limit(path)
-    except (OSError, ResightError, SafetensorError) as error:
+        _write_data(path, name, loaded, on_progress)
+        if any(math.prod(split.shape) > LARGE_BYTES for split in loaded.splits.values()):
+            loaded = _read_data(path)  # so that what was made can go
+    except (OSError, ResightError) as error:
         notes.append(f"not cached ({error}); point RESIGHT_CACHE to a folder that can be written")
     return replace(loaded, notes=(*loaded.notes, *notes)) if notes else loaded
 
 
-def _read_entry(path: Path) -> LoadedData:
-    header = read_header(path)
-    metadata = header.pop("__metadata__")
-    tensors = _read_tensors(path, header)
-    if metadata["checksum"] != _checksum(metadata["resight"], tensors):
-        raise ValueError("its content is not what was written")
-    about = json.loads(metadata["resight"])
-    splits = {part: _unpack(tensors, part) for part in SPLIT_NAMES if part in about["splits"]}
-    return LoadedData(
-        tuple(about["classes"]),
-        train=splits.get("train"),
-        val=splits.get("val"),
-        test=splits.get("test"),
-        notes=tuple(about["notes"]),
-    )
+def _read_data(path: Path) -> LoadedData:
+    entry = open_entry(path)
+    splits = {part: entry.split(part) for part in entry.about["splits"]}
+    classes, notes = tuple(entry.about["classes"]), tuple(entry.about["notes"])
+    return LoadedData(classes, None, notes=notes).with_splits(splits)
 
 
-def _read_tensors(path: Path, header: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file, in memory of their own.
-
-    The library maps the file instead, and if a mapped file is cut meanwhile, the process dies.
-    """
-    tensors: dict[str, Tensor] = {}
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        first = 8 + int.from_bytes(file.read(8), "little")
-        for name, place in header.items():
-            start, end = place["data_offsets"]
-            if not 0 <= start <= end <= size - first:
-                raise ValueError(f"{name} is cut off")
-            content = torch.empty(end - start, dtype=torch.uint8)
-            file.seek(first + start)
-            if file.readinto(content.numpy().data) != end - start:
-                raise ValueError(f"{name} is cut off")
-            try:
-                tensors[name] = content.view(_DTYPES[place["dtype"]]).view(place["shape"])
-            except RuntimeError as error:
-                raise ValueError(f"{name} does not have its shape") from error
-    return tensors
-
-
-def _write_entry(path: Path, name: str, loaded: LoadedData) -> None:
+def _write_data(path: Path, name: str, loaded: LoadedData, on_progress: OnProgress) -> None:
     splits = loaded.splits
     about = {"name": name, "classes": loaded.classes, "notes": loaded.notes, "splits": [*splits]}
-    tensors: dict[str, Tensor] = {}
-    for part, split in splits.items():
-        tensors |= _pack(split, part)
-    text = json.dumps(about)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as temporary:
-        metadata = {"resight": text, "checksum": _checksum(text, tensors)}
-        save_file(tensors, temporary, metadata=metadata)
+    small = {key: tensor for part, split in splits.items() for key, tensor in _pack(split, part)}
+    write_entry(path, about, small, splits, on_progress)
 
 
-def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """Return the CRC-32 of an entry's content, which takes 0.1 s for 50,000 images of 32 px."""
-    checksum = zlib.crc32(text.encode())
-    for name, tensor in sorted(tensors.items()):
-        checksum = zlib.crc32(f"{name}{tuple(tensor.shape)}".encode(), checksum)
-        checksum = zlib.crc32(tensor.flatten().numpy().data, checksum)
-    return f"{checksum:08x}"
-
-
-def _stat(path: Path) -> tuple[int, int, int, int]:
-    """Return inode, size, and the times of the last change of content and of state, in ns."""
-    try:
-        stat = path.stat()
-    except OSError:  # a dangling link, which its reader will name as unreadable
-        return 0, 0, 0, 0
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+def _pack(split: Split, part: str) -> Iterator[tuple[str, Tensor]]:
+    text, ends = Ids.of(split.ids).packed()
+    yield f"{part}.labels", split.labels
+    yield f"{part}.ends", torch.from_numpy(ends)
+    yield f"{part}.ids", torch.from_numpy(text.copy())
 
 
 def _digest(path: Path, max_bytes: int) -> str:
@@ -187,22 +133,3 @@ def _digest(path: Path, max_bytes: int) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, UsageError):
         return "unreadable"
-
-
-def _memo(name: str) -> Path:
-    return cache_folder() / "digests" / name
-
-
-def _pack(split: Split, part: str) -> dict[str, Tensor]:
-    # NUL parts the ids, since no file name contains it.
-    ids = bytearray("\0".join(split.ids).encode("utf-8", "surrogateescape"))
-    return {
-        f"{part}.images": split.images.contiguous(),
-        f"{part}.labels": split.labels,
-        f"{part}.ids": torch.frombuffer(ids, dtype=torch.uint8),
-    }
-
-
-def _unpack(tensors: Mapping[str, Tensor], part: str) -> Split:
-    ids = tensors[f"{part}.ids"].numpy().tobytes().decode("utf-8", "surrogateescape").split("\0")
-    return Split(tensors[f"{part}.images"], tensors[f"{part}.labels"], tuple(ids))

@@ -4,11 +4,12 @@ Only files whose names resight makes are listed and removed, so a folder that ho
 as well is safe.
 """
 
+import hashlib
 import json
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from ..errors import ResightError, UsageError, suggest
+from ..files import read_text, write_text
 from ..recipe.sources import ARCHIVES, PARQUET_FILES, source_name
 
 GIB = 2**30
@@ -27,16 +29,21 @@ _BUSY_SECS = 3600.0  # a download that was used later may be about to be read
 _ENTRY = re.compile(r"[0-9a-f]{32}\.safetensors")
 
 
+Kind = Literal["images", "features", "download", "part"]
+_PLACES: dict[str, Kind] = {"decoded": "images", "features": "features"}  # folders of entries
+
+
 @dataclass(frozen=True)
 class CacheEntry:
     """One file of the cache.
 
-    name: of the data set. kind: "images" are decoded, a "part" is a download that is not whole.
+    name: of the data set. kind: "images" are decoded, "features" are of a network that is held, a
+    "part" is a download that is not whole.
     used: when it was last read or written, in seconds since 1970.
     """
 
     name: str
-    kind: Literal["images", "download", "part"]
+    kind: Kind
     path: Path
     size: int  # bytes
     used: float
@@ -78,13 +85,40 @@ def cache_limit() -> float:
     return gib * GIB
 
 
+def remembered(key: str, compute: Callable[[], Any]) -> Any:
+    """Return what `compute` gives, fit for JSON, or gave earlier under this key."""
+    memo = memo_path(key)
+    with suppress(OSError, ValueError, ResightError):  # there is none, or no home is known
+        return json.loads(read_text(memo))
+    result = compute()
+    remember(memo, json.dumps(result))
+    return result
+
+
+def memo_path(key: str) -> Path:
+    """Return where the cache keeps a text under this key.
+
+    Raises:
+        UsageError: the cache is in no known home folder.
+    """
+    return cache_folder() / "digests" / hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
+def remember(memo: Path, text: str) -> None:
+    """Write a text that saves time later; nothing happens if the cache cannot be written."""
+    with suppress(OSError, ResightError):
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        write_text(memo, text)
+
+
 def list_entries() -> list[CacheEntry]:
     """Return every data set in the cache, the last used first."""
     folder = cache_folder()
     entries: list[CacheEntry] = []
-    for path in _files_in(folder / "decoded"):
-        if _ENTRY.fullmatch(path.name):
-            entries += _entry(path, "images", None)
+    for place, kind in _PLACES.items():
+        for path in _files_in(folder / place):
+            if _ENTRY.fullmatch(path.name):
+                entries += _entry(path, kind, None)
     names = {archive.file: name for name, archive in ARCHIVES.items()}
     names |= {file.file: name for name, files in PARQUET_FILES.items() for file in files}
     for file, name in names.items():
@@ -100,9 +134,7 @@ def _files_in(folder: Path) -> Iterable[Path]:
         return ()
 
 
-def _entry(
-    path: Path, kind: Literal["images", "download", "part"], name: str | None
-) -> list[CacheEntry]:
+def _entry(path: Path, kind: Kind, name: str | None) -> list[CacheEntry]:
     """Return the entry of a file; none where there is no such file."""
     with suppress(OSError):  # another process has just removed it
         stat = path.lstat()
@@ -173,12 +205,13 @@ def clear_cache(name: str | None = None) -> tuple[list[CacheEntry], bool]:
             raise UsageError(f"the cache holds no data set {name!r}{hint} (it holds {known})")
         entries = [entry for entry in entries if entry.name == name]
     folder = cache_folder()
-    removed = [entry for entry in entries if entry.kind == "images" and _remove(entry.path)]
+    made = [entry for entry in entries if entry.kind in _PLACES.values()]
+    removed = [entry for entry in made if _remove(entry.path)]
     if name is None:
         for memo in (*_files_in(folder / "digests"), *_files_in(folder / "hub")):
             if re.fullmatch(r"[0-9a-f]{32}", memo.name):
                 _remove(memo)
-    downloads = [entry for entry in entries if entry.kind != "images"]
+    downloads = [entry for entry in entries if entry not in made]
     if not downloads:
         return removed, False
     try:

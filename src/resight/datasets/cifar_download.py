@@ -5,6 +5,7 @@ CIFAR-10 has the batches in the order in which they lie in the archive, not by t
 that of CIFAR-100 misspells a class. Here both become what the archive gives.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -13,6 +14,7 @@ from ..recipe.sources import ARCHIVES, PARQUET_FILES
 from .cache_entries import cache_folder
 from .dataset import Split
 from .download import fetch
+from .ids import Ids
 from .readers.contents import LoadedData, ReadOptions
 from .recognize import open_source, recognize
 from .tree import SourceTree
@@ -82,4 +84,4 @@ def _ordered(split: Split, first: dict[str, tuple[int, ...]]) -> Split | None:
         return None
     rows = torch.cat([place[0] * size + torch.arange(size) for place in places.values()])
     ids = tuple(f"{file}#{row}" for file in first for row in range(size))
-    return Split(split.images[rows], split.labels[rows], ids)
+    return replace(split.select(rows), ids=Ids.of(ids))

@@ -94,7 +94,9 @@ def load_source(
     else:
         name = location.resolve().name if location.is_dir() else location.name.partition(".")[0]
         return name, _load_path(name, location, options)
-    loaded = cache.cached(name, cache.entry_key(digest, options), lambda: read(options))
+    loaded = cache.cached(
+        name, cache.entry_key(digest, options), lambda: read(options), options.on_progress
+    )
     if isinstance(location, HubName):
         loaded = _with_originals(loaded, lambda: _open_hub(files, options, offline=True), options)
     return name, loaded
@@ -124,14 +126,16 @@ def _load_path(name: str, path: Path, options: ReadOptions) -> LoadedData:
     if path.is_file() and is_archive(path):
         # The archive is its own key: where the entry is there, it is not even listed.
         key = cache.entry_key(cache.digest_files({"": path}, 2**63 - 1), options)
-        loaded = cache.cached(name, key, lambda: _read_tree(open_source(path), options))
+        loaded = cache.cached(
+            name, key, lambda: _read_tree(open_source(path), options), options.on_progress
+        )
         return _with_originals(loaded, lambda: open_source(path), options)
     tree = open_source(path)
     layout = recognize(tree, options)
     files = {file: tree.path(file) for file in layout.files}
     digest = cache.digest_files(files, layout.max_bytes)
     key = cache.entry_key(f"{layout.name} {digest}", options)
-    loaded = cache.cached(name, key, lambda: layout.read(options))
+    loaded = cache.cached(name, key, lambda: layout.read(options), options.on_progress)
     pictures = layout.pictures
     loaded = loaded.with_originals(pictures and Originals(pictures, options.resize))
     return _described(loaded, layout, tree)

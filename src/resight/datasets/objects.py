@@ -21,14 +21,12 @@ from .map_style import (
 )
 from .readers.array_roles import Head, find_roles
 from .readers.arrays import load_roles
-from .readers.classes import keep_trained_classes
-from .readers.contents import SPLIT_NAMES, LoadedData, ReadOptions, SplitName
-from .readers.images import Pictures, load_pictures
-from .readers.labels import UNLABELED, Label, encode_labels, keep_labeled, labels_of
+from .readers.contents import SPLIT_NAMES, LoadedData, ReadOptions, SplitName, in_split_order
+from .readers.labels import Label, encode_labels, known_items, labels_of
 from .readers.pixels import Array
 from .readers.record_files import RecordFile
 from .readers.record_images import load_records
-from .readers.split_arrays import ArraySplit, load_split_arrays
+from .readers.split_arrays import ArraySplit, load_split_arrays, load_split_pictures
 from .readers.stored_array import StoredArray
 from .splits import split_of
 from .tree import Source
@@ -231,41 +229,21 @@ def _load(
     notes: tuple[str, ...],
 ) -> LoadedData:
     """Convert splits, which all have to be of one kind."""
-    ordered = {split: parts[split] for split in SPLIT_NAMES if split in parts}
+    ordered = in_split_order(parts)
     arrays = {s: part for s, part in ordered.items() if isinstance(part, ArraySplit)}
     records = {s: [part] for s, part in ordered.items() if isinstance(part, RecordFile)}
     pictures = {s: part for s, part in ordered.items() if isinstance(part, _PictureSplit)}
     if len(arrays) == len(ordered):
-        return keep_trained_classes(
-            load_split_arrays(arrays, options, class_names=names, notes=notes), options
-        )
+        return load_split_arrays(arrays, options, class_names=names, notes=notes)
     if len(records) == len(ordered):
         loaded = load_records(records, options, class_names=names)
         return replace(loaded, notes=(*notes, *loaded.notes))
     if len(pictures) == len(ordered):
-        return keep_trained_classes(_load_pictures(pictures, options, names, notes), options)
+        labels = {str(split): part.labels for split, part in pictures.items()}
+        encoded = encode_labels(labels, names)
+        sources = {split: part.sources for split, part in pictures.items()}
+        ids = {split: part.ids for split, part in pictures.items()}
+        return load_split_pictures(
+            ids, encoded, lambda: known_items(sources, encoded), options, notes=notes
+        )
     raise UsageError(f"{' and '.join(ordered)} are of different kinds; give all in one form")
-
-
-def _load_pictures(
-    splits: Mapping[SplitName, _PictureSplit],
-    options: ReadOptions,
-    names: Sequence[str] | None,
-    notes: tuple[str, ...],
-) -> LoadedData:
-    encoded = encode_labels({str(split): part.labels for split, part in splits.items()}, names)
-    numbered = keep_labeled({split: part.ids for split, part in splits.items()}, encoded)
-    sources = [
-        source
-        for split in numbered
-        for source, number in zip(splits[split].sources, encoded.numbers[split], strict=True)
-        if number != UNLABELED
-    ]
-    all_ids = [name for ids, _ in numbered.values() for name in ids]
-    return load_pictures(
-        encoded.classes,
-        numbered,
-        Pictures(all_ids, lambda: sources),
-        options=options,
-        notes=(*notes, *encoded.notes),
-    )

@@ -6,7 +6,7 @@ looked at is always what the network saw, with more pixels.
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -97,7 +97,7 @@ def images_as_pictures(split: Split) -> ImageArray:
 
 def _decoded(
     work: Callable[[str, Source, ImageArray], ImageArray | None],
-    ids: tuple[str, ...],
+    ids: Sequence[str],
     sources: Iterator[Source],
     images: ImageArray,
 ) -> Iterator[ImageArray | None]:

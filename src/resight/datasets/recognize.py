@@ -75,7 +75,7 @@ def recognize(tree: SourceTree, options: ReadOptions) -> DataLayout:
         if name is not None:
             return _recognize_as(tree, name)
         layouts: list[DataLayout] = []
-        errors: list[UsageError] = []
+        errors: dict[str, UsageError] = {}
         for word, find in _FINDERS.items():
             if options.label_column and word not in _WITH_COLUMNS:
                 continue
@@ -83,16 +83,19 @@ def recognize(tree: SourceTree, options: ReadOptions) -> DataLayout:
                 if layout := find(tree):
                     layouts.append(layout)
             except UsageError as error:
-                errors.append(error)
+                errors[word] = error
     except OSError as error:
         raise UsageError(f"data {str(path)!r} cannot be read: {error.strerror or error}") from error
     sure = [layout for layout in layouts if not layout.objection or options.label_column]
     if sure and 2 * _most(sure).num_pictures >= _most(layouts).num_pictures:
-        return _best(tree, sure)
+        best = _best(tree, sure)
+        if best.name == "names" and "table" in errors:  # a table says more than names of files
+            raise UsageError(f"{errors['table']}, or leave the table out by --layout names")
+        return best
     if layouts:
         raise UsageError(f"{tree.root}: {_most(layouts).objection}")
     if errors:
-        raise errors[0]
+        raise errors.get("table") or next(iter(errors.values()))
     raise UsageError(_unknown(tree))
 
 
@@ -114,17 +117,20 @@ def _most(layouts: list[DataLayout]) -> DataLayout:
 
 
 def _best(tree: SourceTree, layouts: list[DataLayout]) -> DataLayout:
-    """Return the layout that explains most, if no other explains half as much in another way."""
+    """Return the layout that explains most, if no other explains half as much in another way.
+
+    Of a table and of names of files that say the same, the table is taken.
+    """
     best = _most(layouts)
-    rivals = [
+    others = [
         layout
         for layout in layouts
-        if layout is not best
-        and 2 * layout.num_pictures >= best.num_pictures
-        and not _agree(layout, best)
+        if layout is not best and 2 * layout.num_pictures >= best.num_pictures
     ]
+    rivals = [layout for layout in others if not _agree(layout, best)]
     if not rivals:
-        return best
+        tables = [layout for layout in others if layout.name == "table"]
+        return tables[0] if tables and best.name == "names" else best
     readings = " or ".join(
         f"{layout.summary} ({layout.num_pictures:,} images, --layout {layout.name})"
         for layout in (best, *rivals)
@@ -150,8 +156,14 @@ def _unknown(tree: SourceTree) -> str:
         if start in _FORMATS:
             return f"{path} is a {_FORMATS[start]} archive; unpack it and give the folder"
     inside = [name for name in tree.names if name.lower().endswith((".zip", ".tar", ".gz", ".tgz"))]
-    if inside and not tree.is_archive:
+    if len(inside) == 1 and not tree.is_archive:
         return f"{path} holds no pictures but an archive; give {tree.path(inside[0])}"
+    if inside:
+        listed = ", ".join(inside[:5]) + (", ..." if len(inside) > 5 else "")
+        return (
+            f"{path} holds no pictures but archives ({listed}); unpack each into a folder of its "
+            "name, and give the folder around them"
+        )
     return (
         f"data {str(path)!r} is no data set that resight knows (it holds {tree.overview()}); "
         "give a folder a class as cat/1.png, or labels.csv with the columns file and label "

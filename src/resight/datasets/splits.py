@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import UsageError
 from ..recipe import Fold, Recipe
-from .dataset import Dataset, Split, hold_out
+from .dataset import Dataset, Split
 from .readers.contents import LoadedData, SplitName
 
 _TEST_FRACTION = 0.2  # held out of sources without a test split
@@ -116,6 +117,30 @@ def train_and_val(dataset: Dataset, recipe: Recipe) -> tuple[Split, Split | None
     return hold_out(dataset.train, recipe.data.val_fraction, recipe.seed)
 
 
+def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+    """Divide a split into (train, val), with `fraction` of every class in val.
+
+    Only the labels, the fraction and the seed decide. Every class keeps at least one image in
+    train, and has one in val if it has two. Rows stay in order within each part.
+
+    Raises:
+        UsageError: the fraction is not between 0 and 1, or no class has two images.
+    """
+    if not 0 < fraction < 1:
+        raise UsageError(f"fraction to hold out = {fraction} must lie between 0 and 1")
+    labels = split.labels.cpu()
+    generator = torch.Generator().manual_seed(seed)
+    in_val = torch.zeros(len(labels), dtype=torch.bool)
+    counts = np.unique(labels.numpy(), return_counts=True)[1].tolist()
+    for rows in torch.split(labels.argsort(stable=True), counts):  # class by class
+        count = min(max(round(fraction * len(rows)), 1), len(rows) - 1)
+        in_val[rows[torch.randperm(len(rows), generator=generator)[:count]]] = True
+    if not in_val.any():
+        raise UsageError("no class has two images, so none can be held out; add images")
+    train, val = (split.select(part.nonzero().flatten()) for part in (~in_val, in_val))
+    return train, val
+
+
 def in_fold(split: Split, fold: Fold, seed: int) -> Tensor:
     """Return which of N images a fold of a stratified cross-validation has: (N,) bool.
 
@@ -172,9 +197,11 @@ def for_evaluation(
 
 def joined(parts: Sequence[Split]) -> Split:
     """Return the images of several splits of one data set as one."""
+    if len(parts) == 1:
+        return parts[0]
     return Split(
         torch.cat([part.images for part in parts]),
         torch.cat([part.labels for part in parts]),
-        tuple(id for part in parts for id in part.ids),
+        (id for part in parts for id in part.ids),
         parts[0].originals,
     )

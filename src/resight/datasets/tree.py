@@ -16,8 +16,8 @@ from ..files import check_file, read_bytes
 Source = Path | bytes  # a file, or its content
 
 PICTURE_SUFFIXES = {
-    *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".tga"),
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif"),
+    *(".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".tga"),
 }
 # Pictures that Pillow does not read, at least not as it is installed here.
 FOREIGN_SUFFIXES = {

@@ -17,8 +17,13 @@ from ..recipe.toml import with_changes
 from ..training.setup import load_dataset
 from .checkpoint import ModelInfo
 from .run import Run
+from .trained_images import count_trained
 
 SplitChoice = Literal["train", "val", "test", "all"]
+_CHANGED = (  # of a run that keeps no digests of its training images
+    "the data is not what it was in training, so images that the run was trained on may be among "
+    "these, and the accuracy may be too high"
+)
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,8 @@ class EvaluationOptions:
     """What to evaluate on.
 
     split: None takes the test split, else the validation split, else everything.
-    changed_data: go on if the run's own data has changed since.
+    changed_data: go on if the run's own data has changed since, or if most images of other data
+    were trained on.
     """
 
     data: Dataset | str | Path | None = None
@@ -55,15 +61,12 @@ def evaluation_images(
     asks for that.
 
     Raises:
-        UsageError: the run's own data has changed, a class is unknown to the run, the channels
-            differ, or there is no such split.
+        UsageError: the run's own data has changed, most images of other data were trained on, a
+            class is unknown to the run, the channels differ, or there is no such split.
     """
     own = _own_data(run, info, options, on_event)
     if own is not None:
         images, description = _own_split(own, info, options.split or "test")
-        changed = _changes(own, run)
-        if changed and not isinstance(options.data, Dataset):
-            description += f"; {changed}"
         name, classes = own.name, own.classes
     else:
         recipe = info.recipe.data
@@ -80,7 +83,34 @@ def evaluation_images(
         classes = loaded.classes
     images, note = numbered_as_run(images, name, classes, info.classes)
     _check_channels(images, name, info)
-    return EvaluationImages(name, images, "; ".join(filter(None, (description, note))))
+    notes = [description, note]
+    if own is None or _has_changed(own, run):
+        notes.append(_trained_note(run, images, name, options))
+    return EvaluationImages(name, images, "; ".join(filter(None, notes)))
+
+
+def _trained_note(run: Run, images: Split, name: str, options: EvaluationOptions) -> str:
+    """Return what a number means on data that is not the run's as it was; "" for new images.
+
+    Raises:
+        UsageError: most images were trained on, and `options` do not say to go on.
+    """
+    count, total = count_trained(run, images), len(images)
+    source, data = run.recipe.data.source, options.data
+    is_own = data is None or (not isinstance(data, Dataset) and _is_source(data, source))
+    if count is None:
+        return _CHANGED if is_own else ""
+    if 2 * count > total and not options.changed_data and options.split not in ("train", "all"):
+        raise UsageError(
+            f"{count:,} of the {total:,} images of {name} are images that the run was trained on, "
+            "so the accuracy would say little of new ones; give others, or go on by --changed-data"
+        )
+    if not count:
+        return "the data has changed, but none of these was trained on" if is_own else ""
+    return (
+        f"the run was trained on {count:,} of these images, pixel for pixel, so the accuracy may "
+        "be too high for new ones"
+    )
 
 
 def numbered_as_run(
@@ -125,7 +155,7 @@ def _own_data(
         dataset = load_dataset(
             info.recipe, None, offline=options.offline, on_event=on_event, run_folder=run.folder
         )
-        if _changes(dataset, run) and not options.changed_data:
+        if _has_changed(dataset, run) and not options.changed_data:
             raise UsageError(
                 f"the data in {info.recipe.data.source} has changed since the run was trained, so "
                 "its test images may be among those that were trained on; put it back, or go on by "
@@ -144,7 +174,7 @@ def _own_data(
         )
     except UsageError:
         return None
-    return None if _changes(dataset, run) else dataset
+    return None if _has_changed(dataset, run) else dataset
 
 
 def _is_source(data: str | Path, source: str) -> bool:
@@ -152,15 +182,9 @@ def _is_source(data: str | Path, source: str) -> bool:
     return str(data) == source or str(Path(data).expanduser().resolve()) == source
 
 
-def _changes(dataset: Dataset, run: Run) -> str:
-    """Return what a number on changed data means; "" if the data is as it was."""
-    summary = run.summary
-    if summary is None or summary.data.fingerprint == dataset.fingerprint:
-        return ""
-    return (
-        "the data is not what it was in training, so images that the run was trained on may be "
-        "among these, and the accuracy may be too high"
-    )
+def _has_changed(dataset: Dataset, run: Run) -> bool:
+    """Return whether data is not what the run was trained on."""
+    return run.summary is not None and run.summary.data.fingerprint != dataset.fingerprint
 
 
 def _own_split(dataset: Dataset, info: ModelInfo, split: SplitChoice) -> tuple[Split, str]:
@@ -193,7 +217,7 @@ def _with_channels(loaded: LoadedData, channels: Literal[1, 3] | None) -> Loaded
 
 
 def _check_channels(images: Split, name: str, info: ModelInfo) -> None:
-    channels = images.images.shape[1]
+    channels = images.channels
     if channels != info.channels:
         raise UsageError(
             f"the images of {name} have {channels} channels, but the run was trained on "

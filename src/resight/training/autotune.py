@@ -32,7 +32,7 @@ def resolve_auto(recipe: Recipe, state: TrainState, data: TrainData) -> tuple[Re
     line also warns of a precision that is slow on this machine.
     """
     lines = []
-    precision, device = recipe.training.precision, data.train.images.device
+    precision, device = recipe.training.precision, data.train.device
     if precision == "auto":
         precision = "bf16" if supports_bf16(device) else "float32"
         recipe = with_changes(recipe, {"training": {"precision": precision}}, origin="auto")
@@ -65,7 +65,7 @@ def _emulates_bf16(device: torch.device) -> bool:
 def _with_micro_batch(recipe: Recipe, state: TrainState, data: TrainData) -> tuple[Recipe, str]:
     size = min(recipe.training.batch_size, len(data.train))
     speeds: dict[int, float] = {}
-    if data.train.images.device.type == "cpu" and size > MICRO_BATCH_SIZES[0]:
+    if data.train.device.type == "cpu" and size > MICRO_BATCH_SIZES[0]:
         sizes = [n for n in MICRO_BATCH_SIZES if n < size]
         speeds = _speeds(recipe, state, data, sizes + [size] * (size <= MICRO_BATCH_SIZES[-1]))
     fastest = max(speeds, key=speeds.__getitem__, default=size)
@@ -79,9 +79,11 @@ def _speeds(
     recipe: Recipe, state: TrainState, data: TrainData, sizes: list[int]
 ) -> dict[int, float]:
     """The median images/s of each size, forward and backward in a copy of the network."""
-    training, device = recipe.training, data.train.images.device
+    training, device = recipe.training, data.train.device
     model = copy.deepcopy(state.model).train()
-    images = to_memory_format(normalize(data.train.images[: sizes[-1]], data.stats), training)
+    images = to_memory_format(
+        normalize(data.train.images_at(slice(sizes[-1])), data.stats), training
+    )
     labels = data.train.labels[: sizes[-1]]
     secs: dict[int, list[float]] = {n: [] for n in sizes}
     began = time.perf_counter()

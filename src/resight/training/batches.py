@@ -4,7 +4,8 @@ Batch k of epoch e depends on (seed, e, k) alone, not on earlier draws. So a run
 the middle of an epoch without the state of any generator.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Generator, Tensor
@@ -103,16 +104,17 @@ def train_batches(
     A batch is (images float32 normalized (N, C, H, W), labels int64 (N,)) on the split's device,
     with mixup or cutmix `MixedLabels` in place of the labels; each of several ranks gets its share.
     """
-    device = split.images.device
+    device = split.device
     order = epoch_order(len(split), seed, epoch)
     if balance is not None:
         order = balanced_order(split.labels, balance, seed=seed, epoch=epoch)
     order = order.to(device)
-    for step in range(first_step, steps_per_epoch(len(split), batch_size)):
-        rows = order[step * batch_size : (step + 1) * batch_size]
+    steps = range(first_step, steps_per_epoch(len(split), batch_size))
+    batches = [order[step * batch_size : (step + 1) * batch_size] for step in steps]
+    for step, rows, images in zip(steps, batches, read_ahead(split, batches), strict=True):
         part = rank.share(len(rows))
         yield augment_labeled(
-            split.images[rows],
+            images,
             split.labels[rows],
             spec,
             stats,
@@ -129,6 +131,24 @@ def eval_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield a split in its own order, normalized only: (images, labels) as in `train_batches`."""
     check_batch_size(batch_size)
-    for first in range(0, len(split), batch_size):
-        rows = slice(first, first + batch_size)
-        yield normalize(split.images[rows], stats), split.labels[rows]
+    batches = [slice(first, first + batch_size) for first in range(0, len(split), batch_size)]
+    for rows, images in zip(batches, read_ahead(split, batches), strict=True):
+        yield normalize(images, stats), split.labels[rows]
+
+
+def read_ahead(split: Split, batches: Sequence[Tensor | slice]) -> Iterator[Tensor]:
+    """Yield the images at the rows of each batch.
+
+    While a batch is in use, a thread reads the next one, unless the images lie in the memory of the
+    device anyway.
+    """
+    if split.is_on_device:
+        yield from map(split.images_at, batches)
+        return
+    with ThreadPoolExecutor(1) as reader:
+        coming = (reader.submit(split.images_at, rows) for rows in batches)
+        current = next(coming, None)
+        while current is not None:
+            following = next(coming, None)
+            yield current.result()
+            current = following

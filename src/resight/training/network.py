@@ -11,9 +11,10 @@ from torch.nn.parameter import is_lazy
 
 from ..datasets.augment import normalize
 from ..errors import UsageError
-from ..events import Message, OnEvent, ignore_events
+from ..events import Message, OnEvent, show_events
 from ..networks import build_model, prepare_model
-from ..networks.imported import EXTRAS, LogitsOnly, check_allowed, source_digest
+from ..networks.imported import EXTRAS, check_allowed, source_digest
+from ..networks.outputs import LogitsOnly, only_logits
 from ..networks.weights import load_weights, read_weights
 from ..recipe import Custom, Import, Model, Recipe, Swift
 from ..recipe.sources import hub_name
@@ -66,7 +67,7 @@ def init_model(
     allow_import: bool = True,
     fresh: bool = True,
     offline: bool = False,
-    on_event: OnEvent = ignore_events,
+    on_event: OnEvent = show_events,
 ) -> nn.Module:
     """Return `model`, by default the recipe's network, with the weights that it starts from.
 
@@ -80,29 +81,31 @@ def init_model(
             file = _find_weights(source, offline=offline)[1]
             match = load_weights(model, read_weights(file), source)
             on_event(Message(f"weights from {source}: {match}"))
+    else:
+        model = only_logits(model, normalize(splits.train.images_at(slice(1)), splits.stats))
     if isinstance(model, LogitsOnly):
         on_event(Message(model.note))
     if fresh and recipe.probe is not None:
-        model = model.to(splits.train.images.device)
+        model = model.to(splits.train.device)
         on_event(Message(str(fit_head(model, recipe, splits, on_event))))
     return model
 
 
 def _build(recipe: Recipe, splits: TrainData, *, allow_import: bool) -> nn.Module:
-    images = splits.train.images
+    train = splits.train
     model = build_model(
         recipe.model,
-        in_channels=images.shape[1],
+        in_channels=train.channels,
         num_classes=len(splits.classes),
-        image_size=images.shape[-1],
+        image_size=train.shape[-1],
         seed=recipe.seed,
         allow_import=allow_import,
     )
     check_module(model)
     check_trainable(model)
     if isinstance(recipe.model, Swift):
-        step = math.ceil(len(images) / NUM_WHITENING_IMAGES)  # data may be sorted by class
-        prepare_model(model, normalize(images[::step], splits.stats))
+        step = math.ceil(len(train) / NUM_WHITENING_IMAGES)  # data may be sorted by class
+        prepare_model(model, normalize(train.images_at(slice(None, None, step)), splits.stats))
     return model
 
 

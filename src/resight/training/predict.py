@@ -30,8 +30,8 @@ def predict_split(
     default a batch has about as many pixels as 500 images of 32 px, on a GPU as 2,000. Each of
     several ranks predicts its share and returns the predictions of all.
     """
-    device = split.images.device
-    batch_size = batch_size or batch_size_for(split.images, 500 if device.type == "cpu" else 2000)
+    device = split.device
+    batch_size = batch_size or batch_size_for(split, 500 if device.type == "cpu" else 2000)
     training = training or Training()
     evaluation = evaluation or Evaluation()
     rows = rank.share(len(split))
@@ -45,7 +45,7 @@ def predict_split(
     if rank.count > 1:
         whole = logits.new_zeros(len(split), logits.shape[1])
         whole[rows] = logits / rank.copies(len(split))
-        rank.sum_([whole])  # the rows of other ranks are zeros
+        rank.sum_(whole)  # the rows of other ranks are zeros
         logits = whole
     return Predictions(
         ids=split.ids,

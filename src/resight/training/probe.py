@@ -7,23 +7,22 @@ features of every image are computed once, and the best linear layer on them is 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from ..datasets import Split
 from ..datasets.augment import normalize
 from ..errors import UsageError
-from ..events import Message, OnEvent, ignore_events
+from ..events import OnEvent, Progress, show_events
 from ..metrics.classification import accuracy, mean_loss
 from ..networks.eval_mode import eval_mode
 from ..networks.freeze import head_of
-from ..recipe import Loss, Recipe
-from ..records import EpochRow
-from .distributed import Rank
-from .features import features
+from ..recipe import Loss, Recipe, Training
+from ..recipe.sources import source_name
+from ..records import EpochRow, Predictions
+from .features import features, name_to_keep
 from .objective import class_weights, image_losses
-from .predict import predict_split
 from .state import TrainData
 
 # Penalties to choose from, the strongest first: each fit begins where the one before it ended.
@@ -50,7 +49,7 @@ class HeadFit:
 
 
 def fit_head(
-    model: nn.Module, recipe: Recipe, data: TrainData, on_event: OnEvent = ignore_events
+    model: nn.Module, recipe: Recipe, data: TrainData, on_event: OnEvent = show_events
 ) -> HeadFit:
     """Set the head of `model` to the best linear layer on its features, and return the fit.
 
@@ -70,21 +69,18 @@ def fit_head(
         )
     name, head = head_of(model)
     if not isinstance(head, nn.Linear) or head.bias is None:
-        raise UsageError(f"the head {name} is {head}; a probe fits a linear layer with a bias")
+        raise UsageError(
+            f"the head {name} is {head}, and a probe fits a linear layer with a bias; train it "
+            'with training.freeze = ["backbone"] instead'
+        )
     scale = _scale(model, head, data)
-    on_event(Message("computing the features of all images"))
-    read = partial(features, model, stats=data.stats, training=recipe.training)
-    x, y = read(data.train), data.train.labels
-    if recipe.augment.flip is not None:
-        mirrored = replace(data.train, images=data.train.images.flip(-1))
-        x, y = torch.cat([x, read(mirrored)]), y.repeat(2)
+    x, y, val = _features_of(model, recipe, data, on_event)
     mean, std = x.mean(0), x.std(0, correction=0)
     std = torch.where(std > 1e-6 * std.max(), std, 1.0)
     x = (x - mean) / std
     weights = class_weights(recipe.loss, data.train.labels, len(data.classes))
-    val = None
-    if data.val is not None:
-        val = ((read(data.val) - mean) / std, data.val.labels)
+    if val is not None:
+        val = (val[0] - mean) / std, val[1]
     grid = _L2 if recipe.probe.l2 == "auto" else (recipe.probe.l2,)
     best: tuple[HeadFit, Tensor] | None = None
     for l2, layer in _path(x, y, grid, recipe.loss, weights, len(data.classes)):
@@ -101,16 +97,58 @@ def fit_head(
     return best[0]
 
 
-def row_of_probe(model: nn.Module, recipe: Recipe, data: TrainData, rank: Rank) -> EpochRow:
+def _features_of(
+    model: nn.Module, recipe: Recipe, data: TrainData, on_event: OnEvent
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
+    """Features and labels of train, with mirror images if the recipe flips images, and of val.
+
+    The cache keeps them, so another probe of the same images takes them from there.
+    """
+    parts = [data.train]
+    if recipe.augment.flip is not None:
+        parts.append(replace(data.train, images=data.train.images.flip(-1)))
+    total = sum(map(len, parts)) + (len(data.val) if data.val else 0)
+    done = 0
+
+    def tell(count: int) -> None:
+        nonlocal done
+        done += count
+        on_event(Progress("features of images", done, total))
+
+    def read(split: Split) -> Tensor:
+        name = source_name(recipe.data.source)
+        return features(
+            model, split, data.stats, training=_training(recipe), keep=name, on_batch=tell
+        )
+
+    tell(0)
+    x = torch.cat([read(part) for part in parts])
+    val = None if data.val is None else (read(data.val), data.val.labels)
+    return x, data.train.labels.repeat(len(parts)), val
+
+
+def _training(recipe: Recipe) -> Training:
+    """How features are computed: where the precision is chosen later, in float32."""
+    training = recipe.training
+    if training.precision == "auto":
+        return training.model_copy(update={"precision": "float32"})
+    return training
+
+
+def row_of_probe(model: nn.Module, recipe: Recipe, data: TrainData) -> EpochRow:
     """Return the row of a run that ends with its probe: one epoch without steps, at a rate of 0."""
-    predict = partial(
-        predict_split,
-        model,
-        stats=data.stats,
-        classes=data.classes,
-        training=recipe.training,
-        rank=rank,
-    )
+    head = head_of(model)[1]
+    assert isinstance(head, nn.Linear)
+    scale = _scale(model, head, data)
+
+    @torch.no_grad()
+    def predict(split: Split) -> Predictions:
+        x = features(
+            model, split, data.stats, training=_training(recipe), keep=name_to_keep(recipe)
+        )
+        logits, labels = (scale * head(x)).cpu().numpy(), split.labels.cpu().numpy()
+        return Predictions(split.ids, logits, labels, data.classes)
+
     began = time.perf_counter()
     train = predict(data.train)
     secs = time.perf_counter() - began

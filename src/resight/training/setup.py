@@ -42,7 +42,7 @@ class TrainSetup:
     @property
     def device(self) -> torch.device:
         """The device that it trains on."""
-        return self.splits.train.images.device
+        return self.splits.train.device
 
 
 def resolve(
@@ -117,7 +117,7 @@ def prepare(
     )
     state = init_state(recipe, splits, model)
     if recipe.explain.report and recipe.explain.layers:
-        check_layers(state.model, recipe.explain.layers, dataset.train.images.shape[1:])
+        check_layers(state.model, recipe.explain.layers, dataset.train.shape[1:])
     recipe, lines = resolve_auto(recipe, state, splits)
     steps = [] if recipe.probe and recipe.probe.only else [describe(state.schedule)]
     for line in (*steps, *lines):
@@ -186,7 +186,7 @@ def correction_tables(recipe: Recipe, run_folder: Path | None = None) -> dict[st
 
 def make_splits(recipe: Recipe, dataset: Dataset, device: torch.device) -> TrainData:
     """Make the training and validation split on the device; the test set stays where it is."""
-    channels, size = dataset.train.images.shape[1], dataset.train.images.shape[-1]
+    channels, size = dataset.train.channels, dataset.train.shape[-1]
     check_augment(recipe.augment, channels, size)
     early, name = recipe.training.progressive, recipe.model.name
     smallest = MIN_PX.get(name, 1)
@@ -209,7 +209,7 @@ def _statistics(normalize: str | Normalization, train: Split) -> Statistics:
     if normalize == "measured":
         return statistics(train)
     stats = _IMAGENET if isinstance(normalize, str) else Statistics(normalize.mean, normalize.std)
-    channels = train.images.shape[1]
+    channels = train.channels
     if not len(stats.mean) == len(stats.std) == channels:
         raise UsageError(
             f"data.normalize has {len(stats.mean)} means and {len(stats.std)} deviations, but the "

@@ -135,7 +135,7 @@ def init_state(recipe: Recipe, data: TrainData, model: nn.Module) -> TrainState:
         UsageError: the device cannot compute in `training.precision`, or the model cannot read
             the images, or its outputs are not one logit a class.
     """
-    training, device = recipe.training, data.train.images.device
+    training, device = recipe.training, data.train.device
     if training.precision == "fp16" and device.type == "cpu":
         raise UsageError(
             'training.precision = "fp16" needs a GPU, but the device is cpu; use bf16 or float32'
@@ -162,7 +162,7 @@ def _check_outputs(model: nn.Module, recipe: Recipe, data: TrainData) -> None:
 
     Log-probabilities pass: they are their own log-softmax.
     """
-    images = normalize(data.train.images[:1], data.stats)  # (1, C, H, W)
+    images = normalize(data.train.images_at(slice(1)), data.stats)  # (1, C, H, W)
     with eval_mode(model):
         try:
             logits = model(to_memory_format(images, recipe.training))

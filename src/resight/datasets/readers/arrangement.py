@@ -29,6 +29,8 @@ _PARTS = {
     *_CONTAINERS,
     *("part", "parts", "batch", "chunk", "shard", "fold", "folder", "group", "set"),
 }
+# A folder of such a name may also be a class: a vehicle, or an abbreviation of anything.
+_BARE = {"train", "Train", "TRAIN", "trn", "TRN", "tr", "TR"}
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def _splits(tree: SourceTree, root: str, counts: Mapping[str, int]) -> dict[str,
     """Return the folders that mean a split and hold pictures."""
     splits = {name: split for name in counts if (split := split_of(name))}
     splits = splits or _splits_by_rest([*counts])
-    if [name.lower() for name in splits] == ["train"] and _is_vehicle(tree, root, counts):
+    if len(splits) == 1 and not _BARE.isdisjoint(splits) and _is_class(tree, root, counts):
         return {}
     return splits if {*splits.values()} - {"unlabeled"} else {}
 
@@ -174,7 +176,7 @@ def _splits_by_rest(names: list[str]) -> dict[str, Role]:
     return splits if shared and "train" in splits.values() and len(splits) > 1 else {}
 
 
-def _is_vehicle(tree: SourceTree, root: str, counts: Mapping[str, int]) -> bool:
+def _is_class(tree: SourceTree, root: str, counts: Mapping[str, int]) -> bool:
     """Whether `train` is a class beside `bus` and `car`: all of them hold pictures directly."""
     below = names_below(root, tree.pictures)
     direct = {name.partition("/")[0] for name in below if name.count("/") == 1}

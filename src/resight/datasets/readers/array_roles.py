@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike
 from ...errors import UsageError
 from ...text import one_line
 from ..splits import split_of
-from .contents import SPLIT_NAMES, SplitName
+from .contents import SplitName, in_split_order
 
 Kind = Literal["images", "labels"]
 
@@ -37,6 +37,7 @@ _ABOUT = {
     *("weights", "num", "count", "counts", "feature"),
 }
 _NO_SPLITS = ("extra", "unlabeled")
+_SPLIT_WORDS = {"extra": "extra", "te": "test"}  # in arrays, besides the words of folders
 _EXPECTED = (
     "x_train, y_train, x_test, y_test (or train_images, train_labels, ...), or images, labels"
 )
@@ -95,8 +96,7 @@ def find_roles(heads: Mapping[str, Head], where: str) -> ArrayRoles:
     used = {*names[:1]}.union(*by_name.values())
     if rest := [key for key in heads if key not in used and key not in " ".join(unused)]:
         unused.append(f"arrays that were not read: {_short(rest)}")
-    splits = {split: by_name[split] for split in SPLIT_NAMES if split in by_name}
-    return ArrayRoles(splits, next(iter(names), None), tuple(unused), tuple(notes))
+    return ArrayRoles(in_split_order(by_name), next(iter(names), None), tuple(unused), tuple(notes))
 
 
 def _role(key: str, head: Head) -> tuple[str | None, Kind] | None:
@@ -106,7 +106,7 @@ def _role(key: str, head: Head) -> tuple[str | None, Kind] | None:
     is_labels, is_images = ({*words} & {*known} for known in (_LABELS, _IMAGES))
     if not (is_labels or is_images) or {*words} & _ABOUT:
         return None
-    splits = {split for word in words if (split := "extra" if word == "extra" else split_of(word))}
+    splits = {split for word in words if (split := _SPLIT_WORDS.get(word) or split_of(word))}
     kind: Kind = "labels" if is_labels else "images"
     if len(splits) > 1 or len(head.shape) < (1 if is_labels else 2):
         return None

@@ -10,7 +10,7 @@ from ..splits import split_of
 from ..tree import SourceTree
 from . import mat
 from .array_roles import ArrayRoles, find_roles
-from .classes import keep_trained_classes, names_beside
+from .classes import names_beside
 from .contents import DataLayout, LoadedData, ReadOptions, SplitName
 from .labels import Label, labels_of, names_of
 from .limits import check_memory, check_unpacked
@@ -56,11 +56,10 @@ def find(tree: SourceTree) -> DataLayout | None:
         raise
     parts = [f"{one} with {other}" for one, other in roles.splits.values()]
     counts = [stored[images].head.shape[0] for images, _ in roles.splits.values()]
-    beside = names_beside(tree)
     return DataLayout(
         "arrays",
         f"arrays of images and labels: {', '.join(parts)}",
-        (*files, *([beside[0]] if beside else [])),
+        (*files, *names_beside(tree).files),
         partial(_read, tree, stored, roles),
         sum(counts),
         roles.unused,
@@ -110,7 +109,8 @@ def _stored(tree: SourceTree, files: list[str]) -> dict[str, StoredArray]:
             if key in stored:
                 raise UsageError(
                     f"{tree.source} holds more than one array {key}; give the file or folder of "
-                    "one data set"
+                    "one data set, or put all images into one array, as np.savez('data.npz', "
+                    "images=images, labels=labels)"
                 )
             stored[key] = array
     return stored
@@ -136,9 +136,8 @@ def _read(
         packed = tree.source.stat().st_size
         check_unpacked(str(tree.source), packed=packed, unpacked=num_bytes)
     check_memory(f"the arrays of {tree.source}", num_bytes)
-    beside = names_beside(tree)
     try:
-        return load_roles(stored, roles, options, class_names=beside[1] if beside else None)
+        return load_roles(stored, roles, options, class_names=names_beside(tree).names)
     except UsageError as error:  # of an array, which a person looks for in its file
         if str(error).startswith(str(tree.source)):
             raise
@@ -168,8 +167,7 @@ def load_roles(
         splits[split] = ArraySplit(images, stored[images].load(), labels_key, labels)
     if roles.class_names:
         class_names = names_of(stored[roles.class_names].load(), roles.class_names)
-    loaded = load_split_arrays(splits, options, class_names=class_names, notes=notes)
-    return keep_trained_classes(loaded, options)
+    return load_split_arrays(splits, options, class_names=class_names, notes=notes)
 
 
 def _digits(labels: list[Label]) -> tuple[list[Label], list[str]]:

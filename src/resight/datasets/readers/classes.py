@@ -1,7 +1,7 @@
 """Which classes count where the splits of a source do not have the same."""
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 import torch
@@ -57,8 +57,16 @@ def keep_trained_classes(loaded: LoadedData, options: ReadOptions) -> LoadedData
     )
 
 
-def names_beside(tree: SourceTree) -> tuple[str, tuple[str, ...]] | None:
-    """Return the text file that names the classes, a line each, and the names; None without one.
+@dataclass(frozen=True)
+class NamesFile:
+    """The file that names the classes, if there is one, and the names; None without one."""
+
+    files: tuple[str, ...] = ()
+    names: tuple[str, ...] | None = None
+
+
+def names_beside(tree: SourceTree) -> NamesFile:
+    """Return the text file that names the classes, a line each.
 
     A number before each name, counting up, is left out.
 
@@ -67,7 +75,7 @@ def names_beside(tree: SourceTree) -> tuple[str, tuple[str, ...]] | None:
     """
     files = [name for name in tree.names if PurePosixPath(name).name.lower() in _NAME_FILES]
     if len(files) != 1:
-        return None
+        return NamesFile()
     try:
         text = tree.read(files[0], _MAX_NAME_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -77,4 +85,4 @@ def names_beside(tree: SourceTree) -> tuple[str, tuple[str, ...]] | None:
     numbers = [int(match[1]) for match in numbered if match]
     if numbers in ([*range(len(lines))], [*range(1, len(lines) + 1)]):
         lines = [match[2] for match in numbered if match]
-    return files[0], tuple(lines)
+    return NamesFile((files[0],), tuple(lines))

@@ -10,9 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ...errors import UsageError
 from ...text import one_line
 from .labels import Label, decoded
+from .limits import check_memory
+from .pixels import Array
+from .record_files import RecordFile
 
 _MAX_WORD = 1000  # letters of a class name
 _IMAGES = (
@@ -207,7 +212,10 @@ def labels_of_column(column: Any, where: str, name: str) -> list[Label]:
 
     kind = column.type
     if not is_label_type(kind):
-        raise UsageError(f"{where}: column {name} is {kind}, not whole numbers or words")
+        raise UsageError(
+            f"{where}: column {name} is {kind}, not whole numbers or words; give each image one "
+            "label, or choose another column by --set data.label_column=NAME (label_column=...)"
+        )
     if is_text(kind) or is_bytes(kind):
         column = column.dictionary_encode()
     labels: list[Label] = []
@@ -239,3 +247,41 @@ def _plain(value: Any, where: str, name: str) -> Label:
         )
     label: Label = value
     return label
+
+
+def numbers_of_column(files: Sequence[RecordFile], column: str) -> Array:
+    """Return the images (N, ...) in a column of nested lists of numbers.
+
+    Raises:
+        UsageError: the lists of two rows differ in length.
+    """
+    parts, num_bytes = [], 0
+    for file in files:
+        for array in file.checked(column):
+            num_bytes += array.nbytes
+            check_memory(f"the images of {file.where}", num_bytes)
+            parts.append(_unnested(array, file.where, column))
+    shapes = {part.shape[1:] for part in parts}
+    if len(shapes) != 1:
+        where = files[0].where if files else column
+        raise UsageError(f"{where}: column {column} has images of {len(shapes)} shapes; give one")
+    return np.concatenate(parts)
+
+
+def _unnested(array: Any, where: str, column: str) -> Array:
+    import pyarrow.compute as pc
+
+    array = getattr(array, "storage", array)  # of the hub's Array3D
+    shape = [len(array)]
+    while is_list(array.type):
+        lengths = set(pc.list_value_length(array).to_pylist())
+        if len(lengths) != 1 or None in lengths:
+            raise UsageError(
+                f"{where}: column {column} has lists of several lengths or none; give every image "
+                "the same shape"
+            )
+        shape += lengths
+        array = array.flatten()
+    if array.null_count:
+        raise UsageError(f"{where}: column {column} has empty pixels; fill them")
+    return np.asarray(array.to_numpy(zero_copy_only=False)).reshape(shape)

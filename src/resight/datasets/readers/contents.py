@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from ...recipe import Resize
 from ...records import IntArray
 from ..dataset import OnProgress, Originals, Split
+from ..image_file import LARGE_BYTES
 from ..tree import Source
 
 PixelArray = NDArray[np.uint8]  # (N, C, H, W)
+Value = TypeVar("Value")
 SplitName = Literal["train", "val", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "val", "test")
 
@@ -105,7 +107,13 @@ class DataLayout:
     pictures: Callable[[Sequence[str]], Iterable[Source] | None] | None = None
 
 
+def in_split_order(splits: Mapping[Any, Value]) -> dict[SplitName, Value]:
+    """Return what there is of train, val and test, in this order."""
+    return {split: splits[split] for split in SPLIT_NAMES if split in splits}
+
+
 def make_split(images: PixelArray, labels: IntArray, ids: Sequence[str]) -> Split:
-    """Return a `Split` of the arrays, without a copy where they are contiguous."""
-    images = np.ascontiguousarray(images)
-    return Split(torch.from_numpy(images), torch.from_numpy(labels), tuple(ids))
+    """Return a `Split` of the arrays, without a copy where they are contiguous or large."""
+    if images.nbytes <= LARGE_BYTES or min(images.strides) < 0:  # which torch does not have
+        images = np.ascontiguousarray(images)
+    return Split(torch.from_numpy(images), torch.from_numpy(labels), ids)

@@ -2,15 +2,23 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping
-from itertools import chain
+from collections.abc import Mapping, Sequence
+from itertools import chain, combinations
 from typing import NoReturn
 
 from ...errors import UsageError
 from ..splits import split_of
 from ..tree import SourceTree
-from .arrangement import Arrangement, Role, are_parts, arrange, by_class, says_no_class
-from .contents import SPLIT_NAMES, DataLayout, SplitName
+from .arrangement import (
+    Arrangement,
+    Role,
+    are_parts,
+    arrange,
+    by_class,
+    is_annotation,
+    says_no_class,
+)
+from .contents import SPLIT_NAMES, DataLayout, SplitName, in_split_order
 from .labeled import (
     CONVERT,
     LabeledPictures,
@@ -100,7 +108,7 @@ def splits_inside_classes(
             splits.setdefault(split, {}).setdefault(word, []).append(name)
     if direct or "train" not in splits or len(folders) < 2:
         return None
-    return {split: splits[split] for split in SPLIT_NAMES if split in splits}
+    return in_split_order(splits)
 
 
 def _class_folders(
@@ -180,9 +188,11 @@ def _refuse(tree: SourceTree, arrangement: Arrangement) -> NoReturn:
             "class, as cat/1.png"
         )
     why = f" ({boxes})" if (boxes := box_files(tree)) else ""
-    if not why and arrangement.beside:
-        beside = next(iter(arrangement.beside))
-        why = f" ({beside}/ beside them may hold masks, which are not one label an image)"
+    if masks := [folder for folder in arrangement.beside if is_annotation(folder.split("/")[-1])]:
+        why = why or f" ({masks[0]}/ beside them may hold masks, which are not one label an image)"
+    elif arrangement.is_divided and arrangement.beside:
+        taken = ", ".join(f"{_shown(f)} as {split}" for split, f in arrangement.folders.items())
+        why = why or f" ({taken} was taken by its name; if it is a class, rename it)"
     raise UsageError(
         f"the pictures of {root} have no class folders: it holds {tree.overview()}{why}; put them "
         "into a folder a class, as cat/1.png, or add labels.csv with the columns file and label"
@@ -216,18 +226,32 @@ def _objection(
                 "does, so it may be a copy of the data; remove it, or give "
                 f"{tree.path(root) / word}"
             )
-    inner = [*inside.values()]
-    if "" in set.union(*inner):
+    alike = _versions(classes, inside, depth)
+    if not alike:
         return ""
-    shared = set.intersection(*inner)
-    if len(inner) < 2 or len(shared) < 2 or 2 * len(shared) < len(set.union(*inner)):
-        return ""
-    first = tree.path(root) / natural_order(classes)[0]
+    shared = set.intersection(*(inside[word] for word in alike)) - {""}
     return (
-        f"the folders {listed} each hold {', '.join(natural_order(shared)[:4])}, so they may be "
-        f"versions of one data set; give one of them, as {first}, or take "
-        "them as classes by --layout folders"
+        f"the folders {', '.join(f'{word}/' for word in alike[:4])} each hold "
+        f"{', '.join(natural_order(shared)[:4])}, so they may be versions of one data set; give "
+        f"one of them, as {tree.path(root) / alike[0]}, or take them as classes by --layout folders"
     )
+
+
+def _versions(classes: Classes, inside: Mapping[str, set[str]], depth: int) -> Sequence[str]:
+    """Return the class folders that hold the same folders, or the same pictures in folders."""
+    words = natural_order(classes)
+    shared, union = set.intersection(*inside.values()), set.union(*inside.values())
+    if len(words) > 1 and "" not in union and len(shared) > 1 and 2 * len(shared) >= len(union):
+        return words
+    for pair in combinations(words, 2):
+        folders = set.intersection(*(inside[word] for word in pair)) - {""}
+        if len(folders) < 2:
+            continue
+        below = [{"/".join(name.split("/")[depth:]) for name in classes[word]} for word in pair]
+        both = sum("/" in name for name in set.intersection(*below))
+        if 2 * both > min(map(len, below)):
+            return pair
+    return ()
 
 
 def _others(tree: SourceTree) -> list[str]:

@@ -20,8 +20,8 @@ import numpy as np
 from ...errors import UsageError
 from ..splits import split_of
 from ..tree import SourceTree
-from .classes import keep_trained_classes, names_beside
-from .contents import SPLIT_NAMES, DataLayout, LoadedData, ReadOptions, SplitName
+from .classes import names_beside
+from .contents import SPLIT_NAMES, DataLayout, LoadedData, ReadOptions, SplitName, in_split_order
 from .labels import Label, labels_of
 from .limits import check_memory, check_unpacked
 from .pixels import Array
@@ -69,15 +69,13 @@ def find(tree: SourceTree) -> DataLayout | None:
         if missing := {"images", "labels"} - files.keys():
             there = next(iter(files.values()))
             raise UsageError(f"{tree.path(there)} has no file of {min(missing)} beside it; add it")
-    splits = {split: by_split[split] for split in SPLIT_NAMES if split in by_split}
+    splits = in_split_order(by_split)
     used = [file for files in splits.values() for file in files.values()]
-    extra = [name for name in names if name.endswith("mapping.txt")] or (
-        [beside[0]] if (beside := names_beside(tree)) else []
-    )
+    mappings = [name for name in names if name.endswith("mapping.txt")]
     return DataLayout(
         "idx",
         f"IDX files as MNIST's: {', '.join(splits)}",
-        (*used, *extra),
+        (*used, *(mappings or names_beside(tree).files)),
         partial(_read, tree, splits, title),
         len(splits),
         max_bytes=MAX_BYTES,
@@ -116,8 +114,7 @@ def _read(
         splits[split] = ArraySplit(pair["images"], images, pair["labels"], labels)
         notes += label_notes
     classes, splits = _named(tree, title, splits)
-    loaded = load_split_arrays(splits, options, class_names=classes, notes=notes)
-    return keep_trained_classes(loaded, options)
+    return load_split_arrays(splits, options, class_names=classes, notes=notes)
 
 
 def _named(
@@ -127,8 +124,7 @@ def _named(
     name = f"{PurePosixPath(title).name}-mapping.txt"
     files = [file for file in _names(tree)[0] if PurePosixPath(file).name == name]
     if not files:
-        beside = names_beside(tree)
-        return (beside[1] if beside else None), splits
+        return names_beside(tree).names, splits
     letters: dict[Label, Label] = {}
     for line in tree.read(files[0], 2**20).decode("ascii", "replace").splitlines():
         if not re.fullmatch(r"[\d\s]+", line):

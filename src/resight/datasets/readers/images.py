@@ -13,14 +13,17 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from ...errors import UsageError
 from ...recipe import Resize
 from ...records import IntArray
 from ..dataset import Originals, Split
+from ..image_file import ImageFile, ImageStore
 from ..tree import Source
-from .contents import DEFAULT_PX, LoadedData, PixelArray, ReadOptions, SplitName, make_split
+from .contents import DEFAULT_PX, LoadedData, PixelArray, ReadOptions, SplitName
 from .limits import check_memory
 from .picture import (
     Picture,
@@ -55,9 +58,17 @@ class Pictures:
 class _DecodedImages:
     """The images of those pictures that could be read."""
 
-    images: PixelArray  # (M, C, S, S)
+    images: Tensor | ImageFile  # uint8 (M, 3, S, S), gray repeated
+    channels: int
     rows: IntArray  # (M,) rising: the place of each image among the pictures
     notes: tuple[str, ...]
+
+    def split(self, rows: slice, labels: Tensor, ids: Sequence[str]) -> Split:
+        """Return some of the images, with their labels and ids."""
+        if isinstance(self.images, Tensor):
+            return Split(self.images[rows, : self.channels].contiguous(), labels, ids)
+        at = torch.arange(len(self.images))[rows]
+        return Split(pixels=self.images, labels=labels, ids=ids, rows=at, channels=self.channels)
 
 
 def load_pictures(
@@ -78,8 +89,9 @@ def load_pictures(
     for name, (ids, labels) in splits.items():
         first, end = np.searchsorted(decoded.rows, (start, start + len(ids)))
         rows = decoded.rows[first:end] - start
-        images = decoded.images[first:end]
-        loaded[name] = make_split(images, labels[rows], [ids[row] for row in rows])
+        loaded[name] = decoded.split(
+            slice(first, end), torch.from_numpy(labels[rows]), [ids[row] for row in rows]
+        )
         start += len(ids)
     return LoadedData(
         classes,
@@ -120,8 +132,8 @@ def read_sources(
         UsageError: one cannot be read or is smaller than 8 px.
     """
     options = ReadOptions(image_size=image_size, resize=resize)
-    images = _decode(Pictures(names, lambda: sources), options, channels=channels).images
-    split = make_split(images, np.full(len(names), -1, dtype=np.int64), names)
+    decoded = _decode(Pictures(names, lambda: sources), options, channels=channels)
+    split = decoded.split(slice(None), torch.full((len(names),), -1), names)
     by_name = dict(zip(names, sources, strict=True))
     return replace(split, originals=Originals(lambda ids: map(by_name.__getitem__, ids), resize))
 
@@ -197,8 +209,7 @@ def _decode_at(
     pictures: Pictures, options: ReadOptions, side: int, channels: int | None
 ) -> _DecodedImages:
     count = len(pictures.names)
-    check_memory(f"{count:,} pictures of {side} px", count * 3 * side**2)
-    images = np.empty((count, 3, side, side), dtype=np.uint8)  # (N, 3, S, S)
+    images = ImageStore(count, (3, side, side))
     is_gray = np.zeros(count, dtype=np.bool_)
     is_read = np.zeros(count, dtype=np.bool_)
     changes: Counter[str] = Counter()
@@ -221,13 +232,11 @@ def _decode_at(
                 )
             skipped.append(picture.name)
             continue
-        images[row] = picture.pixels.transpose(2, 0, 1)  # (3, S, S), gray repeated
+        images.add(picture.pixels.transpose(2, 0, 1))  # (1 or 3, S, S)
         is_gray[row] = picture.pixels.shape[2] == 1
         is_read[row] = True
         changes.update(picture.changes)
     rows = np.flatnonzero(is_read)
-    if skipped:
-        images = images[rows]
     channels = channels or (1 if is_gray[rows].all() else 3)
     if channels == 3 and is_gray.any():
         changes["gray, repeated to RGB"] = int(is_gray.sum())
@@ -235,7 +244,7 @@ def _decode_at(
     if skipped:
         names = ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")
         notes.append(f"{len(skipped):,} unreadable pictures skipped: {names}")
-    return _DecodedImages(images[:, :channels], rows, tuple(notes))
+    return _DecodedImages(images.finish(), channels, rows, tuple(notes))
 
 
 def _each_decoded(

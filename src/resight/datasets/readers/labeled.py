@@ -4,8 +4,9 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from unicodedata import normalize
 
 import numpy as np
 
@@ -55,6 +56,11 @@ def labeled_layout(
     tree: SourceTree, name: str, summary: str, pictures: LabeledPictures
 ) -> DataLayout:
     """Return the layout of pictures with a class."""
+    labels = {  # macOS writes an accent in two letters, where other systems write one
+        split: {file: normalize("NFC", word) for file, word in part.items()}
+        for split, part in pictures.labels.items()
+    }
+    pictures = replace(pictures, labels=labels)
     classes = {file: word for part in pictures.labels.values() for file, word in part.items()}
     return DataLayout(
         name,

@@ -1,7 +1,8 @@
 """Labels of any kind to class names and numbers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from ...records import IntArray
 
 Label = int | str | None  # None: not known
 Split = TypeVar("Split", bound=str)  # the name of a split
+Item = TypeVar("Item")
 
 _MAX_CLASSES = 100_000
 _MAX_WORD = 1000  # letters of a class name
@@ -88,6 +90,12 @@ def keep_labeled(
         if rows:
             labeled[split] = [names[row] for row in rows], numbers[rows]
     return labeled
+
+
+def known_items(items: Mapping[Split, Sequence[Item]], encoded: NumberedLabels) -> Iterator[Item]:
+    """Yield the items of all splits whose label is known, one split after the other."""
+    for split, some in items.items():
+        yield from compress(some, encoded.numbers[split] != UNLABELED)
 
 
 def _index_numbers(

@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import PurePosixPath
 
 from ...errors import UsageError
-from ..splits import split_in
+from ..splits import split_in, split_of
 from ..tree import Source, SourceTree
-from .contents import SPLIT_NAMES, DataLayout, LoadedData, ReadOptions, SplitName
+from .contents import SPLIT_NAMES, DataLayout, LoadedData, ReadOptions, SplitName, in_split_order
 from .record_files import MAX_BYTES, RecordFile, is_record_file, open_records
 from .record_images import damage_named, load_records, pictures_of
 
@@ -41,9 +41,10 @@ def find(tree: SourceTree) -> DataLayout | None:
     if not splits:  # one source without splits, in one file or in numbered shards
         _check_one_set(tree, others)
         splits["train"], others = others, []
-    for files in splits.values():
+    for split, files in splits.items():
+        _check_words(tree, files, split)
         _check_shards(tree, files)
-    ordered = {split: splits[split] for split in SPLIT_NAMES if split in splits}
+    ordered = in_split_order(splits)
     shards = [name for files in ordered.values() for name in files]
     with damage_named(", ".join(shards)):
         rows = sum(_open(tree, name).num_rows or 1 for name in shards)
@@ -73,6 +74,19 @@ def _check_one_set(tree: SourceTree, names: Sequence[str]) -> None:
         raise UsageError(
             f"{tree.source} holds {', '.join(names[:5])}, which may be different sets; give the "
             "path of one, or call the files train.parquet, validation.parquet and test.parquet"
+        )
+
+
+def _check_words(tree: SourceTree, names: Sequence[str], split: SplitName) -> None:
+    """Refuse files that are called by different words for one split, as dev and eval."""
+    by_word: dict[str, str] = {}
+    for name in names:
+        words = re.split(r"[-_. ]", PurePosixPath(name).stem.lower())
+        by_word |= {word: name for word in words if split_of(word) == split}
+    if len(by_word) > 1:
+        listed = " and ".join(by_word.values())
+        raise UsageError(
+            f"{tree.source} holds {listed}, which both mean the {split} split; rename or move one"
         )
 
 

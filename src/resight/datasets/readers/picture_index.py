@@ -1,6 +1,7 @@
 """Which picture a table means: by its path, its name, or its name without the suffix."""
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -13,10 +14,13 @@ class PictureIndex:
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names: dict[str, list[str]] = defaultdict(list)
+        self._alike: dict[str, list[str]] = defaultdict(list)  # by names that spreadsheets change
         for name in names:
             base = name.rpartition("/")[2]
             for key in {base, os.path.splitext(base)[0]}:
                 self._names[key].append(name)
+            for key in {_plain(base), _plain(os.path.splitext(base)[0])}:
+                self._alike[key].append(name)
 
     def has(self, cell: str) -> bool:
         """Return whether a cell names a picture."""
@@ -25,7 +29,8 @@ class PictureIndex:
     def find(self, cell: str) -> list[str]:
         """Return the pictures that a cell may name."""
         path = os.path.normpath(cell.replace("\\", "/")) if cell else ""
-        candidates = self._names.get(path.rpartition("/")[2], [])
+        base = path.rpartition("/")[2]
+        candidates = self._names.get(base) or self._alike.get(_plain(base), [])
         if "/" not in path or not candidates:
             return candidates
         whole = [name for name in candidates if f"/{name}".endswith(f"/{path}")]
@@ -46,3 +51,10 @@ class PictureIndex:
         if len(hits) > 1 and folder:
             hits = [name for name in hits if name.startswith(f"{folder}/")] or hits
         return hits[0] if len(hits) == 1 else None
+
+
+def _plain(name: str) -> str:
+    """Return a name without case, and "7" for "0007" and "7.0", as spreadsheets write numbers."""
+    name = name.casefold()
+    number = re.fullmatch(r"0*([0-9]+)(\.0)?", name)
+    return number[1] if number else name

@@ -20,8 +20,8 @@ from ...errors import UsageError
 from ...files import check_file
 from ..splits import split_in, split_of
 from ..tree import SourceTree
-from .classes import keep_trained_classes, names_beside
-from .contents import SPLIT_NAMES, DataLayout, LoadedData, ReadOptions, SplitName
+from .classes import names_beside
+from .contents import SPLIT_NAMES, DataLayout, LoadedData, ReadOptions, SplitName, in_split_order
 from .labels import Label
 from .limits import check_memory
 from .pixels import Array
@@ -78,15 +78,14 @@ def find(tree: SourceTree) -> DataLayout | None:
             splits[split] = file
     if not splits:
         return None
-    splits = {split: splits[split] for split in SPLIT_NAMES if split in splits}
-    beside = names_beside(tree)
+    splits = in_split_order(splits)
     parts = ", ".join(
         f"{file.name} as {split} by its column {file.label}" for split, file in splits.items()
     )
     return DataLayout(
         "pixels",
         f"a row of pixels an image: {parts}",
-        (*(file.name for file in splits.values()), *([beside[0]] if beside else [])),
+        (*(file.name for file in splits.values()), *names_beside(tree).files),
         partial(_read, tree, splits),
         sum(file.num_rows for file in splits.values()),
         tuple(f"{file.name}: its images have no labels" for file in files if not file.label),
@@ -158,12 +157,8 @@ def _read(
             part_labels = [labels[row] for row in rows]
             if part:
                 splits[part] = ArraySplit(where, pixels[rows], where, part_labels, ids)
-    beside = names_beside(tree)
-    ordered = {split: splits[split] for split in SPLIT_NAMES if split in splits}
-    names = beside[1] if beside else None
-    return keep_trained_classes(
-        load_split_arrays(ordered, options, class_names=names, notes=notes), options
-    )
+    names = names_beside(tree).names
+    return load_split_arrays(in_split_order(splits), options, class_names=names, notes=notes)
 
 
 def _usage_split(usage: str) -> SplitName | None:

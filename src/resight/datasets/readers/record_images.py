@@ -4,6 +4,7 @@ from base64 import b64decode
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,8 +13,8 @@ import numpy as np
 from ...errors import UsageError
 from ...records import IntArray
 from ...text import one_line
+from ..splits import split_of
 from ..tree import Source, SourceTree
-from .classes import keep_trained_classes
 from .columns import (
     Columns,
     find_columns,
@@ -22,15 +23,14 @@ from .columns import (
     is_list,
     is_text,
     labels_of_column,
+    numbers_of_column,
 )
-from .contents import LoadedData, ReadOptions, SplitName
-from .images import Pictures, load_pictures
-from .labels import UNLABELED, Label, encode_labels, keep_labeled
-from .limits import check_memory
+from .contents import SPLIT_NAMES, LoadedData, ReadOptions, SplitName
+from .labels import UNLABELED, Label, NumberedLabels, encode_labels
 from .picture import MAX_BYTES, open_picture
-from .pixels import Array
 from .record_files import RecordFile
-from .split_arrays import ArraySplit, load_split_arrays
+from .split_arrays import ArraySplit, load_split_arrays, load_split_pictures
+from .table_columns import names_splits
 
 Files = Mapping[SplitName, Sequence[RecordFile]]
 _AT_ONCE = 256  # pictures of a table that are in memory together, to be shown
@@ -80,27 +80,50 @@ def load_records(
     if is_list(first.schema.field(columns.image).type):
         arrays = {
             split: ArraySplit(
-                split, _numbers(part, columns.image), split, labels[split], ids[split]
+                split, numbers_of_column(part, columns.image), split, labels[split], ids[split]
             )
             for split, part in files.items()
         }
-        loaded = load_split_arrays(arrays, options, class_names=names, notes=notes)
-        return keep_trained_classes(loaded, options)
+        return load_split_arrays(arrays, options, class_names=names, notes=notes)
     if not any(labels.values()):
         raise UsageError(f"{first.where} has no rows; get it again, or give other data")
     _check_paths(first, columns.image, tree)
     encoded = encode_labels({str(split): values for split, values in labels.items()}, names)
-    numbered = keep_labeled(ids, encoded)
-    numbers = {split: encoded.numbers[split] for split in numbered}
+    if [*files] == ["train"]:
+        encoded = _divided(files["train"], encoded)
+        known = [split for split in SPLIT_NAMES if split in encoded.numbers]
+        files, ids = dict.fromkeys(known, files["train"]), dict.fromkeys(known, ids["train"])
     find_file = _finder(tree)
-    pictures = Pictures(
-        [name for some, _ in numbered.values() for name in some],
-        lambda: _contents(files, numbers, columns.image, find_file),
+    return load_split_pictures(
+        ids,
+        encoded,
+        lambda: _contents(files, encoded.numbers, columns.image, find_file),
+        options,
+        notes=notes,
     )
-    loaded = load_pictures(
-        encoded.classes, numbered, pictures, options=options, notes=(*notes, *encoded.notes)
-    )
-    return keep_trained_classes(loaded, options)
+
+
+def _divided(files: Sequence[RecordFile], encoded: NumberedLabels) -> NumberedLabels:
+    """Return the labels of files without splits, divided by the column that names them if any does.
+
+    Each split has all rows; those of other splits count as not labeled.
+    """
+    for name in filter(names_splits, files[0].schema.names):
+        if not all(name in f.schema.names and is_text(f.schema.field(name).type) for f in files):
+            continue
+        words = [word for f in files for word in labels_of_column(f.column(name), f.where, name)]
+        splits = np.array([split_of(str(word)) or "" for word in words])
+        if any(not split and word for split, word in zip(splits, words, strict=True)):
+            continue
+        known = [split for split in SPLIT_NAMES if split in splits]
+        lost = len(splits) - int(np.isin(splits, known).sum())
+        rest = f"; {lost:,} rows are of none of these splits: left out" if lost else ""
+        numbers: dict[str, IntArray] = {
+            split: np.where(splits == split, encoded.numbers["train"], UNLABELED) for split in known
+        }
+        note = f"the split is column {name}{rest}"
+        return replace(encoded, numbers=numbers, notes=(*encoded.notes, note))
+    return encoded
 
 
 def pictures_of(
@@ -187,10 +210,10 @@ def _check_paths(file: RecordFile, column: str, tree: SourceTree | None) -> None
 
 
 def _contents(
-    files: Files, numbers: Mapping[SplitName, IntArray], column: str, find_file: _FindFile
+    files: Files, numbers: Mapping[str, IntArray], column: str, find_file: _FindFile
 ) -> Iterator[Source]:
     """Yield the picture of every row with a label; empty where it is missing."""
-    for split in numbers:
+    for split in files:
         start = 0
         for file in files[split]:
             for array in file.checked(column):
@@ -245,44 +268,3 @@ def _finder(tree: SourceTree | None) -> _FindFile:
         return tree.read(name, MAX_BYTES) if tree.is_archive else tree.path(name)
 
     return find
-
-
-# --- lists of numbers ---------------------------------------------------------------------------
-
-
-def _numbers(files: Sequence[RecordFile], column: str) -> Array:
-    """Return the images (N, ...) in a column of nested lists of numbers.
-
-    Raises:
-        UsageError: the lists of two rows differ in length.
-    """
-    parts, num_bytes = [], 0
-    for file in files:
-        for array in file.checked(column):
-            num_bytes += array.nbytes
-            check_memory(f"the images of {file.where}", num_bytes)
-            parts.append(_unnested(array, file.where, column))
-    shapes = {part.shape[1:] for part in parts}
-    if len(shapes) != 1:
-        where = files[0].where if files else column
-        raise UsageError(f"{where}: column {column} has images of {len(shapes)} shapes; give one")
-    return np.concatenate(parts)
-
-
-def _unnested(array: Any, where: str, column: str) -> Array:
-    import pyarrow.compute as pc
-
-    array = getattr(array, "storage", array)  # of the hub's Array3D
-    shape = [len(array)]
-    while is_list(array.type):
-        lengths = set(pc.list_value_length(array).to_pylist())
-        if len(lengths) != 1 or None in lengths:
-            raise UsageError(
-                f"{where}: column {column} has lists of several lengths or none; give every image "
-                "the same shape"
-            )
-        shape += lengths
-        array = array.flatten()
-    if array.null_count:
-        raise UsageError(f"{where}: column {column} has empty pixels; fill them")
-    return np.asarray(array.to_numpy(zero_copy_only=False)).reshape(shape)

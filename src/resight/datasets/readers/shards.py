@@ -7,7 +7,7 @@ object with a label, `.txt` a word.
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -19,11 +19,11 @@ from ...errors import UsageError
 from ..archive import list_archive
 from ..splits import split_in
 from ..tree import Source, SourceTree, is_picture
-from .classes import keep_trained_classes, names_beside
-from .contents import SPLIT_NAMES, DataLayout, LoadedData, ReadOptions, SplitName
-from .images import Pictures, load_pictures
-from .labels import UNLABELED, Label, encode_labels, keep_labeled
+from .classes import names_beside
+from .contents import SPLIT_NAMES, DataLayout, LoadedData, ReadOptions, SplitName, in_split_order
+from .labels import Label, encode_labels, known_items
 from .picture import MAX_BYTES
+from .split_arrays import load_split_pictures
 
 _LABELS = ("cls", "label", "class", "cls.txt", "label.txt", "json", "txt")
 _KEYS = ("label", "class", "cls", "target", "category", "class_name", "label_name")
@@ -62,13 +62,12 @@ def find(tree: SourceTree) -> DataLayout | None:
         others.append(name) if split not in SPLIT_NAMES else splits[split].append(name)
     if not splits:
         splits["train"], others = others, []
-    ordered = {split: splits[split] for split in SPLIT_NAMES if split in splits}
-    beside = names_beside(tree)
+    ordered = in_split_order(splits)
     files = tuple(name for some in ordered.values() for name in some) if tars else tree.names
     return DataLayout(
         "shards",
         f"samples in tar files: {', '.join(ordered)}" if tars else "samples of a tar file",
-        (*files, *([beside[0]] if beside and tars else [])),
+        (*files, *(names_beside(tree).files if tars else ())),
         partial(_read, tree, ordered if tars else {next(iter(ordered)): [""]}),
         len(first) * len(names),
         (f"tar files of no split: {', '.join(others[:5])}",) if others else (),
@@ -118,28 +117,17 @@ def _read(
                 labels[split].append(_label(inside, sample))
                 samples[split].append((shard, sample.picture))
         _check_words(labels[split], f"the samples of {tree.path(shards[0])}")
-    beside = names_beside(tree)
-    encoded = encode_labels(labels, beside[1] if beside else None)
+    encoded = encode_labels(labels, names_beside(tree).names)
     ids = {
         split: [f"{shard}/{picture}".lstrip("/") for shard, picture in some]
         for split, some in samples.items()
     }
-    numbered = keep_labeled(ids, encoded)
-    kept = [
-        sample
-        for split in numbered
-        for sample, number in zip(samples[split], encoded.numbers[split], strict=True)
-        if number != UNLABELED
-    ]
-    names = [name for ids, _ in numbered.values() for name in ids]
-    pictures = Pictures(names, lambda: _sources(tree, kept))
-    loaded = load_pictures(
-        encoded.classes, numbered, pictures, options=options, notes=encoded.notes
+    return load_split_pictures(
+        ids, encoded, lambda: _sources(tree, known_items(samples, encoded)), options
     )
-    return keep_trained_classes(loaded, options)
 
 
-def _sources(tree: SourceTree, pictures: Sequence[tuple[str, str]]) -> Iterator[Source]:
+def _sources(tree: SourceTree, pictures: Iterable[tuple[str, str]]) -> Iterator[Source]:
     """Yield the pictures, each given by its tar file and its name."""
     for shard, some in groupby(pictures, key=itemgetter(0)):
         yield from _opened(tree, shard).sources((name for _, name in some), MAX_BYTES)

@@ -1,13 +1,15 @@
-"""Arrays of images and of labels, as their owner divided them, to a data set."""
+"""Images in arrays or in files, with their labels, as their owner divided them, to a data set."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...errors import UsageError
 from ..dataset import Split
+from ..tree import Source
+from .classes import keep_trained_classes
 from .contents import LoadedData, ReadOptions, SplitName, make_split
-from .images import fit_arrays
-from .labels import UNLABELED, Label, encode_labels
+from .images import Pictures, fit_arrays, load_pictures
+from .labels import UNLABELED, Label, NumberedLabels, encode_labels, keep_labeled
 from .pixels import Array, to_pixels
 
 
@@ -65,17 +67,40 @@ def load_split_arrays(
         images, fit_notes = fit_arrays(images, options.image_size, options.resize)
         all_notes += fit_notes
         loaded[name] = make_split(images, numbers, ids)
-    shapes = {name: tuple(split.images.shape[1:]) for name, split in loaded.items()}
+    shapes = {name: tuple(split.shape[1:]) for name, split in loaded.items()}
     if len(set(shapes.values())) > 1:
         sizes = " and ".join(f"{name} images of {shape}" for name, shape in shapes.items())
         raise UsageError(
             f"{sizes} differ in size or channels; make them alike, or give data.image_size if only "
             "the sizes differ"
         )
-    return LoadedData(
+    notes = tuple(dict.fromkeys(all_notes))
+    data = LoadedData(encoded.classes, None, notes=notes).with_splits(loaded)
+    return keep_trained_classes(data, options)
+
+
+def load_split_pictures(
+    ids: Mapping[SplitName, Sequence[str]],
+    encoded: NumberedLabels,
+    sources: Callable[[], Iterable[Source]],
+    options: ReadOptions,
+    *,
+    notes: Sequence[str] = (),
+) -> LoadedData:
+    """Decode the pictures of all splits, given the id and the number of the label of each.
+
+    sources: yields the pictures whose label is known, in this order, each time it is called.
+
+    Raises:
+        UsageError: a picture cannot be read.
+    """
+    numbered = keep_labeled(ids, encoded)
+    names = [name for some, _ in numbered.values() for name in some]
+    loaded = load_pictures(
         encoded.classes,
-        loaded.get("train"),
-        loaded.get("val"),
-        loaded.get("test"),
-        notes=tuple(dict.fromkeys(all_notes)),
+        numbered,
+        Pictures(names, sources),
+        options=options,
+        notes=(*notes, *encoded.notes),
     )
+    return keep_trained_classes(loaded, options)

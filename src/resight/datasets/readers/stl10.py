@@ -13,7 +13,7 @@ import numpy as np
 
 from ...errors import UsageError
 from ..tree import SourceTree
-from .classes import keep_trained_classes, names_beside
+from .classes import names_beside
 from .contents import SPLIT_NAMES, DataLayout, LoadedData, ReadOptions, SplitName
 from .labels import Label
 from .limits import check_memory
@@ -40,12 +40,11 @@ def find(tree: SourceTree) -> DataLayout | None:
             splits[split] = by_name[images], by_name[labels]
     if not splits:
         return None
-    beside = names_beside(tree)
     is_left_out = "unlabeled_X.bin" in by_name
     return DataLayout(
         "stl10",
         f"STL-10's binary files: {', '.join(splits)}",
-        (*(name for pair in splits.values() for name in pair), *([beside[0]] if beside else [])),
+        (*(name for pair in splits.values() for name in pair), *names_beside(tree).files),
         partial(_read, tree, splits),
         len(splits),
         ("unlabeled_X.bin: there are no labels for it",) if is_left_out else (),
@@ -77,6 +76,4 @@ def _read(
         images = rows.reshape(count, 3, side, side).swapaxes(2, 3)  # (N, C, W, H) -> (N, C, H, W)
         numbers: list[Label] = [label or None for label in labels]  # 0 stands for no label
         splits[split] = ArraySplit(name, images, labels_name, numbers)
-    beside = names_beside(tree)
-    loaded = load_split_arrays(splits, options, class_names=beside[1] if beside else None)
-    return keep_trained_classes(loaded, options)
+    return load_split_arrays(splits, options, class_names=names_beside(tree).names)

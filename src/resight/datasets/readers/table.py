@@ -19,13 +19,15 @@ from .table_columns import label_column
 from .table_file import MAX_BYTES as TABLE_BYTES
 from .table_file import SUFFIXES
 
+_SHEETS = (".xlsx", ".xls", ".ods")
+
 
 def find(tree: SourceTree) -> DataLayout | None:
     """Recognize tables whose cells name pictures, in a folder or given themselves.
 
     Raises:
         UsageError: a table names pictures that are not there, has no column of labels, or gives a
-            picture two labels.
+            picture two labels; or there is a spreadsheet in place of a table.
     """
     is_alone = not tree.source.is_dir() and not tree.is_archive
     if is_alone and not tree.names[0].lower().endswith(SUFFIXES):
@@ -34,6 +36,12 @@ def find(tree: SourceTree) -> DataLayout | None:
     if beside is None:
         return None
     tables = label_tables(beside, tree.names if is_alone else candidates(tree))
+    sheets = [name for name in tree.names if name.lower().endswith(_SHEETS)]
+    if sheets and not tables:
+        raise UsageError(
+            f"{tree.path(sheets[0])} is a spreadsheet, which is not read; save it as CSV with the "
+            "columns file and label"
+        )
     return _layout(beside, tables) if tables else None
 
 

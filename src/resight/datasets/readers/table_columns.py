@@ -73,9 +73,14 @@ def split_column(table: Table, files: int) -> int | None:
     """Return the column that names the split of each row, or None."""
     for place, column in enumerate(table.columns):
         words = {row[place] for row in table.rows[:1000] if row[place]}
-        if place != files and _key(column) in _SPLITS and words and all(map(split_of, words)):
+        if place != files and names_splits(column) and words and all(map(split_of, words)):
             return place
     return None
+
+
+def names_splits(column: str) -> bool:
+    """Return whether a column is called as one that names the split of each row."""
+    return _key(column) in _SPLITS
 
 
 def label_column(
@@ -90,7 +95,10 @@ def label_column(
             return LabelColumn(matching[0])
         return LabelColumn(problem=f"{table.name} has no column {wanted!r} (it has {columns})")
     if not table.has_header:
-        return LabelColumn(files + 1) if files + 1 in places else LabelColumn()
+        if files + 1 in places:
+            return LabelColumn(files + 1)
+        is_before = files - 1 in places and _is_class(table, files - 1)
+        return LabelColumn(files - 1 if is_before else None)
     known = [p for p in places if _key(table.columns[p]) in _LABELS and _is_class(table, p)]
     known.sort(key=lambda place: _LABELS.index(_key(table.columns[place])))
     if known:

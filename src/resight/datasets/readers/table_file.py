@@ -1,17 +1,17 @@
-"""Tables as people keep them: CSV with any separator, TSV, JSON lines, lists; all cells as text."""
+"""Tables as people keep them: CSV with any separator, TSV, JSON, lists; all cells as text."""
 
 import csv
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import UsageError
 from ..tree import SourceTree
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".txt", ".lst")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".txt", ".lst")
 MAX_BYTES = 2**28
 _SEPARATORS = (",", ";", "\t", "|")
 _MAX_COLUMNS = 200  # more are pixels
@@ -50,7 +50,9 @@ def read_table(tree: SourceTree, name: str, is_file: Callable[[str], bool]) -> T
         return None
     suffix = os.path.splitext(name)[1].lower()
     if suffix in (".jsonl", ".ndjson"):
-        return _json_lines(name, lines, path, notes)
+        return _of_records(name, _json_lines(lines, path), notes)
+    if suffix == ".json":
+        return _json(name, text, is_file, notes)
     if max(map(lines[0].count, _SEPARATORS)) > _MAX_COLUMNS:
         return None
     try:
@@ -92,6 +94,9 @@ def _rows(
         return []
     counts = {separator: first.count(separator) for separator in _SEPARATORS}
     separator = max(counts, key=counts.__getitem__)
+    while lines[0].startswith("#") and lines[0].count(separator) != counts[separator]:
+        lines = lines[1:]
+        text = text.partition("\n")[2]
     if suffix in (".txt", ".lst"):
         lines = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
         if is_file(first.strip()):
@@ -105,7 +110,23 @@ def _rows(
     return list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
 
 
-def _json_lines(name: str, lines: list[str], path: Path, notes: tuple[str, ...]) -> Table:
+def _json(
+    name: str, text: str, is_file: Callable[[str], bool], notes: tuple[str, ...]
+) -> Table | None:
+    """Return the table of `{"1.png": "cat", ...}` or of `[{"file": "1.png", ...}, ...]`."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):  # it may be of any program
+        return None
+    if isinstance(content, dict) and any(map(is_file, content)):
+        rows = [[key, _cell(value)] for key, value in content.items()]
+        return Table(name, ("file", "label"), rows, True, notes)
+    if isinstance(content, list) and content and all(isinstance(row, dict) for row in content):
+        return _of_records(name, content, notes)
+    return None
+
+
+def _json_lines(lines: list[str], path: Path) -> list[dict[str, object]]:
     records: list[dict[str, object]] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -117,6 +138,12 @@ def _json_lines(name: str, lines: list[str], path: Path, notes: tuple[str, ...])
         if not isinstance(record, dict):
             raise UsageError(f"{path} line {number} is no JSON object; write one on each line")
         records.append(record)
+    return records
+
+
+def _of_records(
+    name: str, records: Sequence[Mapping[str, object]], notes: tuple[str, ...]
+) -> Table:
     columns = tuple(dict.fromkeys(key for record in records for key in record))
     rows = [[_cell(record.get(column)) for column in columns] for record in records]
     return Table(name, columns, rows, True, notes)
