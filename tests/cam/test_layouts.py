@@ -233,6 +233,17 @@ def test_a_layer_norm_that_permutes_inside_is_recognized_by_its_channels() -> No
     assert outputs.grid("norm") == Grid("channels_first", 8, 8)
 
 
+def test_padding_is_no_layer_of_its_own() -> None:
+    """As before each convolution of an EfficientNet, where its maps have 11 sizes more."""
+    convs = (
+        nn.Conv2d(3, 4, 3, stride=2, padding=1),
+        nn.ZeroPad2d((0, 1, 0, 1)),
+        nn.Conv2d(4, 4, 3, 2),
+    )
+    model = nn.Sequential(*convs, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    assert default_layers(model, (3, 16, 16)) == ("0", "2")
+
+
 def test_default_layers_of_tokens_are_the_last_that_the_class_sees() -> None:
     assert default_layers(family("vit"), (3, 32, 32)) == ("blocks.2.norm1",)
     assert default_layers(family("vit with the mean"), (3, 32, 32)) == ("norm",)

@@ -2,19 +2,21 @@
 
 import csv
 import io
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from matplotlib import colormaps
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
-from report_runs import CLASSES, make_predictions, make_run
-from resight.html_report import report as build
+from browser import faults_of
+from report_runs import CLASSES, add_causes, make_neighbors, make_predictions, make_run
+from resight.datasets import Dataset, Split
+from resight.datasets.corrections import corrected
+from resight.html_report import write_page as build
 from resight.recipe.presets import load_recipe
 from resight.recipe.toml import with_overrides
 from resight.records import Predictions
@@ -22,31 +24,7 @@ from resight.runs.gallery import GalleryMaps, write_gallery
 
 pytestmark = pytest.mark.slow
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = [
-    "--no-sandbox",
-    "--headless",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = next(filter(None, map(shutil.which, NAMES)), None)
-    if path is None:
-        reason = f"no browser: none of {', '.join(NAMES)} is installed"
-        if os.environ.get("RESIGHT_BROWSER_REQUIRED") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
@@ -66,20 +44,14 @@ class Opened:
     def __init__(self, browser: Browser, path: Path, **how: Any) -> None:
         self.page = browser.new_page(**how)
         self.page.set_default_timeout(10_000)
-        self.faults: list[str] = []
-        self.page.on("console", lambda message: self.faults.append(message.text))
-        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.faults.append(f"dialog {dialog.message}"))
-        self.page.on("request", lambda request: self._asked(request.url))
-        self.url = path.as_uri()
-        self.page.goto(self.url)
+        # data: is in the page itself, blob: the file that is downloaded
+        own = path.as_uri()
+        self.faults = faults_of(
+            self.page, lambda url: url == own or url.startswith(("data:", "blob:"))
+        )
+        self.page.goto(own)
         if self.page.locator("#data").count():
             self.page.wait_for_selector("html[data-ready]")
-
-    def _asked(self, url: str) -> None:
-        # data: is in the page itself, blob: the file that is downloaded
-        if url != self.url and not url.startswith(("data:", "blob:")):
-            self.faults.append(f"request {url}")
 
 
 @pytest.fixture
@@ -262,10 +234,12 @@ def test_a_right_answer_has_one_row_and_some_have_no_map(
 
 def test_a_label_issue_opens_its_image(page: Page, predictions: Predictions) -> None:
     id = predictions.ids[np.flatnonzero(~predictions.correct)[0]]
-    page.locator("#labels button").click()
+    page.locator("#labels .id button").click()
     expect(page.locator("#viewer-id")).to_contain_text(id)
     page.keyboard.press("Escape")
-    expect(page.locator("#labels button")).to_be_focused()
+    expect(page.locator("#labels .id button")).to_be_focused()
+    page.click("#review")  # all of them, one by one
+    expect(page.locator("#viewer-id")).to_contain_text(id)
 
 
 def test_the_selection_as_csv(page: Page, predictions: Predictions) -> None:
@@ -280,6 +254,140 @@ def test_the_selection_as_csv(page: Page, predictions: Predictions) -> None:
         assert (row["truth"], row["prediction"], row["correct"]) == ("dog", "cat", "False")
         assert float(row["confidence"]) == pytest.approx(predictions.confidence[at], rel=1e-6)
         assert float(row["loss"]) == pytest.approx(predictions.losses[at], rel=1e-6)
+
+
+@pytest.fixture
+def explained(browser: Browser, tmp_path: Path, predictions: Predictions) -> Iterator[Page]:
+    """The report of a run with causes."""
+    run = make_run(tmp_path / "a", load_recipe("base"), predictions)
+    add_causes(run, predictions)
+    opened = Opened(browser, build(run))
+    yield opened.page
+    opened.page.close()
+    assert opened.faults == []
+
+
+def test_a_picture_of_a_cause_opens_it_among_all_of_the_cause(
+    explained: Page, predictions: Predictions
+) -> None:
+    page, wrong = explained, np.flatnonzero(~predictions.correct)
+    worst = sorted(wrong.tolist(), key=lambda row: -predictions.losses[row])
+    strips = page.locator("#why .tiles")
+    assert [strips.nth(i).locator(".tile").count() for i in range(4)] == [8, 3, 8, 1]
+    tile = strips.first.locator(".tile").nth(2)
+    tile.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#viewer-place")).to_have_text("3 of 12")
+    expect(page.locator("#viewer-cause")).to_contain_text("a mark in the corner")
+    expect(page.locator("#viewer-id")).to_contain_text(predictions.ids[worst[2]])
+    page.keyboard.press("Escape")
+    expect(tile).to_be_focused()
+    assert shown_rows(page) == worst[:12]
+    strips.nth(2).get_by_text(f"All {len(wrong) - 15}").click()
+    assert shown_rows(page) == worst[15:]
+    page.click("#reset")
+    assert shown_rows(page) == worst
+
+
+def test_every_mistake_is_beside_its_nearest_training_images(
+    page: Page, predictions: Predictions
+) -> None:
+    wrong = np.flatnonzero(~predictions.correct)
+    expected = make_neighbors(predictions, wrong)
+    first = page.locator(".card").first
+    place = wrong.tolist().index(shown_rows(page)[0])
+    titles = first.locator(".near canvas").evaluate_all("all => all.map(x => x.title)")
+    percents = np.rint(100 * expected.cosines[place]).astype(int).ravel()
+    rows = expected.nearest[place].ravel()  # of the predicted class, then of the true one
+    assert titles == [
+        f"train/{row:03d}.png, {like} % similar" for row, like in zip(rows, percents, strict=True)
+    ]
+    for nth, row in enumerate(rows):
+        assert {*pixels(page, ".card .near canvas", nth).ravel()} == {row}  # it is gray `row`
+    first.click()
+    assert page.locator("#viewer-near canvas").count() == 6
+    page.keyboard.press("Escape")
+    page.uncheck("#beside")
+    assert page.locator(".card .near").count() == 0
+
+
+def test_marks_are_kept_and_downloaded_as_tables(
+    page: Page, predictions: Predictions, tmp_path: Path
+) -> None:
+    rows = shown_rows(page)[:4]
+    ids, names = [predictions.ids[row] for row in rows], predictions.classes
+    cards = page.locator(".card")
+    cards.nth(0).focus()
+    page.keyboard.press("w")  # the predicted class
+    cards.nth(1).focus()
+    page.keyboard.press("d")
+    cards.nth(2).click()
+    page.keyboard.press("k")
+    page.keyboard.press("ArrowRight")
+    third = next(k for k in range(3) if k not in (predictions.labels[rows[3]],))
+    page.select_option("#mark-class", str(third))
+    expect(page.locator("#mark-label")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("Escape")
+    count = page.locator("#marks-count")
+    expect(count).to_have_text("Marked: 2 wrong labels, 1 to drop, 1 to keep")
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    expect(count).to_have_text("Marked: 2 wrong labels, 1 to drop, 1 to keep")
+    expect(cards.nth(1).locator(".badge")).to_have_text("drop")
+    labels, exclude = (saved(page, f"#{name}-csv", tmp_path) for name in ("labels", "exclude"))
+    assert exclude.name == "exclude.csv"
+    assert labels.name == "labels.csv"
+
+    images = torch.zeros(len(predictions), 3, 4, 4, dtype=torch.uint8)
+    test = Split(images, torch.from_numpy(predictions.labels), predictions.ids)
+    train = Split(images[:3], torch.arange(3), ("a", "b", "c"))
+    dataset = Dataset("photos", names, train=train, test=test)
+    changed = corrected(dataset, relabel=labels, exclude=exclude).test
+    new = dict(zip(changed.ids, changed.labels.tolist(), strict=True))
+    old = dict(zip(predictions.ids, predictions.labels.tolist(), strict=True))
+    assert new == {id: k for id, k in old.items() if id != ids[1]} | {
+        ids[0]: int(predictions.preds[rows[0]]),
+        ids[3]: third,
+    }
+
+    cards.nth(1).focus()
+    page.keyboard.press("d")  # the same key takes it back
+    expect(page.locator("#exclude-csv")).to_be_disabled()
+    page.click("#marks-show")
+    assert sorted(shown_rows(page)) == sorted([rows[0], rows[2], rows[3]])
+    page.click("#marks-clear")
+    expect(page.locator("#marks-clear")).to_have_text("Clear all 3?")
+    page.click("#marks-clear")
+    expect(page.locator("#marks")).to_be_hidden()
+
+
+def saved(page: Page, button: str, folder: Path) -> Path:
+    """Click, and return the file that is downloaded."""
+    with page.expect_download() as waiting:
+        page.click(button)
+    path = folder / waiting.value.suggested_filename
+    waiting.value.save_as(path)
+    return path
+
+
+def test_marks_last_while_the_page_is_open_where_nothing_is_stored(
+    browser: Browser, report: Path
+) -> None:
+    context = browser.new_context()
+    context.add_init_script(
+        "Object.defineProperty(window, 'localStorage', { get() { throw new Error('no') } })"
+    )
+    page = context.new_page()
+    page.goto(report.as_uri())
+    page.wait_for_selector("html[data-ready]")
+    page.locator(".card").first.focus()
+    page.keyboard.press("k")
+    expect(page.locator("#marks-count")).to_have_text(
+        "Marked: 0 wrong labels, 0 to drop, 1 to keep"
+    )
+    page.keyboard.press("?")
+    expect(page.locator("#help")).to_be_visible()
+    context.close()
 
 
 def test_everything_has_a_name(page: Page) -> None:
@@ -454,6 +562,11 @@ def test_names_from_outside_stay_text(browser: Browser, tmp_path: Path) -> None:
         page.click("#csv")
     row = next(csv.DictReader(io.StringIO(Path(waiting.value.path()).read_text())))
     assert row["id"].startswith(f"'@{HOSTILE}")
+    page.locator(".card").first.focus()
+    page.keyboard.press("w")
+    mark = saved(page, "#labels-csv", tmp_path).read_text().splitlines()[1]
+    assert mark.startswith("\"'@</script>")
+    assert mark.endswith(',"\'=1+1"')
     assert (row["truth"], row["prediction"]) == (HOSTILE, "'=1+1")
     assert opened.faults == []
 

@@ -1,13 +1,22 @@
 """Penultimate features and nearest neighbors, against plain torch."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from resight.datasets import Dataset, Split, Statistics
 from resight.datasets.augment import normalize
+from resight.datasets.originals import images_as_pictures
 from resight.errors import UsageError
-from resight.interpret.neighbors import candidate_rows, find_neighbors, nearest_neighbors
+from resight.interpret.neighbors import (
+    candidate_rows,
+    nearest_neighbors,
+    neighbor_images,
+    run_features,
+)
 from resight.training.features import features
 
 STATS = Statistics((0.5,) * 3, (0.25,) * 3)
@@ -112,14 +121,34 @@ def test_few_of_large_images_are_compared() -> None:
 
 
 def test_the_most_similar_of_either_class(tiny: Dataset) -> None:
-    model, some = Small(), tiny.test.select(torch.arange(4))
+    model, queries = Small(), np.array([3, 0, 2, 1])
     pairs = [(0, 1), (1, 0), (2, 1), (0, 2)]
-    neighbors, text = find_neighbors(model, some, tiny.train, pairs, STATS, k=2)
-    queries, candidates = (features(model, split, STATS) for split in (some, tiny.train))
-    for query, pair, sides in zip(queries, pairs, neighbors, strict=True):
-        for label, side in zip(pair, sides, strict=True):
+    index = run_features(model, tiny.test, tiny.train, STATS)
+    rows, cosines = index.nearest(queries, pairs, k=2)
+    images = neighbor_images(tiny.train, rows, cosines)
+    tests, candidates = (features(model, split, STATS) for split in (tiny.test, tiny.train))
+    for i, (query, pair) in enumerate(zip(queries, pairs, strict=True)):
+        for side, label in enumerate(pair):
             own = (tiny.train.labels == label).nonzero().flatten()
-            rows, cosines = nearest_neighbors(query[None], candidates[own], 2)
-            assert side.ids == tuple(tiny.train.ids[i] for i in own[rows[0]].tolist())
-            assert side.cosines == pytest.approx(cosines[0].tolist(), abs=1e-6)
-    assert text.startswith("most similar among 91 training images of these classes")
+            nearest, values = nearest_neighbors(tests[query][None], candidates[own], 2)
+            assert rows[i, side].tolist() == own[nearest[0]].tolist()
+            assert cosines[i, side] == pytest.approx(values[0].tolist(), abs=1e-6)
+            shown = images[i][side]
+            assert shown.ids == tuple(tiny.train.ids[row] for row in rows[i, side])
+            expected = images_as_pictures(tiny.train)[rows[i, side]]
+            np.testing.assert_array_equal(shown.pictures, expected)
+    assert index.note.startswith("most similar among 91 training images, by cosine")
+
+
+def test_a_class_with_fewer_images_than_neighbors(tiny: Dataset) -> None:
+    labels = tiny.train.labels.clone()
+    labels[labels == 2] = 0
+    labels[7] = 2
+    index = run_features(Small(), tiny.test, replace(tiny.train, labels=labels), STATS)
+    rows, cosines = index.nearest(np.array([1]), [(2, 0)], k=3)
+    assert rows[0, 0].tolist() == [7, -1, -1]
+    assert cosines[0, 0, 1:].tolist() == [0, 0]
+    ((few, more),) = neighbor_images(tiny.train, rows, cosines)
+    assert few.ids == (tiny.train.ids[7],)
+    assert len(more.pictures) == 3
+    assert neighbor_images(tiny.train, rows[:0], cosines[:0]) == []

@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> resight.Run:
-    recipe = explained_recipe(f"data.image_size={PX}")
+    recipe = explained_recipe(f"data.image_size={PX}", "explain.pictures=true")
     return resight.train(recipe, data=folder, out=tmp_path_factory.mktemp("runs"), name="a")
 
 

@@ -15,7 +15,9 @@ from resight.metrics.mistakes import (
     group_by_pair,
     label_issues,
     mistakes,
+    num_wrong,
     sheet_rows,
+    wrong_label_probs,
 )
 from resight.records import Predictions
 
@@ -105,7 +107,36 @@ def test_label_issues_by_hand() -> None:
     assert (issue.row, issue.given, issue.suggested) == (2, "ant", "bee")
     assert issue.p_given == pytest.approx(0.10)
     assert issue.p_suggested == pytest.approx(0.85)
-    assert issue.margin == pytest.approx(0.10 - 0.85)
+    assert 0 <= issue.p_wrong <= 1
+
+
+def test_label_issues_begin_with_the_least_probable_labels() -> None:
+    """By the margin p_given - p_other of the paper, the second of the two would be the first."""
+    sure = [[0.9, 0.05, 0.05], [0.1, 0.8, 0.1], [0.05, 0.05, 0.9]] * 4
+    predictions = predictions_of(
+        [*sure, [0.12, 0.87, 0.01], [0.1, 0.81, 0.09]], [*[0, 1, 2] * 4, 0, 0]
+    )
+    assert [issue.row for issue in label_issues(predictions)] == [13, 12]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.2])
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_the_number_of_wrong_labels_is_estimated(share: float, temperature: float) -> None:
+    """Labels are drawn from the softmax of the logits, so that only a share of them is wrong."""
+    rng = np.random.default_rng(3)
+    n, k = 8000, 10
+    z = rng.normal(0, 3, (n, k))
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    labels = (p.cumsum(axis=1) < rng.uniform(size=(n, 1))).sum(axis=1).clip(0, k - 1)
+    wrong = rng.uniform(size=n) < share
+    labels[wrong] = (labels[wrong] + rng.integers(1, k, wrong.sum())) % k
+    ids = tuple(map(str, range(n)))
+    predictions = Predictions(ids, (z * temperature).astype(np.float32), labels, (*"abcdefghij",))
+    probs = wrong_label_probs(predictions)
+    assert probs.sum() == pytest.approx(wrong.sum(), abs=0.012 * n)
+    issues = label_issues(predictions)
+    among = sum(wrong[issue.row] for issue in issues)
+    assert num_wrong(issues) == pytest.approx(among, rel=0.05, abs=0.008 * n)
 
 
 def test_an_unsure_mistake_is_no_label_issue() -> None:
@@ -127,7 +158,7 @@ def test_tables() -> None:
     assert rows[1][:3] == ["image 3", "bee", "ant"]
     assert len(rows) == 5
     assert csv_rows(LabelIssue, []) == [
-        ["id", "given", "suggested", "p_given", "p_suggested", "margin"]
+        ["id", "given", "suggested", "p_given", "p_suggested", "p_wrong"]
     ]
 
 
@@ -148,7 +179,8 @@ def test_label_issues_are_the_planted_errors(tmp_path: Path) -> None:
     test, planted = with_errors(clean.test)
     data = resight.Dataset("digits with errors", clean.classes, train, test)
     recipe = resight.with_overrides(
-        resight.load_recipe("digits"), ["model.widths=[16,32,32]", "explain.report=false"]
+        resight.load_recipe("digits"),
+        ["model.widths=[16,32,32]", "explain={report=false,pictures=false}"],
     )
     run = resight.train(resight.with_epochs(recipe, 4), data=data, out=tmp_path)
     assert run.predictions is not None

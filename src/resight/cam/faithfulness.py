@@ -19,8 +19,9 @@ class Faithfulness:
     """The probability of each map's class as pixels are deleted or inserted, strongest first.
 
     Areas lie in [0, 1]. Low deletion and high insertion are good: what the map shows is
-    enough, and without it the class is lost. Compare areas between maps of one image and class,
-    such as two methods, or a method and chance; alone an area says little.
+    enough, and without it the class is lost. Both contain what the network says of an empty image,
+    which can be much: take `empty` off. Compare areas between maps of one image and class, such as
+    two methods, or a method and chance; alone an area says little.
     """
 
     deletion: Tensor  # (N, M) float32, area
@@ -28,6 +29,11 @@ class Faithfulness:
     fractions: Tensor  # (S + 1,) share of the pixels that are deleted, or inserted
     deletion_curves: Tensor  # (N, M, S + 1) probability
     insertion_curves: Tensor  # (N, M, S + 1) probability
+
+    @property
+    def empty(self) -> Tensor:
+        """(N, M) the probability of each map's class in an image whose pixels are all deleted."""
+        return self.deletion_curves[:, :, -1]
 
 
 def faithfulness(
@@ -98,28 +104,41 @@ def _curves(
     batch_size: int,
     multi_label: bool,
 ) -> Tensor:
-    """(N, M, S + 1, 2) the probability of each class after deletion and after insertion."""
+    """(N, M, S + 1, 2) the probability of each class after deletion and after insertion.
+
+    All maps of an image share the ends of their curves: the whole image and the empty one.
+    """
     (n, m, pixels), device, channels = ranks.shape, ranks.device, images.shape[1]
     ranks = ranks.reshape(n * m, pixels)
     # A job is a map, a number of pixels, and whether they are deleted (0) or inserted (1).
     jobs = torch.cartesian_prod(
         torch.arange(n * m, device=device),
-        torch.arange(len(counts), device=device),
+        torch.arange(1, len(counts) - 1, device=device),
         torch.arange(2, device=device),
-    )
-    scores = []
+    ).reshape(-1, 3)
     with borrow(network, device):
         pictures = match_weights(images.to(device), network).reshape(n, channels, pixels)
         blanks = empty.to(pictures).reshape(n, channels, pixels)
-        for batch in torch.split(jobs, batch_size):
+
+        def probabilities(inputs: Tensor) -> Tensor:
+            output = run_logits(network, inputs.reshape(-1, channels, *images.shape[2:]))
+            return class_probabilities(output.values, multi_label or output.single)
+
+        scores = []
+        for batch in torch.split(jobs, batch_size) if len(jobs) else ():
             maps, points, kinds = batch.unbind(1)
             strong = ranks[maps] < counts[points][:, None]
             visible = (strong == (kinds == 1)[:, None])[:, None]  # (jobs, 1, pixels)
             mixed = torch.where(visible, pictures[maps // m], blanks[maps // m])
-            output = run_logits(network, mixed.reshape(-1, channels, *images.shape[2:]))
-            probs = class_probabilities(output.values, multi_label or output.single)
-            scores.append(probs.gather(1, classes.flatten()[maps, None])[:, 0])
-    return torch.cat(scores).reshape(n, m, len(counts), 2)
+            scores.append(probabilities(mixed).gather(1, classes.flatten()[maps, None])[:, 0])
+        whole, blank = (
+            torch.cat([probabilities(part) for part in torch.split(ends, batch_size)])
+            for ends in (pictures, blanks)
+        )
+    ends = [probs.gather(1, classes)[:, :, None] for probs in (whole, blank)]  # (N, M, 1)
+    first, last = torch.stack(ends, dim=3), torch.stack(ends[::-1], dim=3)  # (N, M, 1, 2)
+    inner = torch.cat([*scores, first.new_zeros(0)]).reshape(n, m, len(counts) - 2, 2)
+    return torch.cat([first, inner, last], dim=2)
 
 
 def _check(images: Tensor, heatmaps: Heatmaps, steps: int) -> None:

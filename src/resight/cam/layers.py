@@ -22,7 +22,7 @@ def default_layers(model: nn.Module, shape: Sequence[int]) -> tuple[str, ...]:
     """Return the outermost layer of each map size, from 3/4 of the image's side down to 3 cells.
 
     Of several such layers the last counts: mostly the end of a stage. Larger maps show edges and
-    colors, and say little about a class; a smaller map does not say where. Pooling layers and
+    colors, and say little about a class; a smaller map does not say where. Pooling, padding and
     layers whose map does not reach the logits are passed over. Of tokens, which have one size from
     the first block to the last, the last layer counts. The result is empty if no layer has such a
     map. `shape` is (C, H, W).
@@ -60,7 +60,7 @@ def find_layers(
 
     A layer is named by its path, which may carry the prefix of a wrapper, by its index in an
     `nn.Sequential`, or by itself. None takes the last layer with a map of more than one cell that
-    reaches the logits; pooling layers are passed over. `image` (1, C, H, W) runs through the
+    reaches the logits; pooling and padding are passed over. `image` (1, C, H, W) runs through the
     network only if needed.
     """
     known = named_layers(model)
@@ -152,7 +152,7 @@ def _layers_with_maps(
     names = []
     for name in outputs.shapes:
         module, layouts, grid = known[name], outputs.layouts(name), outputs.grid(name)
-        passed_over = is_pool(module) or ("tokens" in layouts and isinstance(module, nn.Linear))
+        passed_over = is_between(module) or ("tokens" in layouts and isinstance(module, nn.Linear))
         if layouts and not passed_over and (grid is None or grid.cells > 1):
             names.append(name)
     # Where the last linear layer is zero, as a new head may be, its input stands for the logits.
@@ -182,9 +182,9 @@ def _reaching(
     return reaching
 
 
-def is_pool(module: nn.Module) -> bool:
-    """Return whether the class of a module is named as a pooling layer."""
-    return "Pool" in type(module).__name__
+def is_between(module: nn.Module) -> bool:
+    """Return whether a module, by the name of its class, pools or pads what a layer before made."""
+    return "Pool" in type(module).__name__ or "Pad" in type(module).__name__
 
 
 def _problem(outputs: LayerOutputs, name: str) -> str:

@@ -1,7 +1,8 @@
 """Where a network looked: heat maps over pictures, for the predicted class and for another.
 
-A map is shown twice: over the gray picture, smoothed to its size, and raw, cell by cell, so that
-nobody reads more detail into it than is there. Positive evidence only, on one scale from 0 to the
+A map lies over the gray picture, smoothed to its size. If it has too few cells to say where, it is
+shown cell by cell, with their edges, so that nobody reads more detail into it than is there.
+Positive evidence only, on one scale from 0 to the
 strongest cell of either class at that layer, so the two classes can be compared. The palette,
 inferno, rises evenly in brightness and reads the same with every kind of color vision.
 """
@@ -23,11 +24,13 @@ from .style import GRAY
 Maps = Float32Array
 
 AREAS = (
-    "deletion, insertion: the predicted class's mean probability while the pixels of strongest "
-    "evidence go first, or come first; low deletion and high insertion are good"
+    "deletion, insertion: the predicted class's mean probability, less that of an empty picture, "
+    "while the pixels of strongest evidence go first, or come first; low deletion and high "
+    "insertion are good"
 )
 PALETTE = np.rint(255 * matplotlib.colormaps["inferno"](np.arange(256))[:, :3]).astype(np.uint8)
 _OPACITY = 0.8  # of the strongest evidence
+_EDGE = 0.35  # of white, between the cells of a coarse map
 _OVERLAY_PX = 128  # a side, at least
 _CAPTION_WIDTH, _LAYER_SPACE = 1.65, 0.12  # inches
 _SCALE = "the strongest evidence at that layer in that row, for either class"
@@ -97,27 +100,41 @@ def smoothed(maps: Maps, height: int, width: int) -> Maps:
 def blend_heatmap(picture: ImageArray, heat: Maps) -> ImageArray:
     """(H, W, 1 or 3) picture in gray under a map (h, w) in [0, 1] -> (s H, s W, 3), s >= 1.
 
-    The more evidence, the less of the picture shows through; without any it is the gray picture.
+    A map of fewer than COARSE_CELLS cells a side is drawn as its cells, with their edges. The more
+    evidence, the less of the picture shows through; without any it is the gray picture.
     """
     s = max(1, round(_OVERLAY_PX / max(picture.shape[:2])))
     weights = (0.299, 0.587, 0.114) if picture.shape[2] == 3 else (1.0,)
     gray = (picture @ np.array(weights)).repeat(s, axis=0).repeat(s, axis=1)  # (s H, s W)
-    heat = smoothed(heat, *gray.shape)
+    cells = heat.shape
+    coarse = min(cells) < COARSE_CELLS and bool(heat.any())
+    heat = _in_cells(heat, *gray.shape) if coarse else smoothed(heat, *gray.shape)
     opacity = _OPACITY * heat[:, :, None] ** 0.7
     mixed = (1 - opacity) * gray[:, :, None] + opacity * _colored(heat)
+    if coarse:
+        for axis, count in enumerate(cells):
+            edges = np.arange(1, count) * gray.shape[axis] // count
+            np.moveaxis(mixed, axis, 0)[edges] += _EDGE * (255 - np.moveaxis(mixed, axis, 0)[edges])
     return np.asarray(np.rint(mixed), dtype=np.uint8)
 
 
+def _in_cells(maps: Maps, height: int, width: int) -> Maps:
+    """(h, w) -> (height, width), each cell as a block of its value."""
+    high, wide = maps.shape
+    rows, columns = (np.arange(n) * cells // n for n, cells in ((height, high), (width, wide)))
+    return np.asarray(maps[rows][:, columns], dtype=np.float32)
+
+
 def heat_sheet(images: SheetImages, heats: Sequence[LayerHeatmap], title: str) -> Figure:
-    """Draw a row for each picture: at each layer both classes' overlays and the predicted's map."""
+    """Draw a row for each picture: at each layer the map for either class over the picture."""
     _check(images, heats)
     r = len(images.rows)
-    kinds = (" or ".join(sorted({images.kind(i) for i in range(r)})), "predicted, raw")
+    kind = " or ".join(sorted({images.kind(i) for i in range(r)}))
     head = [Tile(width=_CAPTION_WIDTH), Tile()]
     for heat in heats:
         above = [_layer_line(heat), Line("predicted", size=6, color=GRAY)]
         head.append(Tile(above=above, space=_LAYER_SPACE))
-        head += [Tile(above=[Line(kind, size=6, color=GRAY)]) for kind in kinds]
+        head.append(Tile(above=[Line(kind, size=6, color=GRAY)]))
     rows = []
     for i, picture in enumerate(images.pictures):
         tiles = [Tile(below=_caption(images, i), width=_CAPTION_WIDTH), Tile(picture)]
@@ -125,7 +142,7 @@ def heat_sheet(images: SheetImages, heats: Sequence[LayerHeatmap], title: str) -
             predicted, other = positive_map(heat.maps[i])  # each (h, w)
             overlay = _overlay(picture, predicted)
             tiles.append(replace(overlay, below=_areas(heat, i), space=_LAYER_SPACE))
-            tiles += [_overlay(picture, other), Tile(_colored(predicted))]
+            tiles.append(_overlay(picture, other))
         rows.append(Row(tiles))
     return contact_sheet(
         rows,
@@ -139,7 +156,7 @@ def heat_sheet(images: SheetImages, heats: Sequence[LayerHeatmap], title: str) -
 
 
 def heat_strip(images: SheetImages, heats: Sequence[LayerHeatmap], title: str) -> Figure:
-    """Draw one picture, large: a row for each of two classes, overlay and map of each layer."""
+    """Draw one picture, large: a row for each of two classes, with the map of each layer."""
     _check(images, heats)
     if len(images.rows) != 1:
         raise UsageError(f"a strip shows one picture, not {len(images.rows)}; use heat_sheet")
@@ -155,7 +172,6 @@ def heat_strip(images: SheetImages, heats: Sequence[LayerHeatmap], title: str) -
             if j == 0:
                 above = [_layer_line(heat), *_areas(heat, 0), *above]
             tiles.append(replace(_overlay(picture, scaled), above=above, space=_LAYER_SPACE))
-            tiles.append(Tile(_colored(scaled)))
         rows.append(Row(tiles))
     side, notes = side_of(images.pictures, 1.25), _notes(heats, images)
     return contact_sheet(rows, title=title, side=side, legend=_LEGEND, notes=notes)
@@ -242,7 +258,7 @@ def _areas(heat: LayerHeatmap, i: int) -> list[Line]:
     """Deletion and insertion of the predicted class, where they are known."""
     if heat.areas is None:
         return []
-    deletion, insertion = heat.areas[i]
+    deletion, insertion = np.round(heat.areas[i], 2) + 0.0  # no -0.00
     return [Line(f"deletion {deletion:.2f}   insertion {insertion:.2f}", size=6.5, color=GRAY)]
 
 

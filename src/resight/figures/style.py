@@ -111,10 +111,15 @@ def save(figure: Figure, path: Path) -> None:
 
     Raises UsageError for another suffix and ResightError if the file cannot be written.
     """
-    kind = check_path(path)
+    content = encoded(figure, check_path(path))
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def encoded(figure: Figure, kind: str = "png") -> bytes:
+    """Return a figure as PNG or SVG, the same bytes for the same figure."""
     metadata: dict[str, Any] = {"Software": None} if kind == "png" else {"Date": None}
     picture = io.BytesIO()
     with house_style():
         figure.savefig(picture, format=kind, metadata=metadata)
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(picture.getvalue())
+    return picture.getvalue()

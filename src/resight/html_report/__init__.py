@@ -18,11 +18,12 @@ import jinja2
 from markupsafe import Markup
 
 from ..files import write_text
+from ..runs.predictions_folder import open_folder
 from ..runs.run import Run
 from .view import view
 
 
-def report(run: str | Path | Run) -> Path:
+def write_page(run: str | Path | Run) -> Path:
     """Write `report.html` into a run folder, from its files alone; return its path.
 
     What a run lacks, because it was interrupted or not explained, the page says.
@@ -31,7 +32,7 @@ def report(run: str | Path | Run) -> Path:
         UsageError: it is no run folder.
         ResightError: the page cannot be written.
     """
-    run = Run.open(run.folder if isinstance(run, Run) else run)  # as its files are now
+    run = open_folder(run)
     here = files(__package__)
     style, script = ((here / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     environment = jinja2.Environment(

@@ -1,5 +1,5 @@
 "use strict";
-// Filter, look and download. Text from outside is set as text, never as HTML; nothing is loaded.
+// Filter, look, mark and download. Text from outside is set as text, never as HTML; nothing is loaded.
 (() => {
   const PAGE = window.innerWidth < 600 ? 36 : 60; // images that are shown at once
   const MATRIX = 100; // classes up to which the matrix is drawn
@@ -7,7 +7,7 @@
 
   const $ = (id) => document.getElementById(id);
   const data = JSON.parse($("data").textContent);
-  const { classes, count, gallery } = data;
+  const { classes, count, gallery, neighbors, sets } = data;
 
   // --- the numbers of the images ---------------------------------------------------------------
 
@@ -42,6 +42,17 @@
     }
   }
 
+  // Places of the training images that are nearest to a mistake: of the predicted class, then of the
+  // true one. 0 is none, n the n-th tile.
+  const near = neighbors && {
+    at: new Map([...new Uint32Array(bytes(neighbors.rows))].map((row, i) => [row, i])),
+    places: new Uint16Array(bytes(neighbors.places)),
+    percents: new Uint8Array(bytes(neighbors.percents)),
+  };
+  const causeOf = new Map(); // row -> number of its cause; the causes are the first sets
+  sets.slice(0, data.causes).forEach(({ rows }, k) => rows.forEach((row) => causeOf.set(row, k)));
+  const suggested = new Map(data.issues); // row -> the class that its label should perhaps be
+
   const number = (n) => n.toLocaleString("en");
   const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;
   const make = (tag, properties = {}, ...children) => {
@@ -52,8 +63,8 @@
 
   // --- filters ---------------------------------------------------------------------------------
 
-  const controls = ["true", "pred", "verdict", "low", "high", "text", "sort", "mapped"].map($);
-  const [trueClass, predClass, verdict, low, high, text, sort, mapped] = controls;
+  const controls = ["true", "pred", "verdict", "low", "high", "text", "sort", "mapped", "set", "beside"].map($);
+  const [trueClass, predClass, verdict, low, high, text, sort, mapped, part, beside] = controls;
   const keys = {
     loss: (row) => -losses[row],
     "loss-up": (row) => losses[row],
@@ -72,7 +83,9 @@
     const most = Number(high.value || 100) / 100 + 1e-6;
     const word = text.value.trim().toLowerCase();
     const rows = [];
+    const among = rowsOf(part.value);
     for (let row = 0; row < count; row++) {
+      if (among && !among.has(row)) continue;
       if (t >= 0 && labels[row] !== t) continue;
       if (p >= 0 && preds[row] !== p) continue;
       if (verdict.value !== "all" && right(row) !== (verdict.value === "right")) continue;
@@ -87,6 +100,21 @@
     markMatrix(t, p);
   }
 
+  function rowsOf(value) {
+    if (value === "all") return null;
+    if (value === "issues") return new Set(suggested.keys());
+    if (value === "marked") return new Set(marks.keys());
+    return new Set(sets[value].rows);
+  }
+
+  // All images of a cause, of a group or of the marks, and no other filter.
+  function chooseSet(value) {
+    clear();
+    verdict.value = "all";
+    part.value = value;
+    select();
+  }
+
   function choose(t, p) {
     const same = Number(trueClass.value) === t && Number(predClass.value) === p;
     trueClass.value = same ? -1 : t;
@@ -97,6 +125,12 @@
   }
 
   function reset() {
+    clear();
+    select();
+  }
+
+  function clear() {
+    part.value = "all";
     trueClass.value = predClass.value = -1;
     verdict.value = firstVerdict;
     low.value = 0;
@@ -104,7 +138,6 @@
     text.value = "";
     sort.value = "loss";
     mapped.checked = false;
-    select();
   }
 
   // --- the images of the selection -------------------------------------------------------------
@@ -118,6 +151,7 @@
     $("csv").disabled = n === 0;
     shown = 0;
     $("cards").replaceChildren();
+    $("cards").classList.toggle("beside", beside.checked);
     if (n === 0) $("cards").append(make("li", { className: "empty", textContent: "No image is like that." }));
     showMore();
   }
@@ -141,11 +175,12 @@
     const button = make(
       "button",
       { type: "button", className: "card", title: idOf(row) },
-      thumbnail(row),
+      make("span", { className: "tile" }, thumbnail(row), badge(row)),
       make("span", { className: "prediction" }, make("i", { textContent: sure }), `${sign} ${prediction}`),
       make("span", { className: "truth", textContent: right(row) ? "as labeled" : `is ${label}` }),
       make("span", { className: "id" }, make("bdi", { textContent: idOf(row).slice(shared) })),
     );
+    if (beside.checked && near?.at.has(row)) button.append(nearest(row));
     button.dataset.row = row;
     button.ariaLabel = `${idOf(row)}: ${label}, predicted ${prediction} at ${sure}, loss ${losses[row].toFixed(2)}`;
     return make("li", {}, button);
@@ -154,6 +189,7 @@
   // --- pictures and heat maps ------------------------------------------------------------------
 
   let pictures = []; // a decoded atlas each
+  let trainAtlas = null; // decoded
   let damaged = false; // an atlas could not be decoded
   const levels = []; // of each layer's atlas: Uint8Array, 0 to 15, and its width
 
@@ -181,6 +217,35 @@
     return canvas;
   }
 
+  // The training images beside a mistake, of either class.
+  function nearest(row) {
+    const at = near.at.get(row);
+    const { each } = neighbors;
+    const sides = [0, 1].map((side) => {
+      const from = (2 * at + side) * each;
+      const tiles = [...near.places.slice(from, from + each)].map((place, i) => [place, near.percents[from + i]]);
+      return nearSide(side ? labels[row] : preds[row], side ? "true" : "predicted", tiles);
+    });
+    return make("span", { className: "near" }, ...sides);
+  }
+
+  function nearSide(label, kind, tiles) {
+    const made = tiles.filter(([place]) => place > 0).map(([place, percents]) => trainTile(place - 1, percents));
+    const head = make("span", { className: "head" }, make("small", { textContent: kind }), classes[label]);
+    return make("span", { className: "side" }, head, make("span", { className: "row" }, ...made));
+  }
+
+  function trainTile(tile, percents) {
+    const id = neighbors.idPrefix + neighbors.ids[tile];
+    const like = percents === undefined ? "" : ` ${percents} % similar`;
+    const canvas = make("canvas", { role: "img", title: id + (like && `,${like}`), ariaLabel: `training image ${id}${like}` });
+    const [x, y, w, h] = corner(neighbors, tile);
+    [canvas.width, canvas.height] = [w, h];
+    canvas.classList.toggle("photo", isPhoto);
+    if (trainAtlas) canvas.getContext("2d").drawImage(trainAtlas, x, y, w, h, 0, 0, w, h);
+    return canvas;
+  }
+
   function readMaps() {
     while (levels.length < gallery.maps.length) {
       const atlas = $(`maps-${levels.length}`);
@@ -200,6 +265,16 @@
     const map = new Float32Array(w * h);
     for (let i = 0; i < map.length; i++) map[i] = gray[(y + Math.floor(i / w)) * wide + x + (i % w)];
     return { map, w, h };
+  }
+
+  // A map of few cells shows them as they are: smooth, it would say more than it knows.
+  function inCells({ map, w, h }, wide, tall) {
+    const out = new Uint8Array(wide * tall);
+    for (let y = 0; y < tall; y++) {
+      const from = Math.floor((y * h) / tall) * w;
+      for (let x = 0; x < wide; x++) out[y * wide + x] = Math.round(LEVEL * map[from + Math.floor((x * w) / wide)]);
+    }
+    return out;
   }
 
   // Bilinear, corners not aligned: the center of a cell stays at its center. To 0..255.
@@ -255,7 +330,12 @@
     const facts = fact(`predicted: ${prediction}`, confidence[row], "");
     if (!right(row)) facts.push(...fact(`true: ${label}`, Math.exp(-losses[row]), " other"));
     $("viewer-facts").replaceChildren(...facts);
+    const cause = document.querySelectorAll(".causes h3")[causeOf.get(row)];
+    $("viewer-cause").textContent = cause ? `Why: ${cause.textContent}` : "";
+    const title = make("p", { textContent: "Nearest training images" });
+    $("viewer-near").replaceChildren(...(near?.at.has(row) ? [title, nearest(row)] : []));
     $("strip").replaceChildren(strip(row, label));
+    showMark(row);
     $("viewer-tools").hidden = overlays.length === 0;
     $("viewer-note").textContent = remark(row);
     blend();
@@ -293,7 +373,7 @@
     readMaps();
     const head = make("tr", {}, make("td"), make("th", { scope: "col" }, make("b", { textContent: "image" })));
     gallery.maps.forEach(({ layer, whole: [h, w], size }) => {
-      const coarse = Math.min(h, w) < data.coarse ? ", too coarse to say where" : "";
+      const coarse = isCoarse([h, w]) ? ", too coarse to say where" : "";
       const kept = size[0] < h || size[1] < w ? `, kept as ${size.join(" × ")}` : "";
       head.append(make("th", { scope: "col" }, make("b", { textContent: layer }), `${h} × ${w} map${kept}${coarse}`));
     });
@@ -309,7 +389,7 @@
       make("th", { scope: "row" }, make("small", { textContent: `for ${kind}` }), name),
       make("td", {}, ...(picture ? [picture] : [])),
     );
-    gallery.maps.forEach(({ layer }, i) => {
+    gallery.maps.forEach(({ layer, whole: own }, i) => {
       const canvas = make("canvas", { role: "img", className: "map" });
       const context = drawPicture(canvas, row, factor);
       const small = mapAt(i, tile);
@@ -318,7 +398,8 @@
       overlays.push({
         context,
         base: context.getImageData(0, 0, canvas.width, canvas.height),
-        map: enlarge(small, canvas.width, canvas.height),
+        map: (isCoarse(own) ? inCells : enlarge)(small, canvas.width, canvas.height),
+        cells: isCoarse(own) ? [small.h, small.w] : null,
       });
       const cell = make("td", {}, canvas);
       if (where === null) cell.append(make("p", { textContent: "Nothing here speaks for it." }));
@@ -326,6 +407,8 @@
     });
     return made;
   }
+
+  const isCoarse = (size) => Math.min(...size) < data.coarse;
 
   // In words, for those who cannot see it; null if the map is empty.
   function strongest({ map, w, h }) {
@@ -343,7 +426,7 @@
     const shares = Float32Array.from({ length: 256 }, (_, level) => full * (level / 255) ** (1 - full));
     $("opacity-value").textContent = `${opacity.value} %`;
     opacity.setAttribute("aria-valuetext", `${opacity.value} %`);
-    for (const { context, base, map } of overlays) {
+    for (const { context, base, map, cells } of overlays) {
       const mixed = new ImageData(base.width, base.height);
       for (let i = 0; i < map.length; i++) {
         const share = shares[map[i]];
@@ -353,7 +436,17 @@
         mixed.data[4 * i + 3] = 255;
       }
       context.putImageData(mixed, 0, 0);
+      if (cells) drawEdges(context, cells, 2 * full * (1 - full));
     }
+  }
+
+  // Neither on the image alone nor on the map alone.
+  function drawEdges(context, [h, w], strength) {
+    if (strength === 0) return;
+    const { width, height } = context.canvas;
+    context.fillStyle = `rgb(255 255 255 / ${strength})`;
+    for (let x = 1; x < w; x++) context.fillRect(Math.round((x * width) / w), 0, 1, height);
+    for (let y = 1; y < h; y++) context.fillRect(0, Math.round((y * height) / h), width, 1);
   }
 
   function drawLegend() {
@@ -476,6 +569,171 @@
     if (pairs.length === 0) $("pairs").append(make("li", { className: "note", textContent: "No image was taken for another class." }));
   }
 
+  // --- why it was wrong ------------------------------------------------------------------------
+
+  const STRIP = 8; // images of a cause that are shown at once
+
+  function drawStrips() {
+    for (const place of document.querySelectorAll("[data-set]")) {
+      const value = Number(place.dataset.set);
+      const { rows, near: sides } = sets[value];
+      rows.slice(0, STRIP).forEach((row, position) => {
+        const [label, prediction] = [classes[labels[row]], classes[preds[row]]];
+        const picture = thumbnail(row);
+        const button = make("button", { type: "button", className: "tile" }, picture || `${label} → ${prediction}`, badge(row));
+        button.dataset.row = row;
+        button.title = `${label}, taken for ${prediction}`;
+        button.ariaLabel = `${idOf(row)}: ${label}, taken for ${prediction}`;
+        button.addEventListener("click", () => {
+          chooseSet(value);
+          open(rows, position, button);
+        });
+        place.append(button);
+      });
+      const all = make("button", { type: "button", textContent: rows.length > 1 ? `All ${number(rows.length)}` : "Show it" });
+      all.addEventListener("click", () => {
+        chooseSet(value);
+        $("images").scrollIntoView();
+        document.querySelector(".card")?.focus({ preventScroll: true });
+      });
+      place.append(all);
+      if (!neighbors || !sides.some((side) => side.length)) continue;
+      const names = rows.length ? [labels[rows[0]], preds[rows[0]]] : [];
+      const made = sides.map((side, i) => nearSide(names[i], i ? "predicted" : "true", side.map((tile) => [tile])));
+      place.append(make("span", { className: "near" }, ...made));
+    }
+  }
+
+  // --- marks -----------------------------------------------------------------------------------
+
+  const KEY = `resight marks ${data.run}`;
+  const marks = new Map(); // row -> "keep", "drop" or the number of the right class
+
+  function readMarks() {
+    try {
+      for (const [row, mark] of Object.entries(JSON.parse(localStorage.getItem(KEY)) ?? {})) {
+        const valid = mark === "keep" || mark === "drop" || (Number.isInteger(mark) && classes[mark] !== undefined);
+        if (valid && Number(row) < count) marks.set(Number(row), mark);
+      }
+    } catch {
+      // Nothing is remembered here, or not by this page: the marks last as long as the page is open.
+    }
+  }
+
+  function setMark(row, mark) {
+    if (mark === undefined || marks.get(row) === mark) marks.delete(row);
+    else marks.set(row, mark);
+    saveMarks();
+    paintMarks(row);
+  }
+
+  function saveMarks() {
+    try {
+      if (marks.size) localStorage.setItem(KEY, JSON.stringify(Object.fromEntries(marks)));
+      else localStorage.removeItem(KEY);
+    } catch {
+      // as above
+    }
+  }
+
+  function markText(row) {
+    const mark = marks.get(row);
+    return mark === undefined ? "" : Number.isInteger(mark) ? `→ ${classes[mark]}` : mark;
+  }
+
+  function badge(row) {
+    const made = make("span", { className: "badge", textContent: markText(row) });
+    made.dataset.badge = row;
+    return made;
+  }
+
+  function paintMarks(row) {
+    const which = row === undefined ? "[data-badge]" : `[data-badge="${row}"]`;
+    for (const made of document.querySelectorAll(which)) made.textContent = markText(made.dataset.badge | 0);
+    const all = [...marks.values()];
+    const [drop, keep] = ["drop", "keep"].map((kind) => all.filter((mark) => mark === kind).length);
+    const wrong = all.length - drop - keep;
+    $("marks").hidden = all.length === 0;
+    $("marks-count").textContent = `Marked: ${number(wrong)} wrong label${wrong === 1 ? "" : "s"}, ${number(drop)} to drop, ${number(keep)} to keep`;
+    $("labels-csv").disabled = wrong === 0;
+    $("exclude-csv").disabled = drop === 0;
+    $("marks-clear").textContent = "Clear";
+    if (viewer.open) showMark(rows[at]);
+    if (part.value === "marked" && !viewer.open) select();
+  }
+
+  // The class that an image should perhaps have; -1 if nothing says so.
+  const otherClass = (row) => suggested.get(row) ?? (right(row) ? -1 : preds[row]);
+
+  function showMark(row) {
+    const mark = marks.get(row);
+    const isLabel = Number.isInteger(mark);
+    for (const kind of ["keep", "drop"]) $(`mark-${kind}`).setAttribute("aria-pressed", String(mark === kind));
+    $("mark-label").setAttribute("aria-pressed", String(isLabel));
+    $("mark-class").value = isLabel ? mark : otherClass(row);
+  }
+
+  // Without a class to choose, the person has to.
+  function markLabel(row, chosen) {
+    if (Number.isInteger(marks.get(row))) setMark(row);
+    else if (chosen >= 0 && chosen !== labels[row]) setMark(row, chosen);
+    else if (viewer.open) $("mark-class").focus();
+  }
+
+  function markByKey(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea")) return;
+    if (event.key === "?" && !document.querySelector("dialog[open]")) $("help").showModal();
+    const chosen = event.target.closest("[data-row]");
+    if (!viewer.open && !chosen) return;
+    const row = viewer.open ? rows[at] : Number(chosen.dataset.row);
+    const key = event.key.toLowerCase();
+    if (key === "k") setMark(row, "keep");
+    else if (key === "d") setMark(row, "drop");
+    else if (key === "w") markLabel(row, viewer.open ? Number($("mark-class").value) : otherClass(row));
+    else if (key === "c" && viewer.open) $("mark-class").focus();
+    else return;
+    event.preventDefault();
+  }
+
+  // A second click clears: what a person has looked at for an hour is not lost by one.
+  function clearMarks() {
+    if ($("marks-clear").textContent === "Clear") {
+      $("marks-clear").textContent = `Clear all ${number(marks.size)}?`;
+      return;
+    }
+    marks.clear();
+    saveMarks();
+    paintMarks();
+  }
+
+  const marked = (kind) => [...marks].filter(([, mark]) => kind(mark)).sort((a, b) => a[0] - b[0]);
+
+  function wireMarks() {
+    readMarks();
+    $("mark-class").append(new Option("choose a class", -1), ...classes.map((name, k) => new Option(name, k)));
+    $("mark-keep").addEventListener("click", () => setMark(rows[at], "keep"));
+    $("mark-drop").addEventListener("click", () => setMark(rows[at], "drop"));
+    $("mark-label").addEventListener("click", () => markLabel(rows[at], Number($("mark-class").value)));
+    $("mark-class").addEventListener("change", () => {
+      const chosen = Number($("mark-class").value);
+      setMark(rows[at], chosen >= 0 && chosen !== labels[rows[at]] ? chosen : undefined);
+    });
+    $("marks-show").addEventListener("click", () => {
+      chooseSet("marked");
+      $("images").scrollIntoView();
+    });
+    $("marks-clear").addEventListener("click", clearMarks);
+    $("labels-csv").addEventListener("click", () => {
+      const lines = marked(Number.isInteger).map(([row, mark]) => `${cell(idOf(row))},${cell(classes[mark])}`);
+      save("labels.csv", ["id,label", ...lines]);
+    });
+    $("exclude-csv").addEventListener("click", () => {
+      save("exclude.csv", ["id", ...marked((mark) => mark === "drop").map(([row]) => cell(idOf(row)))]);
+    });
+    document.addEventListener("keydown", markByKey);
+    paintMarks();
+  }
+
   // --- download --------------------------------------------------------------------------------
 
   // Quoted; a spreadsheet would run a cell that begins like a formula, so an apostrophe goes first,
@@ -489,8 +747,12 @@
       const values = [confidence[row], losses[row]].map((x) => String(Number(x.toPrecision(7))));
       lines.push([...names, ...values, right(row) ? "True" : "False"].join(","));
     }
+    save(data.file, lines);
+  }
+
+  function save(name, lines) {
     const url = URL.createObjectURL(new Blob([`${lines.join("\n")}\n`], { type: "text/csv" }));
-    make("a", { href: url, download: data.file }).click();
+    make("a", { href: url, download: name }).click();
     setTimeout(() => URL.revokeObjectURL(url), 10_000);
   }
 
@@ -500,9 +762,16 @@
     for (const list of [trueClass, predClass]) {
       list.append(new Option("any", -1), ...classes.map((name, k) => new Option(name, k)));
     }
+    part.append(new Option("any", "all"), ...sets.map(({ name }, k) => new Option(name, k)));
+    if (suggested.size) part.append(new Option("label may be wrong", "issues"));
+    part.append(new Option("marked by you", "marked"));
+    $("set-label").hidden = false;
     for (const control of controls) control.addEventListener("input", select);
     $("filters").addEventListener("submit", (event) => event.preventDefault());
     $("mapped-label").hidden = !gallery?.mapped;
+    $("beside-label").hidden = !neighbors;
+    $("help-open").addEventListener("click", () => $("help").showModal());
+    $("help-close").addEventListener("click", () => $("help").close());
     $("reset").addEventListener("click", reset);
     $("csv").addEventListener("click", download);
     $("more").addEventListener("click", () => showMore().querySelector("button").focus());
@@ -516,30 +785,44 @@
     opacity.addEventListener("input", blend);
     viewer.addEventListener("click", (event) => event.target === viewer && viewer.close());
     viewer.addEventListener("keydown", (event) => {
-      if (event.target === opacity) return;
+      if (event.target.closest("input, select")) return;
       if (event.key === "ArrowLeft") step(-1);
       if (event.key === "ArrowRight") step(1);
     });
     viewer.addEventListener("close", () => {
-      const current = rows === selection && document.querySelector(`.card[data-row="${rows[at]}"]`);
+      const inGrid = rows === selection;
+      if (part.value === "marked") select(); // some may be marked no more
+      const current = inGrid && document.querySelector(`.card[data-row="${rows[at]}"]`);
       (current || opener)?.focus();
     });
   }
 
   function wireLabels() {
+    if (suggested.size) {
+      const all = [...suggested.keys()];
+      $("review").hidden = false;
+      $("review").addEventListener("click", () => open(all, 0, $("review")));
+    }
     const lines = [...document.querySelectorAll("#labels tr[data-id]")];
     if (lines.length === 0) return;
     const rowOf = new Map(data.ids.map((_, row) => [idOf(row), row]));
     const known = lines.filter((line) => rowOf.has(line.dataset.id));
     const list = known.map((line) => rowOf.get(line.dataset.id));
-    document.querySelector("#labels thead tr").prepend(make("td"));
+    const head = document.querySelector("#labels thead tr");
+    head.prepend(make("td"));
+    if (neighbors) head.append(make("th", { scope: "col", textContent: "nearest training images" }));
+    head.append(make("th", { scope: "col", textContent: "mark" }));
     lines.forEach((line) => line.prepend(make("td", { className: "thumb" })));
     known.forEach((line, position) => {
+      const row = list[position];
       const where = line.querySelector("td.id");
       const button = make("button", { type: "button", textContent: where.textContent });
       button.addEventListener("click", () => open(list, position, button));
       where.replaceChildren(button);
-      line.querySelector(".thumb").append(thumbnail(list[position]));
+      line.dataset.row = row;
+      line.querySelector(".thumb").append(thumbnail(row));
+      if (neighbors) line.append(make("td", { className: "train" }, ...(near.at.has(row) ? [nearest(row)] : [])));
+      line.append(make("td", {}, badge(row)));
     });
   }
 
@@ -555,10 +838,16 @@
           return createImageBitmap(atlas);
         }),
       );
+      if (neighbors) {
+        await $("train").decode();
+        trainAtlas = await createImageBitmap($("train"));
+      }
     } catch {
       damaged = true; // everything else works without pictures
       place.fill(0);
     }
+    wireMarks();
+    drawStrips();
     wireLabels();
     reset();
     document.documentElement.dataset.ready = "";

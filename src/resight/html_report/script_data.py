@@ -1,6 +1,7 @@
 """The data of the page's script: predictions, gallery and pictures of a run."""
 
 import base64
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from ..figures.heat import PALETTE
 from ..files import as_written, read_bytes, safe_name
 from ..metrics.classification import confusion
 from ..records import COARSE_CELLS, Predictions
-from ..runs.gallery import shared_start
+from ..runs.gallery import Neighbors, shared_start
 from ..runs.run import Run
+from .why import issue_rows, mistake_sets
 
 
 def script_data(run: Run, predictions: Predictions) -> dict[str, Any]:
@@ -35,10 +37,21 @@ def script_data(run: Run, predictions: Predictions) -> dict[str, Any]:
         "losses": _base64(predictions.losses.astype("<f4")),
         "confusion": [[t, p, int(counts[t, p])] for t, p in np.argwhere(counts).tolist()],
         "gallery": _gallery(run),
+        "neighbors": _neighbors(run.gallery.neighbors) if run.gallery else None,
+        "sets": mistake_sets(run, predictions),
+        "causes": len(run.causes.causes) if run.causes else 0,  # the first of the sets
+        "issues": issue_rows(run.label_issues, predictions),
+        "run": _run_id(predictions),
         "palette": PALETTE.ravel().tolist(),  # red, green, blue, red, ... from none to strongest
         "coarse": COARSE_CELLS,
         "file": f"{safe_name(run.folder.resolve().name) or 'run'}-images.csv",
     }
+
+
+def _run_id(predictions: Predictions) -> str:
+    """What the marks of a person are remembered under: it differs between runs and data sets."""
+    content = as_written("\n".join(predictions.ids)).encode()
+    return sha256(content + predictions.logits.tobytes()).hexdigest()[:16]
 
 
 def _gallery(run: Run) -> dict[str, Any] | None:
@@ -69,12 +82,34 @@ def _gallery(run: Run) -> dict[str, Any] | None:
     }
 
 
+def _neighbors(neighbors: Neighbors | None) -> dict[str, Any] | None:
+    """Return which training images are beside which mistakes, as the script takes them."""
+    if neighbors is None:
+        return None
+    ids = list(map(as_written, neighbors.ids))
+    shared = shared_start(ids)
+    sides = zip(neighbors.pred, neighbors.true, strict=True)
+    places = np.array([(*pred, *true) for pred, true in sides], dtype="<u2")  # (M, 2 k)
+    return {
+        "columns": neighbors.sheet.columns,
+        "size": neighbors.sheet.size,
+        "idPrefix": shared,
+        "ids": [id[len(shared) :] for id in ids],
+        "each": len(neighbors.pred[0]) if neighbors.pred else 0,
+        "rows": _base64(np.array(neighbors.rows, dtype="<u4")),
+        "places": _base64(places),  # see MAX_TILES
+        "percents": _base64(np.clip(np.array(neighbors.percents), 0, 100).astype(np.uint8)),
+    }
+
+
 def atlases(run: Run) -> list[tuple[str, str]]:
     """Return element id and data URL of every atlas."""
     if run.gallery is None:
         return []
     sheets = [(f"pictures-{i}", "webp", s) for i, (s, _) in enumerate(run.gallery.pictures)]
     sheets += [(f"maps-{i}", "png", s) for i, (s, *_) in enumerate(run.gallery.maps)]
+    if run.gallery.neighbors is not None:
+        sheets.append(("train", "webp", run.gallery.neighbors.sheet))
     contents = [read_bytes(run.folder / "gallery" / sheet.file) for *_, sheet in sheets]
     return [
         (id, f"data:image/{kind};base64,{base64.b64encode(content).decode()}")

@@ -1,6 +1,5 @@
 """The content of the page: words and numbers for the template, and data for the script."""
 
-import re
 from typing import Any
 
 from ..diagnosis.issues import apply_checks
@@ -14,6 +13,7 @@ from ..recipe.toml import differences, to_toml
 from ..runs.run import Run
 from .charts import charts
 from .script_data import atlases, script_data
+from .why import label_lines, why
 
 
 def view(run: Run) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -28,7 +28,8 @@ def view(run: Run) -> tuple[dict[str, Any], dict[str, Any] | None]:
         "headline": _headline(run),
         "facts": _facts(run),
         "missing": run.missing,
-        "doctor": _doctor(run),
+        "trained": _trained(run),
+        "doctor": _doctor(run) if _trained(run) else [],
         "charts": charts(run),
         "class_scores": _class_scores(run),
         "confidence": _confidence(run),
@@ -36,10 +37,8 @@ def view(run: Run) -> tuple[dict[str, Any], dict[str, Any] | None]:
         "changes": _changes(recipe),
         "recipe_text": to_toml(recipe),
         "environment": {k: _text(v) for k, v in environment.items() if v is not None},
-        "label_issues": [
-            {k: _rounded(v) if k in _SHARES else v for k, v in row.items()}
-            for row in run.label_issues
-        ],
+        "why": why(run),
+        "label_issues": label_lines(run.label_issues),
         "notes": list(run.summary.data.notes) if run.summary else [],
         "has_images": run.predictions is not None,
         "atlases": atlases(run),
@@ -66,7 +65,16 @@ def _source(recipe: Recipe) -> str:
 
 
 def _interval(accuracy: Interval) -> str:
-    return f"{100 * accuracy.low:.2f} to {100 * accuracy.high:.2f} %, n = {accuracy.n:,}"
+    ends = f"{100 * accuracy.low:.2f} to {100 * accuracy.high:.2f}"
+    return f"{ends}\u00a0%, n\u00a0=\u00a0{accuracy.n:,}"  # a line does not break there
+
+
+_METRICS = {"test": "test accuracy", "train": "out-of-fold accuracy", "images": "accuracy"}
+
+
+def _trained(run: Run) -> bool:
+    """Whether it is a training, and not predictions alone."""
+    return run.summary is None or run.summary.predicted == "test"
 
 
 def _headline(run: Run) -> dict[str, str] | None:
@@ -77,7 +85,7 @@ def _headline(run: Run) -> dict[str, str] | None:
         return None
     return {
         "value": f"{100 * result.accuracy.value:.2f}",
-        "metric": "test accuracy" if summary.test else "validation accuracy",
+        "metric": _METRICS[summary.predicted] if summary.test else "validation accuracy",
         "interval": f"95 % interval {_interval(result.accuracy)}",
     }
 
@@ -97,11 +105,15 @@ def _facts(run: Run) -> list[tuple[str, str, str]]:
             facts.append(("Balanced accuracy", value, f"mean of classes, {_interval(balanced)}"))
         if test.top5:
             facts.append(("Top-5 accuracy", f"{100 * test.top5.value:.2f} %", _interval(test.top5)))
-        facts.append(("Test loss", f"{test.loss:.3f}", "cross entropy, mean"))
+        loss = "Test loss" if _trained(run) else "Loss"
+        facts.append((loss, f"{test.loss:.3f}", "cross entropy, mean"))
         facts.append(("Calibration error", f"{100 * test.calibration.ece:.1f} %", "expected (ECE)"))
         if views := run.recipe.evaluation.views:
             number, _, rest = views.partition(" ")
             facts.append(("Test-time views", number, rest))
+    if not _trained(run):
+        count = f"{len(run.predictions or ()):,}"
+        return [*facts, ("Images", count, ""), ("Classes", f"{summary.data.classes:,}", "")]
     place = str(environment.get("gpu") or environment.get("device", "unknown device"))
     if place == "cpu":
         place = f"CPU, {environment.get('threads')} threads"
@@ -205,14 +217,6 @@ def _changes(recipe: Recipe) -> dict[str, Any]:
         row = {"path": path, "base": _text(old), "value": _text(new), "here": here, "why": why}
         rows.append(row)
     return {"preset": recipe.name if preset else None, "rows": rows}
-
-
-_SHARES = ("p_given", "p_suggested", "margin")  # columns of label_issues.csv
-
-
-def _rounded(cell: str) -> str:
-    """A share with three digits; any other text stays as it is."""
-    return f"{float(cell):.3f}" if re.fullmatch(r"-?[01]\.\d+(e-\d+)?", cell) else cell
 
 
 def _has(section: object, path: list[str]) -> bool:

@@ -16,18 +16,20 @@ from ..cam.layers import check_layers, default_layers
 from ..datasets import Dataset, read_pictures
 from ..datasets.splits import train_and_val
 from ..errors import ResightError, UsageError, suggest
-from ..events import Message, OnEvent, ignore_events
+from ..events import Message, OnEvent, show_events
 from ..figures import SheetImages
 from ..metrics.confidence import with_temperature
 from ..metrics.mistakes import MistakeOrder, check_order, mistakes, sheet_rows
 from ..recipe import Explain, Recipe
 from ..recipe.toml import with_changes
+from ..runs.causes import Causes, write_causes
 from ..runs.checkpoint import ModelInfo, load_model
 from ..runs.inference import predict_images
 from ..runs.results import draw_sheets
 from ..runs.run import Run
 from ..training.device import pick_device
 from ..training.setup import load_dataset
+from .causes import find_causes
 from .explain_run import Explanation, explain_run
 from .layer_maps import (
     LayerMaps,
@@ -52,7 +54,7 @@ def explain(
     model: nn.Module | None = None,
     device: str = "auto",
     offline: bool = False,
-    on_event: OnEvent = ignore_events,
+    on_event: OnEvent = show_events,
 ) -> Explanation:
     """Explain a finished run: where it looked in its mistakes, or in picture files of your own.
 
@@ -89,6 +91,34 @@ def explain(
     inputs = _inputs(run, network, info, data, offline=offline, on_event=on_event)
     _draw_sheets(run.folder, inputs, options.images, rank or "loss")
     return explain_run(run, inputs, options, rank=rank or "loss", on_event=on_event)
+
+
+def causes(
+    run: str | Path | Run,
+    *,
+    data: Dataset | str | Path | None = None,
+    model: nn.Module | None = None,
+    device: str = "auto",
+    offline: bool = False,
+    on_event: OnEvent = show_events,
+) -> Causes:
+    """Find why a finished run was wrong: causes of its mistakes, each confirmed by an intervention.
+
+    This writes `causes.json` and `causes.csv` into the run folder, as `explain` does too. What
+    `explain` has found is in `Run.causes`. `data` and `model` are as for `explain`.
+
+    Raises:
+        UsageError: no such run, the data is not the run's, or the network has no linear layer.
+        ResightError: the run was stopped before its end, or a file cannot be written.
+    """
+    run = Run.open(run)
+    network, info = load_model(
+        run.folder, model, pick_device(device), allow_import=run.allow_import
+    )
+    inputs = _inputs(run, network, info, data, offline=offline, on_event=on_event)
+    result = find_causes(inputs, run.history, on_event=on_event)
+    write_causes(run.folder, result, inputs.predictions)
+    return result
 
 
 def _options(recipe: Recipe, **settings: Any) -> Explain:

@@ -4,12 +4,12 @@
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from .. import figures, html_report
 from ..datasets.originals import display_images
@@ -28,13 +28,16 @@ from ..metrics.mistakes import (
 )
 from ..recipe import Explain
 from ..records import Predictions
+from ..runs.causes import write_causes
+from ..runs.gallery import SIDE, STRIP_IMAGES, GalleryNeighbors
 from ..runs.run import Run
 from ..training.setup import TrainSetup
-from .neighbors import find_neighbors
+from .causes import find_causes
+from .neighbors import neighbor_images
 from .run_maps import draw_and_keep_maps
 from .steps import ExplainInputs, StepLog
 
-NUM_NEIGHBORS = 3  # of each class, beside a label issue
+NUM_NEIGHBORS = 3  # of each class, beside a mistake
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def explain_finished(
         except KeyboardInterrupt:
             log.failed.append("explaining it was interrupted")
     with log.step("report.html"):
-        html_report.report(run.folder)
+        html_report.write_page(run.folder)
     with log.step("on_event"):
         on_event(Message(f"the run is complete, but {'; '.join(log.failed)}; {again}"))
 
@@ -129,14 +132,14 @@ def explain_run(
     with log.step("label_issues.csv", "label_issues.csv"):
         write_csv(folder / "label_issues.csv", csv_rows(LabelIssue, labels))
     with log.step("label_issues.png"):
-        (folder / "label_issues.png").unlink(missing_ok=True)
-        if labels:
-            on_event(Progress("comparing with training images", 0, None))
-            _draw_label_issues(folder, inputs, labels[: options.images], log)
-            log.files.append("label_issues.png")
-    layers = draw_and_keep_maps(folder, inputs, options, rank=rank, on_event=on_event, log=log)
+        _draw_label_issues(folder, inputs, labels[: options.images], on_event, log)
+    _write_causes_of(run, inputs, on_event, log)
+    neighbors = _neighbors_of_mistakes(run, inputs, wrong, log)
+    layers = draw_and_keep_maps(
+        folder, inputs, options, rank=rank, on_event=on_event, log=log, neighbors=neighbors
+    )
     with log.step("report.html", "report.html"):
-        html_report.report(folder)
+        html_report.write_page(folder)
     for line in (*log.notes, *log.failed):
         on_event(Message(line))
     return Explanation(
@@ -151,25 +154,76 @@ def explain_run(
     )
 
 
+def _write_causes_of(run: Run, inputs: ExplainInputs, on_event: OnEvent, log: StepLog) -> None:
+    """Write `causes.json` and `causes.csv`; those of an earlier explanation go in any case."""
+    files = ("causes.json", "causes.csv")
+    with log.step("causes.json"):
+        for name in files:
+            (run.folder / name).unlink(missing_ok=True)
+        try:
+            if not len(inputs.train):
+                raise UsageError("there are no training images to look for them in")
+            causes = find_causes(inputs, run.history, on_event=on_event)
+        except UsageError as error:
+            log.notes.append(f"mistakes without causes: {error}")
+            return
+        write_causes(run.folder, causes, inputs.predictions)
+        log.files.extend(files)
+
+
+def _neighbors_of_mistakes(
+    run: Run, inputs: ExplainInputs, wrong: Sequence[Mistake], log: StepLog
+) -> GalleryNeighbors | None:
+    """The training images nearest to each mistake, for the page: those of the causes come first.
+
+    None if the network has no features to compare by, or if nothing is wrong.
+    """
+    worst = [mistake.row for mistake in wrong]
+    causes, predictions = Run(run.folder).causes, inputs.predictions
+    groups = causes.groups if causes else ()
+    parts = [*(cause.rows for cause in causes.causes), *(x.rows for x in groups)] if causes else []
+    others = [row for group in groups for side in group.neighbors for row in side]
+    rows = [*(row for part in parts for row in part[:STRIP_IMAGES]), *worst]
+    order = np.array([*dict.fromkeys(rows)], dtype=np.int64)
+    order = order[~predictions.correct[order]]
+    pairs = [(predictions.preds[row], predictions.labels[row]) for row in order]
+    if not pairs:
+        return None
+    with log.step("neighbors of mistakes"), suppress(UsageError):  # which the label issues say
+        nearest, cosines = inputs.features.nearest(order, pairs, k=NUM_NEIGHBORS)
+        return GalleryNeighbors(
+            order,
+            nearest,
+            cosines,
+            others=np.array(others, dtype=np.int64),
+            ids=inputs.train.ids,
+            read=lambda rows: display_images(inputs.train, rows, px=SIDE).pictures,
+        )
+    return None
+
+
 def _draw_label_issues(
-    folder: Path, inputs: ExplainInputs, issues: Sequence[LabelIssue], log: StepLog
+    folder: Path,
+    inputs: ExplainInputs,
+    issues: Sequence[LabelIssue],
+    on_event: OnEvent,
+    log: StepLog,
 ) -> None:
     """Draw `label_issues.png`: each issue beside its nearest training images of both classes."""
+    (folder / "label_issues.png").unlink(missing_ok=True)
+    if not issues:
+        return
+    on_event(Progress("comparing with training images", 0, None))
     rows = np.array([issue.row for issue in issues])
     names = inputs.predictions.classes
+    pairs = [(names.index(issue.given), names.index(issue.suggested)) for issue in issues]
     neighbors: list[tuple[NeighborImages, NeighborImages]] = []
     note = ""
     with log.step("neighbors of label issues"):
         try:
-            neighbors, note = find_neighbors(
-                inputs.model,
-                inputs.test.select(torch.from_numpy(rows)),
-                inputs.train,
-                [(names.index(issue.given), names.index(issue.suggested)) for issue in issues],
-                inputs.stats,
-                k=NUM_NEIGHBORS,
-                training=inputs.recipe.training,
-            )
+            nearest = inputs.features.nearest(rows, pairs, k=NUM_NEIGHBORS)
+            neighbors = neighbor_images(inputs.train, *nearest)
+            note = inputs.features.note
         except UsageError as error:
             log.notes.append(f"label issues without neighbors: {error}")
     title = "Is it the label? The most suspicious first"
@@ -177,3 +231,4 @@ def _draw_label_issues(
     notes = [*shown.notes, *([note] if note else [])]
     figure = figures.label_issue_sheet(shown.pictures, issues, neighbors, title, notes=notes)
     figures.save(figure, folder / "label_issues.png")
+    log.files.append("label_issues.png")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..cam.faithfulness import faithfulness
@@ -20,6 +21,8 @@ from ..runs.gallery import area_resize
 LayerMaps = dict[str, Float32Array]  # layer -> (R, 2, h, w), raw and signed
 
 SLOW_METHODS = ("score-cam", "ablation-cam")  # many passes an image: not for thousands of images
+FAITHFULNESS_STEPS = 10  # of its curves: twice as many cost twice the time
+_FAITHFULNESS_IMAGES = 8  # at a time, as maps of all layers are as large as the image
 
 
 def layer_maps(
@@ -41,7 +44,7 @@ def layer_maps(
     of the two classes from the other.
     """
     rows = np.arange(len(split)) if rows is None else rows
-    batch = batch_size_for(split.images, 256)
+    batch = batch_size_for(split, 256)
     parts: dict[str, list[Float32Array]] = {layer: [] for layer in layers}
     for first in range(0, len(rows), batch):
         images = _normalized(model, split, stats, rows[first : first + batch])
@@ -75,16 +78,22 @@ def faithfulness_areas(
     rows = np.arange(len(split)) if rows is None else rows
     if not len(rows):
         return {layer: np.zeros((0, 2), dtype=np.float32) for layer in maps}
-    images = _normalized(model, split, stats, rows)
-    size = (images.shape[2], images.shape[3])
-    targets = torch.from_numpy(classes)[:, None].to(images.device)  # (R, 1)
-    areas = {}
-    for layer, values in maps.items():
-        first = torch.from_numpy(values[:, :1]).to(images.device)  # (R, 1, h, w)
-        heat = Heatmaps({layer: first}, targets, images.new_zeros(len(rows), 0), "", size, ())
-        curves = faithfulness(model, images, heat)
-        areas[layer] = torch.cat([curves.deletion, curves.insertion], dim=1).cpu().numpy()
-    return areas
+    size, parts = (split.shape[2], split.shape[3]), list[Tensor]()
+    for first in range(0, len(rows), _FAITHFULNESS_IMAGES):
+        part = slice(first, first + _FAITHFULNESS_IMAGES)
+        images = _normalized(model, split, stats, rows[part])
+        # The layers as maps of one size, so that they share what they have in common.
+        large = [
+            F.interpolate(torch.from_numpy(m[part, :1]), size, mode="bilinear", align_corners=False)
+            for m in maps.values()
+        ]
+        heats = torch.cat(large, dim=1).to(images.device)  # (r, L, H, W)
+        targets = torch.from_numpy(classes[part])[:, None].expand(-1, len(maps)).to(images.device)
+        heat = Heatmaps({"": heats}, targets, images.new_zeros(len(images), 0), "", size, ())
+        curves = faithfulness(model, images, heat, steps=FAITHFULNESS_STEPS)
+        areas = [curves.deletion - curves.empty, curves.insertion - curves.empty]
+        parts.append(torch.stack(areas, dim=2).cpu())
+    return dict(zip(maps, torch.cat(parts).numpy().swapaxes(0, 1), strict=True))
 
 
 def layer_heatmaps(
@@ -125,9 +134,8 @@ def predicted_and_other(predictions: Predictions) -> IntArray:
 
 def _normalized(model: nn.Module, split: Split, stats: Statistics, rows: IntArray) -> Tensor:
     """(n, C, H, W) on the device of the model."""
-    device = device_of(model, split.images.device)
-    at = torch.from_numpy(rows).to(split.images.device)
-    return normalize(split.images[at].to(device), stats)
+    device = device_of(model, split.device)
+    return normalize(split.images_at(torch.from_numpy(rows)).to(device), stats)
 
 
 def _two_classes(

@@ -1,6 +1,7 @@
 """Neighbors of an image: the training images whose features in the network are most similar."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,60 +13,86 @@ from ..datasets.originals import display_images
 from ..figures import NeighborImages
 from ..networks.unwrap import device_of
 from ..recipe import Training
-from ..records import evenly_spaced
+from ..records import Float32Array, IntArray, evenly_spaced
 from ..training.features import features
 
 MAX_CANDIDATES = 10_000  # images of 32 px to search for neighbors
 
 
-def find_neighbors(
+@dataclass(frozen=True)
+class RunFeatures:
+    """Features in a network of all test images, and of training images to compare them with."""
+
+    test: Tensor  # (N, D) float32
+    train: Tensor  # (M, D) float32, of the candidates
+    rows: Tensor  # (M,) of the candidates in the training split
+    labels: Tensor  # (M,) of the candidates
+    note: str  # how they are compared, and with how many
+
+    def nearest(
+        self, queries: IntArray, pairs: Sequence[tuple[int, int]], *, k: int
+    ) -> tuple[IntArray, Float32Array]:
+        """Find the k training images of either class of each pair most similar to test images.
+
+        queries: (Q,) rows of the test images; pairs: two classes for each. Returns the rows in the
+        training split (Q, 2, k), the most similar first, and the cosines (Q, 2, k). Where a class
+        has fewer than k, the row is -1.
+        """
+        nearest = np.full((len(queries), 2, k), -1, dtype=np.int64)
+        cosines = np.zeros((len(queries), 2, k), dtype=np.float32)
+        classes = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+        for label in np.unique(classes):
+            members = (self.labels == int(label)).nonzero().flatten()
+            at, side = np.nonzero(classes == label)
+            of_class = self.test[torch.from_numpy(np.asarray(queries)[at])]
+            rows, values = nearest_neighbors(of_class, self.train[members], k)
+            count = rows.shape[1]
+            nearest[at, side, :count] = self.rows[members[rows]].numpy()
+            cosines[at, side, :count] = values.numpy()
+        return nearest, cosines
+
+
+def run_features(
     model: nn.Module,
-    queries: Split,
+    test: Split,
     train: Split,
-    pairs: Sequence[tuple[int, int]],
     stats: Statistics,
     *,
-    k: int,
     training: Training | None = None,
-) -> tuple[list[tuple[NeighborImages, NeighborImages]], str]:
-    """Find the k images of `train` most similar to each query, in either class of its pair.
+    keep: str | None = None,
+) -> RunFeatures:
+    """Return the features of all of `test`, and of as many of `train` as `candidate_rows` says.
 
-    Only some images of large classes, or of many pixels, are compared, see `candidate_rows`. The
-    text is a line that says how many.
+    `keep` is that of `training.features`.
+
+    Raises:
+        UsageError: the network has no linear layer, whose input the features are.
     """
-    classes = {label for pair in pairs for label in pair}
-    candidates = train.select(candidate_rows(train, classes))
-    device = device_of(model, train.images.device)
-    query_features, candidate_features = (
-        features(model, split.to(device), stats, training=training).cpu()
-        for split in (queries, candidates)
+    rows = candidate_rows(train, set(train.labels.tolist()))
+    candidates = train.select(rows)
+    device = device_of(model, train.device)
+    test_features, train_features = (
+        features(model, split.to(device), stats, training=training, keep=keep).cpu()
+        for split in (test, candidates)
     )
+    among = f"{len(train):,}" if len(rows) == len(train) else f"{len(rows):,} of {len(train):,}"
+    note = f"most similar among {among} training images, by cosine of the penultimate features"
+    return RunFeatures(test_features, train_features, rows.cpu(), candidates.labels.cpu(), note)
 
-    def in_class(query: Tensor, label: int) -> tuple[list[int], list[float]]:
-        members = (candidates.labels == label).nonzero().flatten().cpu()
-        rows, cosines = nearest_neighbors(query[None], candidate_features[members], k)
-        return members[rows[0]].tolist(), cosines[0].tolist()
 
-    chosen = [
-        in_class(query, label)
-        for query, pair in zip(query_features, pairs, strict=True)
-        for label in pair
-    ]
-    numbers = np.array([row for rows, _ in chosen for row in rows], dtype=np.int64)
-    ends = np.cumsum([len(rows) for rows, _ in chosen])[:-1]
-    pictures = np.split(display_images(candidates, numbers).pictures, ends)
+def neighbor_images(
+    train: Split, rows: IntArray, cosines: Float32Array
+) -> list[tuple[NeighborImages, NeighborImages]]:
+    """Return the pictures, ids and cosines of what `RunFeatures.nearest` found, for each query."""
+    sides, values = rows.reshape(-1, rows.shape[-1]), cosines.reshape(-1, rows.shape[-1])
+    kept = [side[side >= 0] for side in sides]
+    pictures = display_images(train, np.concatenate([*kept, np.zeros(0, np.int64)])).pictures
+    parts = np.split(pictures, np.cumsum([len(side) for side in kept])[:-1]) if kept else []
     images = [
-        NeighborImages(shown, tuple(candidates.ids[row] for row in rows), tuple(cosines))
-        for shown, (rows, cosines) in zip(pictures, chosen, strict=False)
+        NeighborImages(shown, tuple(train.ids[row] for row in side), tuple(value.tolist()))
+        for shown, side, value in zip(parts, kept, values, strict=True)
     ]
-    neighbors = list(zip(images[::2], images[1::2], strict=True))
-    total = sum(int((train.labels == label).sum()) for label in classes)
-    among = f"{len(candidates):,} of {total:,}" if len(candidates) < total else f"{total:,}"
-    text = (
-        f"most similar among {among} training images of these classes, by cosine of the "
-        "penultimate features"
-    )
-    return neighbors, text
+    return list(zip(images[::2], images[1::2], strict=True))
 
 
 def candidate_rows(split: Split, classes: Collection[int]) -> Tensor:
@@ -75,7 +102,7 @@ def candidate_rows(split: Split, classes: Collection[int]) -> Tensor:
     """
     members = torch.isin(split.labels, torch.tensor(sorted(classes)).to(split.labels))
     rows = members.nonzero().flatten()
-    count = min(MAX_CANDIDATES, batch_size_for(split.images, MAX_CANDIDATES))
+    count = min(MAX_CANDIDATES, batch_size_for(split, MAX_CANDIDATES))
     return rows[torch.from_numpy(evenly_spaced(len(rows), count))]
 
 

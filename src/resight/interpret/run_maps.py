@@ -14,7 +14,7 @@ from ..files import write_csv
 from ..metrics.mistakes import MistakeOrder, additional_rows, sheet_rows
 from ..recipe import Explain
 from ..records import ImageArray, IntArray
-from ..runs.gallery import GalleryMaps, write_gallery
+from ..runs.gallery import GalleryMaps, GalleryNeighbors, write_gallery
 from .layer_maps import (
     SLOW_METHODS,
     LayerMaps,
@@ -38,6 +38,7 @@ def draw_and_keep_maps(
     rank: MistakeOrder,
     on_event: OnEvent,
     log: StepLog,
+    neighbors: GalleryNeighbors | None = None,
 ) -> tuple[str, ...]:
     """Draw the sheets of heat maps and write the gallery; return the layers with their map sizes.
 
@@ -67,6 +68,7 @@ def draw_and_keep_maps(
             maps=kept,
             method=options.method,
             photos=partial(_photos, inputs.test) if inputs.test.originals else None,
+            neighbors=neighbors,
         )
     return tuple(heatmap.name for heatmap in layer_heatmaps(maps))
 
@@ -81,7 +83,7 @@ def _choose(
     inputs: ExplainInputs, options: Explain, rows: IntArray, log: StepLog
 ) -> tuple[tuple[str, ...], IntArray]:
     """The layers to look at, and the rows that get maps in addition to those on the sheets."""
-    layers = options.layers or default_layers(inputs.model, inputs.test.images.shape[1:])
+    layers = options.layers or default_layers(inputs.model, inputs.test.shape[1:])
     if not layers:
         log.notes.append(
             f"{type(inputs.model).__name__} has no layer whose output is a map (N, C, h, w) "

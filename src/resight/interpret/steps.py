@@ -3,15 +3,18 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from torch import nn
 
 from ..datasets import Split, Statistics
 from ..datasets.originals import display_images
-from ..errors import ResightError
+from ..errors import ResightError, UsageError
 from ..figures import SheetImages
 from ..recipe import Recipe
 from ..records import IntArray, Predictions
+from ..training.features import name_to_keep
+from .neighbors import RunFeatures, run_features
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,23 @@ class ExplainInputs:
     train: Split
     test: Split
     predictions: Predictions  # of `test`
+
+    @cached_property
+    def features(self) -> RunFeatures:
+        """Features of the test images and of training images, computed once for all steps.
+
+        Raises UsageError if the network has no linear layer, or if there are no training images.
+        """
+        if not len(self.train):
+            raise UsageError("there are no training images to compare with")
+        return run_features(
+            self.model,
+            self.test,
+            self.train,
+            self.stats,
+            training=self.recipe.training,
+            keep=name_to_keep(self.recipe),
+        )
 
 
 @dataclass(frozen=True)

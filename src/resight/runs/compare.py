@@ -22,7 +22,10 @@ from .comparison import Comparison, Flips, OverSeeds, RecipeGroup, finished_resu
 from .run import Run
 
 # Between runs of one recipe.
-MAY_DIFFER = ("name", "seed", "data.source", "data.fold.index", "explain.")
+MAY_DIFFER = (
+    *("name", "seed", "data.source", "data.fold.index"),
+    *("training.checkpoint_minutes", "explain."),
+)
 
 
 def compare(runs: Sequence[str | Path | Run]) -> Comparison:

@@ -24,7 +24,7 @@ from ..metrics.confidence import (
 )
 from ..networks.unwrap import device_of
 from ..records import BoolArray, FloatArray, evenly_spaced
-from ..training.features import features
+from ..training.features import features, name_to_keep
 from ..training.state import TrainData
 from .checkpoint import ModelInfo, save_temperature
 from .inference import predict_images
@@ -130,7 +130,7 @@ def _train_features(
     nothing = torch.zeros(0, 0), 1.0
     if len(val) < MIN_VALIDATION:
         return *nothing, f"there are only {len(val)} validation images (at least {MIN_VALIDATION})"
-    device = device_of(model, train.images.device)
+    device = device_of(model, train.device)
     try:
         kept, queries = (
             features(
@@ -138,6 +138,7 @@ def _train_features(
                 split.select(torch.from_numpy(evenly_spaced(len(split), count))).to(device),
                 info.stats,
                 training=info.recipe.training,
+                keep=name_to_keep(info.recipe),
             ).cpu()
             for split, count in ((train, MAX_FEATURES), (val, MAX_VALIDATION))
         )

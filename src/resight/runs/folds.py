@@ -5,10 +5,13 @@ runs/digits-5-folds/
   predictions.npz, .csv    every training image, by the run that was not trained on it
   label_issues.csv, .png   training labels that may be wrong, from these predictions
   mistakes.csv, confusion_matrix.png, ...     as in a run folder, of these predictions
+  gallery/, report.html    a page to look at the training images, and to mark their labels
+  corrected.toml           the recipe, on the labels of labels.csv, which that page saves
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +19,24 @@ import numpy as np
 
 from .. import figures
 from ..datasets import Dataset, Split
-from ..datasets.originals import display_images
+from ..datasets.originals import display_images, images_as_pictures
 from ..datasets.splits import in_fold
 from ..errors import UsageError
-from ..files import write_csv
-from ..metrics.classification import accuracy
+from ..files import write_csv, write_text
+from ..metrics.classification import accuracy, test_result
 from ..metrics.intervals import Interval
-from ..metrics.mistakes import LabelIssue, Mistake, csv_rows, label_issues, mistakes
+from ..metrics.mistakes import LabelIssue, Mistake, csv_rows, label_issues, mistakes, num_wrong
 from ..recipe import Recipe
-from ..recipe.toml import with_changes
-from ..records import Float32Array, Predictions
+from ..recipe.toml import to_toml, with_changes
+from ..records import Float32Array, ImageArray, IntArray, Predictions
 from ..training.device import pick_device
 from .checkpoint import load_model
+from .gallery import write_gallery
 from .inference import predict_images
 from .results import draw_predictions
 from .run import Run
 from .series import Series
+from .summary import Summary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +58,19 @@ class CrossValidation(Series):
         """
         return accuracy(self.predictions) if self.predictions else None
 
+    @cached_property
+    def label_issues(self) -> tuple[LabelIssue, ...]:
+        """The training labels that may be wrong, the likeliest first."""
+        return tuple(label_issues(self.predictions)) if self.predictions else ()
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the accuracies as plain Python, fit for JSON."""
-        return {**super().to_dict(), "out_of_fold": self.out_of_fold and asdict(self.out_of_fold)}
+        """Return the accuracies and the number of label issues as plain Python, fit for JSON."""
+        return {
+            **super().to_dict(),
+            "out_of_fold": self.out_of_fold and asdict(self.out_of_fold),
+            "label_issues": len(self.label_issues),
+            "likely_wrong": num_wrong(self.label_issues),
+        }
 
     def __str__(self) -> str:
         shares, page = self.out_of_fold, super().__str__()
@@ -63,11 +78,18 @@ class CrossValidation(Series):
             return page
         chosen = self.recipe.training.select
         biased = "" if chosen == "last" else f", whose folds also chose the epochs ({chosen})"
-        labels = len(label_issues(self.predictions))
+        issues, folder = self.label_issues, self.folder
+        go_on = "give it to `resight.corrected(dataset, relabel=...)`"
+        if (folder / "corrected.toml").exists():
+            go_on = (
+                f"save it into {folder}/, then go on with\nresight train {folder}/corrected.toml"
+            )
         return (
             f"out-of-fold accuracy {shares.value:.2%} ({shares.low:.2%} to {shares.high:.2%}) of "
             f"{shares.n:,} training images{biased}\n"
-            f"{labels:,} training labels may be wrong: {self.folder / 'label_issues.csv'}\n\n{page}"
+            f"{len(issues):,} training labels may be wrong, and about {num_wrong(issues):,} are: "
+            f"{folder / 'label_issues.csv'}\n"
+            f"mark them in {folder / 'report.html'}, which makes labels.csv; {go_on}\n\n{page}"
         )
 
 
@@ -104,20 +126,64 @@ def predict_out_of_fold(runs: Sequence[Run], dataset: Dataset, *, device: str) -
     return Predictions(train.ids, logits, train.labels.cpu().numpy(), dataset.classes)
 
 
-def write_out_of_fold(folder: Path, predictions: Predictions, images: Split, *, count: int) -> None:
-    """Write out-of-fold predictions, mistakes, label issues and figures into a folder.
+def write_out_of_fold(
+    folder: Path, runs: Sequence[Run], predictions: Predictions, images: Split
+) -> None:
+    """Write out-of-fold predictions, label issues, figures and what the page shows into a folder.
 
-    `images` are what was predicted, and `count` is how many of them a sheet shows.
+    `images` are what was predicted; `runs` are those of all folds.
     """
-    Run(folder).write_predictions(predictions)
+    run, options = Run(folder), runs[0].recipe.explain
+    run.write_predictions(predictions)
     write_csv(folder / "mistakes.csv", csv_rows(Mistake, mistakes(predictions)))
     issues = label_issues(predictions)
     write_csv(folder / "label_issues.csv", csv_rows(LabelIssue, issues))
-    draw_predictions(folder, predictions, images, count=count)
+    draw_predictions(folder, predictions, images, options)
     sheet = folder / "label_issues.png"
     sheet.unlink(missing_ok=True)
-    if first := issues[:count]:
+    if first := issues[: options.images]:
         shown = display_images(images, np.array([issue.row for issue in first]))
         title = "Is it the label? Training images, the likeliest first"
         figure = figures.label_issue_sheet(shown.pictures, first, [], title, notes=shown.notes)
         figures.save(figure, sheet)
+    write_gallery(
+        folder,
+        images_as_pictures(images),
+        predictions,
+        rows=np.zeros(0, np.int64),
+        maps=[],
+        method=options.method,
+        photos=partial(_photos, images) if images.originals else None,
+    )
+    run.write_json("summary.json", _summary(runs, predictions).to_dict())
+
+
+def write_corrected_recipe(folder: Path, recipe: Recipe, source: str | Path | None) -> None:
+    """Write `corrected.toml`: the recipe, on the labels of `labels.csv` in the folder.
+
+    `source` is the data, None for that of the recipe.
+    """
+    changes = {"source": str(source or recipe.data.source), "relabel": str(folder / "labels.csv")}
+    changed = with_changes(recipe, {"data": changes}, origin="labels")
+    write_text(folder / "corrected.toml", to_toml(changed))
+
+
+def _photos(images: Split, rows: IntArray, px: int) -> tuple[ImageArray, int]:
+    """The pictures of rows at up to `px`, and how many of them only have what the network saw."""
+    shown = display_images(images, rows, px=px)
+    return shown.pictures, shown.num_stand_ins
+
+
+def _summary(runs: Sequence[Run], predictions: Predictions) -> Summary:
+    """The result of the out-of-fold predictions, as a run's summary has it of the test set."""
+    summaries = [run.summary for run in runs if run.summary]
+    first = summaries[0]
+    return replace(
+        first,
+        data=replace(first.data, train=len(predictions), val=0, test=0),
+        validation=None,
+        test=test_result(predictions),
+        train_secs=sum(summary.train_secs for summary in summaries),
+        confidence=None,
+        predicted="train",
+    )

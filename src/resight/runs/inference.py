@@ -8,10 +8,12 @@ from torch import nn
 
 from ..datasets import Dataset, Split
 from ..errors import ResightError
-from ..events import Message, OnEvent, ignore_events
+from ..events import Message, OnEvent, show_events
 from ..files import remove_leftovers, safe_name
-from ..metrics.classification import TestResult, check_finite, test_result
+from ..metrics.classification import TestResult, calibration, check_finite, test_result
+from ..metrics.confidence import with_temperature
 from ..networks.unwrap import device_of
+from ..recipe import Explain
 from ..recipe.toml import with_changes
 from ..records import Predictions
 from ..training.device import pick_device
@@ -20,6 +22,7 @@ from .checkpoint import ModelInfo, load_model
 from .evaluation_data import EvaluationOptions, SplitChoice, evaluation_images
 from .results import draw_predictions
 from .run import Run
+from .summary import ConfidenceResult
 
 
 @dataclass(frozen=True)
@@ -32,21 +35,28 @@ class EvaluationResult:
     folder: Path
     test: TestResult
     predictions: Predictions
+    confidence: ConfidenceResult | None  # the run's, with the calibration error of these images
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the predictions, fit for JSON."""
         name = self.folder.name
         about = {"data": self.data, "scored": self.scored, "tta": self.tta}
-        return {**about, "folder": name, **self.test.to_dict()}
+        after = self.confidence and {
+            "temperature": self.confidence.temperature.value,
+            "ece": self.confidence.ece,
+        }
+        return {**about, "folder": name, **self.test.to_dict(), "calibrated": after}
 
     def __str__(self) -> str:
-        pairs = self.test.most_confused[:3]
+        pairs, before = self.test.most_confused[:3], self.test.calibration.ece
         return "\n".join(
             [
                 f"{self.data}: {self.test}",
                 f"  on {self.scored}",
                 *(f"  {pair.count} x {pair.true} taken for {pair.pred}" for pair in pairs),
-                f"calibration error {self.test.calibration.ece:.3f}",
+                self.confidence.describe(before, "these images")
+                if self.confidence
+                else f"calibration error {before:.1%} on these images",
                 f"tables and pictures in {self.folder}/",
             ]
         )
@@ -64,7 +74,7 @@ def evaluate(
     offline: bool = False,
     skip_unreadable: bool = False,
     layout: str | None = None,
-    on_event: OnEvent = ignore_events,
+    on_event: OnEvent = show_events,
 ) -> EvaluationResult:
     """Measure a run's kept weights on its test images, or on those of `data`.
 
@@ -75,12 +85,11 @@ def evaluate(
 
     Raises:
         UsageError: a class or the channels of `data` are unknown to the run, there is no such
-            split, or the run's own data has changed and `changed_data` is not set.
+            split; or, without `changed_data`, its data has changed or most images were trained on.
     """
     run = Run.open(run)
-    network, info = load_model(
-        run.folder, model, pick_device(device), allow_import=run.allow_import
-    )
+    where = pick_device(device)
+    network, info = load_model(run.folder, model, where, allow_import=run.allow_import)
     for note in info.notes:
         on_event(Message(note))
     options = EvaluationOptions(data, split, changed_data, offline, skip_unreadable, layout)
@@ -93,13 +102,27 @@ def evaluate(
     parts = ("evaluation", chosen.name, split, tta_used)
     folder = run.folder / safe_name("-".join(part for part in parts if part))
     result = EvaluationResult(
-        chosen.name, chosen.description, tta_used, folder, test_result(predictions), predictions
+        chosen.name,
+        chosen.description,
+        tta_used,
+        folder,
+        test_result(predictions),
+        predictions,
+        _confidence(run, info, predictions),
     )
-    _write(result, chosen.images, count=info.recipe.explain.images)
+    _write(result, chosen.images, info.recipe.explain)
     return result
 
 
-def _write(result: EvaluationResult, images: Split, *, count: int) -> None:
+def _confidence(run: Run, info: ModelInfo, predictions: Predictions) -> ConfidenceResult | None:
+    """Return what the run says of its confidence, with the calibration error of `predictions`."""
+    if run.summary is None or run.summary.confidence is None:
+        return None
+    calibrated = with_temperature(predictions, info.temperature)
+    return replace(run.summary.confidence, ece=calibration(calibrated).ece)
+
+
+def _write(result: EvaluationResult, images: Split, options: Explain) -> None:
     """Write summary, predictions and figures into the folder of an evaluation."""
     try:
         result.folder.mkdir(exist_ok=True)
@@ -109,7 +132,7 @@ def _write(result: EvaluationResult, images: Split, *, count: int) -> None:
     run = Run(result.folder)
     run.write_json("summary.json", result.to_dict())
     run.write_predictions(result.predictions)
-    draw_predictions(result.folder, result.predictions, images, count=count)
+    draw_predictions(result.folder, result.predictions, images, options)
 
 
 def predict_images(model: nn.Module, images: Split, info: ModelInfo) -> Predictions:
@@ -120,7 +143,7 @@ def predict_images(model: nn.Module, images: Split, info: ModelInfo) -> Predicti
     """
     predictions = predict_split(
         model,
-        images.to(device_of(model, images.images.device)),
+        images.to(device_of(model, images.device)),
         info.stats,
         classes=info.classes,
         training=info.recipe.training,

@@ -6,6 +6,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -14,9 +15,17 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import ResightError
-from ..files import atomic_write, read_bytes, read_csv, read_text
+from ..files import (
+    atomic_write,
+    json_text,
+    read_bytes,
+    read_csv,
+    read_text,
+    write_csv,
+    write_text,
+)
 from ..lr_finder.suggest import LRCurve
-from ..records import EpochRow, FloatArray, Predictions
+from ..records import EpochRow, FloatArray, History, Predictions
 from .summary import Summary
 
 Value = TypeVar("Value")
@@ -28,7 +37,7 @@ DAMAGE = (
 )
 MAX_ARRAY_BYTES = 2**32  # of the arrays in a file, packed or not
 MAX_NUMBER = 1e40  # a loss is a float32, and below 3.5e38
-MAX_LABEL_ISSUES = 30  # rows of label_issues.csv that are read, from the top
+MAX_LABEL_ISSUES = 10_000  # rows of label_issues.csv that are read, from the top
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -78,6 +87,29 @@ def read_steps(path: Path) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return learning rate, momentum and training loss of every step, from `steps.npz`."""
     arrays = read_arrays(path)
     return arrays["lrs"], arrays["momenta"], arrays["losses"]
+
+
+def write_history(folder: Path, history: History) -> None:
+    """Write `metrics.jsonl`, `metrics.csv` and `steps.npz`, for `read_rows` and `read_steps`."""
+    rows = [asdict(row) for row in history.epochs]
+    lines = "".join(json_text(row, ascii_only=True) + "\n" for row in rows)
+    write_text(folder / "metrics.jsonl", lines)
+    steps = {"lrs": history.lrs, "momenta": history.momenta, "losses": history.losses}
+    write_arrays(folder / "steps.npz", steps)
+    if rows:
+        table = [list(rows[0]), *(list(row.values()) for row in rows)]
+        write_csv(folder / "metrics.csv", table)
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Write the logits, labels, ids and classes of predictions, for `read_predictions`."""
+    arrays = {
+        "ids": np.array([*predictions.ids], dtype=np.str_),
+        "classes": np.array(predictions.classes, dtype=np.str_),
+        "labels": predictions.labels,
+        "logits": predictions.logits,
+    }
+    write_arrays(path, arrays)
 
 
 def read_predictions(path: Path, *, images: int) -> Predictions:

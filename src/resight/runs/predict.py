@@ -12,7 +12,7 @@ from ..datasets import Split, read_pictures
 from ..datasets.readers.labeled import natural_order
 from ..datasets.tree import list_folder
 from ..errors import UsageError
-from ..events import Message, OnEvent, Progress, ignore_events
+from ..events import Message, OnEvent, Progress, show_events
 from ..files import write_csv
 from ..metrics.confidence import THRESHOLDS, CoverageRow, check_threshold, with_temperature
 from ..metrics.intervals import Interval
@@ -138,7 +138,7 @@ def predict(
     skip_unreadable: bool = False,
     model: nn.Module | None = None,
     device: str = "auto",
-    on_event: OnEvent = ignore_events,
+    on_event: OnEvent = show_events,
 ) -> PicturePredictions:
     """Classify picture files by a run's kept weights, sized and colored as in training.
 
@@ -245,7 +245,7 @@ def _predict(
     predictions = with_temperature(predict_images(model, images, info), info.temperature)
     distances = None
     if not reference.note:
-        on_device = images.to(device_of(model, images.images.device))
+        on_device = images.to(device_of(model, images.device))
         queries = features(model, on_device, info.stats, training=info.recipe.training).cpu()
         distances = reference.distances(queries)
     for row, (id, probs) in enumerate(zip(predictions.ids, predictions.probs, strict=True)):

@@ -30,13 +30,15 @@ _PREDICTIONS = (
 # What resight writes into a run folder. A test compares it with a run that has everything.
 RUN_FILES = (
     *("recipe.toml", "env.json", "last.pt", "previous.pt", "best.safetensors", "README.md"),
-    "confidence.npz",
+    *("log.txt", "tensorboard/events.out.tfevents.*"),
+    *("confidence.npz", "trained_images.npz"),
     *("metrics.jsonl", "metrics.csv", "steps.npz", "curves.png", "rates.png", "schedule.png"),
     *("lr_find.json", "lr_find.png", "mistakes.csv", "confused_pairs.png", "heatmaps.csv"),
     *("label_issues.csv", "label_issues.png", "report.html", *_PREDICTIONS),
-    *("relabel.csv", "exclude.csv"),
+    *("relabel.csv", "exclude.csv", "causes.json", "causes.csv"),
     *("misclassified_*.png", "correct_*.png"),
     *("gallery/gallery.json", "gallery/pictures-*.webp", "gallery/maps-*.png"),
+    "gallery/train-*.webp",
     *(f"evaluation-*/{name}" for name in _PREDICTIONS),
     *("explain-*/*.png", "model.onnx", "model.pt2"),
     *("hub/model.safetensors", "hub/config.json", "hub/README.md"),

@@ -21,13 +21,14 @@ from ..metrics.confidence import with_temperature
 from ..metrics.intervals import wilson
 from ..metrics.mistakes import MistakeOrder, sheet_rows
 from ..optim.curve import trace
-from ..recipe import Recipe
+from ..recipe import Explain, Recipe
 from ..records import IntArray, Predictions
 from ..training.loop import best_epoch
 from ..training.setup import TrainSetup
 from .checkpoint import save_best, save_checkpoint
 from .run import Run
 from .summary import ConfidenceResult, DataSummary, ModelSummary, Summary, ValidationResult
+from .trained_images import write_trained_images
 
 CARD_HEAD = """\
 library_name: pytorch
@@ -91,7 +92,7 @@ def write_results(
     predictions: Predictions | None,
     confidence: ConfidenceResult | None = None,
 ) -> None:
-    """Write the history, the predictions, their figures and the summary into the run folder.
+    """Write history, predictions, figures, training images and summary into the run folder.
 
     The summary is the last: a run whose summary has a test result is complete.
     """
@@ -99,26 +100,31 @@ def write_results(
     summary = summarize_run(setup, predictions, confidence)
     run.write_history(history)
     write_text(run.folder / "README.md", model_card(recipe, summary))
-    if history.epochs and len(history.lrs):  # a probe takes no steps
+    if recipe.explain.pictures and history.epochs and len(history.lrs):  # a probe takes no steps
         curves = figures.training_curves(history, summary.best_epoch, val_images=summary.data.val)
         figures.save(curves, run.folder / "curves.png")
         figures.save(figures.rates_as_run(history), run.folder / "rates.png")
+    write_trained_images(run, setup.splits.train)
     if predictions:
         run.write_predictions(predictions)
-        draw_predictions(run.folder, predictions, setup.dataset.test, count=recipe.explain.images)
+        draw_predictions(run.folder, predictions, setup.dataset.test, recipe.explain)
     run.write_json("summary.json", summary.to_dict())
 
 
-def draw_predictions(folder: Path, predictions: Predictions, images: Split, *, count: int) -> None:
-    """Draw the confusion matrix, reliability, accuracy by class, and sheets of `count` images.
+def draw_predictions(
+    folder: Path, predictions: Predictions, images: Split, options: Explain
+) -> None:
+    """Draw the confusion matrix, reliability, accuracy by class, and sheets of `images`.
 
-    `images` are what was predicted.
+    `images` are what was predicted. Without `options.pictures` nothing is drawn.
     """
+    if not options.pictures:
+        return
     matrix = figures.confusion_matrix(confusion(predictions), predictions.classes)
     figures.save(matrix, folder / "confusion_matrix.png")
     figures.save(figures.reliability(calibration(predictions)), folder / "reliability.png")
     figures.save(figures.per_class(per_class_accuracy(predictions)), folder / "per_class.png")
-    draw_sheets(folder, predictions, images, sheet_rows(predictions, count))
+    draw_sheets(folder, predictions, images, sheet_rows(predictions, options.images))
 
 
 def draw_sheets(

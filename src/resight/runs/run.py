@@ -5,8 +5,10 @@
     last.pt, previous.pt resume from here            best.safetensors      the kept weights
     summary.json         the result                  predictions.npz, .csv of the test set
     confidence.npz       for `predict`: answers and features of validation and training images
+    trained_images.npz   for `evaluate`: a digest of each training image
     lr_find.json         the range test              label_issues.csv      labels to look at
     relabel.csv          labels that were replaced   exclude.csv           images left out
+    causes.json, .csv    why it was wrong, a row for each mistake
     gallery/             pictures and heat maps      report.html           all of it as one page
 
 Every file is written whole or not at all. `previous.pt` is the checkpoint before `last.pt`, in
@@ -15,7 +17,6 @@ case `last.pt` cannot be read. Reading needs no torch: only `model()` does.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,6 +32,7 @@ from ..recipe import Recipe
 from ..recipe.toml import read_toml, with_changes
 from ..records import History, Predictions
 from . import parts
+from .causes import Causes, read_causes
 from .gallery import Gallery, read_gallery
 from .replace import LOCK
 from .summary import FORMAT_VERSION, Summary
@@ -41,7 +43,10 @@ if TYPE_CHECKING:
 Part = TypeVar("Part")
 
 # Properties that are read from files, in the order in which `missing` names them.
-PARTS = ("summary", "environment", "history", "predictions", "gallery", "label_issues", "lr_curve")
+PARTS = (
+    *("summary", "environment", "history", "predictions", "gallery", "label_issues", "lr_curve"),
+    "causes",
+)
 
 
 class Run:
@@ -202,15 +207,21 @@ class Run:
                 raise ValueError(f"it is of {gallery.images} images, not {images}")
             return gallery
 
-        without = (
-            f"No pictures and no heat maps: there is no gallery; resight explain {self.folder}"
-        )
-        return self._read("gallery", read, without)
+        without = "No pictures and no heat maps: there is no gallery; resight explain"
+        return self._read("gallery", read, f"{without} {self.folder}")
 
     @cached_property
     def label_issues(self) -> list[dict[str, str]]:
         """The rows of `label_issues.csv`: labels that may be wrong, the most suspicious first."""
         return self._read("label_issues.csv", parts.read_label_issues, None) or []
+
+    @cached_property
+    def causes(self) -> Causes | None:
+        """Why the mistakes of the test set were made, as `explain` left it."""
+        if self.predictions is None:
+            return None
+        count = len(self.predictions)
+        return self._read("causes.json", lambda path: read_causes(path, images=count), None)
 
     @cached_property
     def missing(self) -> tuple[str, ...]:
@@ -246,8 +257,9 @@ class Run:
         lines = [
             *self.summary.lines(self.recipe.evaluation.views),
             f"run folder {self.folder}/",
-            f"pictures   {' '.join(sorted(path.name for path in self.folder.glob('*.png')))}",
         ]
+        if pictures := sorted(path.name for path in self.folder.glob("*.png")):
+            lines.append(f"pictures   {' '.join(pictures)}")
         if (self.folder / "report.html").exists():
             lines.append(f"why        {self.folder / 'report.html'}, mistakes.csv")
         return "\n".join(lines)
@@ -256,24 +268,11 @@ class Run:
 
     def write_history(self, history: History) -> None:
         """Write `metrics.jsonl` and `metrics.csv`, a line an epoch, and `steps.npz`."""
-        rows = [asdict(row) for row in history.epochs]
-        lines = "".join(json_text(row, ascii_only=True) + "\n" for row in rows)
-        write_text(self.folder / "metrics.jsonl", lines)
-        steps = {"lrs": history.lrs, "momenta": history.momenta, "losses": history.losses}
-        parts.write_arrays(self.folder / "steps.npz", steps)
-        if rows:
-            table = [list(rows[0]), *(list(row.values()) for row in rows)]
-            write_csv(self.folder / "metrics.csv", table)
+        parts.write_history(self.folder, history)
 
     def write_predictions(self, predictions: Predictions) -> None:
         """Write `predictions.npz`, and for people `predictions.csv` and `confusion_matrix.csv`."""
-        arrays = {
-            "ids": np.array(predictions.ids, dtype=np.str_),
-            "classes": np.array(predictions.classes, dtype=np.str_),
-            "labels": predictions.labels,
-            "logits": predictions.logits,
-        }
-        parts.write_arrays(self.folder / "predictions.npz", arrays)
+        parts.write_predictions(self.folder / "predictions.npz", predictions)
         write_csv(self.folder / "predictions.csv", prediction_rows(predictions))
         write_csv(self.folder / "confusion_matrix.csv", confusion_rows(predictions))
 

@@ -1,7 +1,7 @@
 """The result of a run as frozen values: what `summary.json` holds."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ..metrics.classification import TestResult
 from ..metrics.confidence import CoverageRow, Temperature
@@ -47,6 +47,14 @@ class ConfidenceResult:
     coverage: tuple[CoverageRow, ...]
     ece: float | None = None  # calibration error of the test images at this temperature
 
+    def describe(self, before: float, images: str) -> str:
+        """Return the calibration error of `images` before and after the temperature, in words."""
+        text = f"calibration error {before:.1%} on {images}"
+        if self.temperature.note or self.ece is None:
+            return f"{text}; temperature {self.temperature}"
+        used = "which `resight predict` uses"
+        return f"{text}, {self.ece:.1%} at temperature {self.temperature}, {used}"
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -63,18 +71,15 @@ class Summary:
     test: TestResult | None
     train_secs: float
     confidence: ConfidenceResult | None = None  # None: not finished, or of an earlier version
+    # What `test` is of: the test set; training images out of fold; images of your own model.
+    predicted: Literal["test", "train", "images"] = "test"
 
     @property
     def calibration(self) -> str | None:
         """The calibration error on the test images before and after the temperature, in words."""
         if not self.test or not self.confidence or self.confidence.ece is None:
             return None
-        before, after = self.test.calibration.ece, self.confidence.ece
-        temperature = self.confidence.temperature
-        text = f"calibration error {before:.1%} on test"
-        if temperature.note:
-            return f"{text}; temperature {temperature}"
-        return f"{text}, {after:.1%} at temperature {temperature}, which `resight predict` uses"
+        return self.confidence.describe(self.test.calibration.ece, "test")
 
     @property
     def kept(self) -> str:

@@ -18,7 +18,7 @@ LEVELS = 16  # of a heat map: 0 is none, 15 the strongest in this image at this 
 _MAX_PX = 16_383  # a side of a WebP, and about what a browser draws
 
 # WebP quality -> bytes a pixel, as measured on the test images of CIFAR-10; 100 is lossless.
-_BYTES_PER_PX = {100: 3.0, 82: 0.30, 60: 0.21, 40: 0.17, 30: 0.15, 20: 0.125, 16: 0.11}
+BYTES_PER_PX = {100: 3.0, 82: 0.30, 60: 0.21, 40: 0.17, 30: 0.15, 20: 0.125, 16: 0.11}
 # The qualities of mistakes and of other images: the first pair that should fit, or the last.
 _QUALITIES = ((100, 100), (82, 82), (82, 30), (82, 20), (60, 20), (40, 16))
 
@@ -90,7 +90,7 @@ def picture_atlases(
     size = pictures.shape[1:3]
     pixels = math.prod(size)
     few, many = pixels * len(mistakes), pixels * sum(map(len, others))
-    fits = [few * _BYTES_PER_PX[a] + many * _BYTES_PER_PX[b] <= room for a, b in _QUALITIES]
+    fits = [few * BYTES_PER_PX[a] + many * BYTES_PER_PX[b] <= room for a, b in _QUALITIES]
     best, usual = _QUALITIES[fits.index(True) if any(fits) else -1]
     atlases = []
     for rows, quality in ((mistakes, best), *((rows, usual) for rows in others)):

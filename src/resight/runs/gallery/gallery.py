@@ -29,6 +29,23 @@ class Sheet:
 
 
 @dataclass(frozen=True)
+class Neighbors:
+    """Training images of the page, and which of them are nearest to which mistakes.
+
+    The tiles are those of `train_rows`, ascending. A mistake has k places for either class; 0
+    means none, and n the n-th of the tiles.
+    """
+
+    sheet: Sheet
+    train_rows: tuple[int, ...]  # in the training split
+    ids: tuple[str, ...]  # of these
+    rows: tuple[int, ...]  # the mistakes, ascending
+    pred: tuple[tuple[int, ...], ...]  # of each, nearest of the predicted class
+    true: tuple[tuple[int, ...], ...]  # nearest of the true class
+    percents: tuple[tuple[int, ...], ...]  # of each, 100 x cosine, of `pred` and then of `true`
+
+
+@dataclass(frozen=True)
 class Gallery:
     """What `gallery.json` says. Rows are those of the test set, ascending.
 
@@ -44,11 +61,13 @@ class Gallery:
     maps: tuple[tuple[Sheet, str, tuple[int, int]], ...]  # with the layer and its maps' own size
     notes: tuple[str, ...]  # what was left out, one line each
     seen_px: int | None = None  # a side, as the network saw the pictures, where some are larger
+    neighbors: Neighbors | None = None
 
     @property
     def files(self) -> tuple[str, ...]:
         """The names of all atlases."""
         sheets = [*(sheet for sheet, _ in self.pictures), *(sheet for sheet, *_ in self.maps)]
+        sheets += [self.neighbors.sheet] if self.neighbors else []
         return tuple(sheet.file for sheet in sheets)
 
 
@@ -77,6 +96,7 @@ def read_gallery(folder: Path) -> Gallery | None:
             ),
             notes=tuple(content["notes"]),
             seen_px=None if content.get("seen_px") is None else int(content["seen_px"]),
+            neighbors=_neighbors(content.get("neighbors")),
         )
         _check_rows(gallery)
     except UsageError:  # its size or kind, which the line has
@@ -130,12 +150,41 @@ def _check_rows(gallery: Gallery) -> None:
     """Tiles are found by counting rows, so these must be ascending and belong together."""
     pictured = [row for _, rows in gallery.pictures for row in rows]
     lists = (*(rows for _, rows in gallery.pictures), gallery.map_rows, gallery.true_rows)
-    if not all(0 <= row < gallery.images for row in (*pictured, *gallery.map_rows)):
+    beside = gallery.neighbors.rows if gallery.neighbors else ()
+    if not all(0 <= row < gallery.images for row in (*pictured, *gallery.map_rows, *beside)):
         raise ValueError(f"it names rows beyond its {gallery.images} images")
     if len(set(pictured)) < len(pictured) or any(list(x) != sorted(set(x)) for x in lists):
         raise ValueError("its rows are not in the order of the images")
     if not set(gallery.true_rows) <= set(gallery.map_rows):
         raise ValueError("it has maps for the true class alone")
+
+
+def _neighbors(content: dict[str, Any] | None) -> Neighbors | None:
+    if content is None:
+        return None
+    pred, true, percents = (
+        tuple(tuple(map(int, line)) for line in content[name])
+        for name in ("pred", "true", "percents")
+    )
+    neighbors = Neighbors(
+        sheet=_sheet(content["sheet"]),
+        train_rows=tuple(map(int, content["train_rows"])),
+        ids=tuple(map(str, content["ids"])),
+        rows=tuple(map(int, content["rows"])),
+        pred=pred,
+        true=true,
+        percents=percents,
+    )
+    tiles, mistakes = len(neighbors.train_rows), len(neighbors.rows)
+    if len(neighbors.ids) != tiles or {len(pred), len(true), len(percents)} != {mistakes}:
+        raise ValueError("its neighbors are not of one number")
+    widths = {len(line) for line in (*pred, *true)} | {len(line) / 2 for line in percents}
+    if len(widths) > 1 or not all(0 <= n <= tiles for line in (*pred, *true) for n in line):
+        raise ValueError("it names neighbors that it does not have")
+    for rows in (neighbors.train_rows, neighbors.rows):
+        if list(rows) != sorted(set(rows)):
+            raise ValueError("its neighbors are not in the order of the images")
+    return neighbors
 
 
 def _sheet(content: dict[str, Any]) -> Sheet:

@@ -3,10 +3,12 @@
     gallery/gallery.json         what is where; names the other files and is written last
     gallery/pictures-*.webp      the test images as tiles of one picture
     gallery/maps-*.png           per layer, heat maps as tiles of 16 gray levels
+    gallery/train-*.webp         the training images that are nearest to mistakes
 
 Pictures are kept with at most 64 px a side, heat maps with at most 32 cells. Mistakes come in
 better quality than correct images. What does not fit is made coarser first. Then images are left
 out, correct ones before mistakes and those without heat maps before those with; `notes` says so.
+Neighbors are packed for the most wanted mistakes first.
 Photos that the network saw smaller than they are come first, with up to 224 px, see `photos`.
 """
 
@@ -24,15 +26,18 @@ from ...figures.numbers import MAX_CLASSES
 from ...files import atomic_write, remove_leftovers, write_text
 from ...records import ImageArray, IntArray, Predictions
 from .atlas import MAP_SIDES, Atlas, area_resize, map_atlas, max_tiles, picture_atlases, shrunk
-from .gallery import FORMAT, Gallery, Sheet, shared_start
+from .gallery import FORMAT, Gallery, Neighbors, Sheet, shared_start
+from .neighbors import GalleryNeighbors, PackedNeighbors, pack_neighbors
 from .photos import ReadPhotos, photo_atlases
 
 PAGE_BYTES = 2_950_000  # of the page that all of this is put into, as base64
 _TEXT_BYTES = 230_000  # of that page without pictures, images' numbers and classes
 _ROW_BYTES = 18  # the numbers of an image
 _CLASS_BYTES = 1_350  # a class in a figure and a table, which have MAX_CLASSES at most
+_WRONG_BYTES = 24  # a mistake, in the lists of a cause, of a group and of label issues
 _PAIR_BYTES = 13  # a cell of the confusion matrix that is not 0
-_MAP_SHARE = 0.35  # of the room, at most
+_MAP_SHARE = 0.3  # of the room, at most
+_NEIGHBOR_SHARE = 0.28  # of the room, at most
 _GONE = (
     "{:,} pictures are shown as the network saw them, because their files are gone or have changed"
 )
@@ -62,47 +67,83 @@ def write_gallery(
     maps: Sequence[GalleryMaps],
     method: str,
     photos: ReadPhotos | None = None,
+    neighbors: GalleryNeighbors | None = None,
 ) -> None:
     """Pack pictures and heat maps into `folder/gallery/`, in place of what is there.
 
-    `pictures` (N, H, W, 1 or 3) are the whole test set as it was read; `rows` (M,) those with
-    heat maps, the most wanted first; `photos` gives larger pictures where there are some. The same
-    input gives the same bytes. A process killed in between leaves the old gallery.
+    `pictures` (N, H, W, 1 or 3) are the whole test set; `rows` (M,) those with heat maps, the most
+    wanted first; `photos` gives larger pictures where there are some, and `neighbors` the training
+    images beside mistakes. A killed process leaves the old gallery.
 
     Raises:
         UsageError: shapes that do not belong together, or a heat map that is not finite.
     """
     rows = np.asarray(rows if maps else [], dtype=np.int64)
     _check(pictures, predictions, rows, maps)
-    room = _room(predictions)
-    mapped, layers = _pack_maps(rows, maps, predictions.correct, int(_MAP_SHARE * room))
-    wrong, right = np.flatnonzero(~predictions.correct), np.flatnonzero(predictions.correct)
-    others = (np.intersect1d(right, mapped), np.setdiff1d(right, mapped))
-    room -= sum(len(atlas.content) for _, atlas in layers)
-    seen_px, wanted = pictures.shape[1], _most_wanted(predictions, rows)
-    large, num_gone = photo_atlases(photos, wanted, (wrong, *others), seen_px=seen_px, room=room)
-    atlases = large or picture_atlases(shrunk(pictures), wrong, others, room)
+    room, correct = _room(predictions), predictions.correct
+    mapped, layers = _pack_maps(rows, maps, correct, int(_MAP_SHARE * room))
+    beside = pack_neighbors(neighbors, int(_NEIGHBOR_SHARE * room)) if neighbors else None
+    room -= sum(len(atlas.content) for _, atlas in layers) + (beside.size if beside else 0)
+    groups, wanted = _groups(correct, mapped), _most_wanted(predictions, rows)
+    large, gone = photo_atlases(photos, wanted, groups, seen_px=pictures.shape[1], room=room)
+    atlases = large or picture_atlases(shrunk(pictures), groups[0], groups[1:], room)
     path = _make_folder(folder / "gallery")
     gallery = Gallery(
         images=len(predictions),
         method=method,
         pictures=tuple(
-            (_write_atlas(path, "pictures", atlas), tuple(kept.tolist())) for kept, atlas in atlases
+            (_write_atlas(path, "pictures", x), tuple(on.tolist())) for on, x in atlases
         ),
         map_rows=tuple(mapped.tolist()),
-        true_rows=tuple(mapped[~predictions.correct[mapped]].tolist()),
-        maps=tuple(
-            (_write_atlas(path, "maps", atlas), m.layer, m.whole or m.size) for m, atlas in layers
-        ),
+        true_rows=tuple(mapped[~correct[mapped]].tolist()),
+        maps=tuple((_write_atlas(path, "maps", x), m.layer, m.whole or m.size) for m, x in layers),
         notes=(
             *_note("heat maps", len(mapped), len(rows)),
             *_note("pictures", sum(len(kept) for kept, _ in atlases), len(predictions)),
-            *([_GONE.format(num_gone)] if num_gone else []),
+            *([_GONE.format(gone)] if gone else []),
+            *_beside_note(neighbors, beside),
         ),
-        seen_px=seen_px if large else None,
+        seen_px=pictures.shape[1] if large else None,
+        neighbors=_write_neighbors(path, neighbors, beside),
     )
     write_text(path / "gallery.json", json.dumps({"format": FORMAT, **asdict(gallery)}) + "\n")
     _remove_old(path, set(gallery.files))
+
+
+def _write_neighbors(
+    path: Path, neighbors: GalleryNeighbors | None, packed: PackedNeighbors | None
+) -> Neighbors | None:
+    """Write the training pictures, and return which are beside which mistakes."""
+    if neighbors is None or packed is None:
+        return None
+    order = packed.kept[np.argsort(neighbors.rows[packed.kept])]
+    nearest = neighbors.nearest[order]
+    percents = np.rint(100 * neighbors.cosines[order]).astype(int)  # (M, 2, k)
+    places = np.where(nearest < 0, 0, 1 + np.searchsorted(packed.train_rows, nearest))  # (M, 2, k)
+    pred, true = (tuple(map(tuple, places[:, side].tolist())) for side in (0, 1))
+    return Neighbors(
+        sheet=_write_atlas(path, "train", packed.atlas),
+        train_rows=tuple(packed.train_rows.tolist()),
+        ids=tuple(neighbors.ids[row] for row in packed.train_rows),
+        rows=tuple(neighbors.rows[order].tolist()),
+        pred=pred,
+        true=true,
+        percents=tuple((*of_pred, *of_true) for of_pred, of_true in percents.tolist()),
+    )
+
+
+def _beside_note(
+    neighbors: GalleryNeighbors | None, packed: PackedNeighbors | None
+) -> tuple[str, ...]:
+    kept, total = (len(packed.kept) if packed else 0), (len(neighbors.rows) if neighbors else 0)
+    line = f"the training images beside {kept:,} of {total:,} mistakes are kept, for size"
+    return (line,) if kept < total else ()
+
+
+def _groups(correct: NDArray[np.bool_], mapped: IntArray) -> tuple[IntArray, ...]:
+    """Rows in the order in which pictures are kept: wrong, right with a map, right without."""
+    wrong, right = np.flatnonzero(~correct), np.flatnonzero(correct)
+    return wrong, np.intersect1d(right, mapped), np.setdiff1d(right, mapped)
 
 
 def _most_wanted(predictions: Predictions, rows: IntArray) -> IntArray:
@@ -167,7 +208,7 @@ def _room(predictions: Predictions) -> int:
     pairs = min(k * k, k + int((~predictions.correct).sum()))  # at most
     text = _TEXT_BYTES + len(json.dumps([id[shared:] for id in ids])) + _ROW_BYTES * len(ids)
     text += _CLASS_BYTES * min(k, MAX_CLASSES) + len(json.dumps(predictions.classes))
-    text += _PAIR_BYTES * pairs
+    text += _PAIR_BYTES * pairs + _WRONG_BYTES * int((~predictions.correct).sum())
     return max(3 * (PAGE_BYTES - text) // 4, 300_000)
 
 
@@ -205,6 +246,7 @@ def _kept(maps: GalleryMaps, side: int) -> GalleryMaps:
 
 def _remove_old(folder: Path, named: set[str]) -> None:
     """Remove the atlases that `gallery.json` no longer names."""
-    for file in [*folder.glob("pictures-*.webp"), *folder.glob("maps-*.png")]:
-        if file.name not in named:
-            file.unlink(missing_ok=True)
+    for pattern in ("pictures-*.webp", "maps-*.png", "train-*.webp"):
+        for file in folder.glob(pattern):
+            if file.name not in named:
+                file.unlink(missing_ok=True)

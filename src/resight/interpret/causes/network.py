@@ -1,0 +1,132 @@
+"""The network itself: what it says of a picture without content, and what it has not learned."""
+
+import numpy as np
+import torch
+
+from ...records import History, IntArray, evenly_spaced
+from ...runs.causes import Cause
+from .inputs import CauseInputs
+
+_NUM_TRAIN = 2_000  # training images that are predicted
+_NUM_LIKE = 5  # nearest training images of the true class
+_MIN_SURE = 0.5  # probability from which an empty picture has a class
+_MAX_FITTED = 0.9  # train accuracy above which nothing is left to learn
+_GAP = 0.15  # of train above test accuracy: images known by heart
+
+
+def prior_notes(inputs: CauseInputs) -> list[str]:
+    """Return a line on what the network says of an empty, a black and a noisy picture."""
+    shape = inputs.test.shape[1:]
+    mean = torch.tensor(inputs.explained.stats.mean)[:, None, None].expand(shape) * 255
+    noise = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0))
+    pictures = {"mean color": mean, "black": torch.zeros(shape), "noise": noise}
+    probs = inputs.probs(torch.stack([picture.byte() for picture in pictures.values()]))
+    parts = [
+        f"{name}: {inputs.classes[int(p.argmax())]} at {p.max():.2f}"
+        for name, p in zip(pictures, probs, strict=True)
+    ]
+    return [f"What the network says of a picture without content ({'; '.join(parts)})."]
+
+
+def prior_causes(inputs: CauseInputs) -> list[Cause]:
+    """Return the mistakes whose answer is that of the empty picture, and needs no picture.
+
+    A mistake counts if its class is that of the empty picture, and it turns right once the logits
+    of the empty picture are taken off. Pictures that are right must mostly stay right by this.
+    """
+    stats = inputs.explained.stats
+    mean = (torch.tensor(stats.mean)[:, None, None] * 255).expand(inputs.test.shape[1:])
+    probs = inputs.probs(mean[None].byte())[0]
+    label = int(probs.argmax())
+    predictions = inputs.predictions
+    rows = inputs.wrong[predictions.preds[inputs.wrong] == label]
+    if probs[label] < _MIN_SURE or not len(rows):
+        return []
+    bias = np.log(np.maximum(probs, 1e-12))
+    # Without what an empty picture gets, the answer is another: the prior decided.
+    corrected = (predictions.log_probs - bias)[rows].argmax(axis=1)
+    hits = rows[corrected == predictions.labels[rows]]
+    right = np.flatnonzero(predictions.correct)
+    kept = (predictions.log_probs - bias)[right].argmax(axis=1) == predictions.labels[right]
+    if kept.mean() < 1 - len(hits) / max(1, len(rows)):
+        return []
+    name = inputs.classes[label]
+    return [
+        Cause(
+            kind="prior",
+            sentence=(
+                f"The network says {name} of an empty picture ({probs[label]:.0%}), and "
+                "{n} mistakes come from this prior."
+            ),
+            test=(
+                f"With the logits of the empty picture taken off, {len(hits)} of {len(rows)} "
+                f"pictures taken for {name} turn right, and {kept.mean():.0%} of pictures that "
+                "were right stay right."
+            ),
+            rows=tuple(hits.tolist()),
+            advice=f"Add training images of other classes that look like the empty ones of {name}.",
+            values={"empty": float(probs[label]), "stay_right": float(kept.mean())},
+        )
+    ]
+
+
+def training_causes(inputs: CauseInputs, history: History) -> tuple[list[Cause], list[str]]:
+    """Return mistakes that the network makes on training images like them too, and notes.
+
+    A mistake counts if most of the nearest training images of its class are taken for the same
+    wrong class. The notes say how much is known by heart, and whether training went on long enough.
+    """
+    features, predictions = inputs.explained.features, inputs.predictions
+    chosen = evenly_spaced(len(features.rows), _NUM_TRAIN)
+    rows = features.rows[torch.from_numpy(chosen)].numpy()
+    preds, labels = inputs.preds(inputs.train_images(rows)), inputs.train_labels[rows]
+    accuracy, test = float((preds == labels).mean()), float(predictions.correct.mean())
+    notes = []
+    if accuracy - test > _GAP:
+        notes.append(
+            f"The network knows training images by heart: {accuracy:.0%} of them are right, and "
+            f"{test:.0%} of the test images. More images or stronger augmentation would help."
+        )
+    if _still_rising(history):
+        notes.append("Validation accuracy still rose in the last epochs: train for longer.")
+    if accuracy > _MAX_FITTED:
+        return [], notes
+    hits = _wrong_in_train_too(inputs, chosen, preds, labels)
+    if not len(hits):
+        return [], notes
+    cause = Cause(
+        kind="training",
+        sentence="The network has learned too little: {n} mistakes are like training "
+        "images that it gets wrong in the same way.",
+        test=f"Most of the {_NUM_LIKE} nearest training images of the true class are taken for the "
+        f"same wrong class; {accuracy:.0%} of all training images are right.",
+        rows=tuple(hits.tolist()),
+        advice="Train for longer, or take a larger network.",
+        values={"train_accuracy": accuracy, "test_accuracy": test},
+    )
+    return [cause], notes
+
+
+def _wrong_in_train_too(
+    inputs: CauseInputs, chosen: IntArray, preds: IntArray, labels: IntArray
+) -> IntArray:
+    """Mistakes whose nearest training images of the true class are mostly wrong alike."""
+    features, predictions = inputs.explained.features, inputs.predictions
+    train = torch.nn.functional.normalize(features.train[torch.from_numpy(chosen)], dim=1)
+    hits = []
+    for label in range(len(inputs.classes)):
+        members = np.flatnonzero(labels == label)
+        rows = inputs.wrong[predictions.labels[inputs.wrong] == label]
+        if len(members) < _NUM_LIKE or not len(rows):
+            continue
+        queries = torch.nn.functional.normalize(features.test[torch.from_numpy(rows)], dim=1)
+        nearest = (queries @ train[torch.from_numpy(members)].T).topk(_NUM_LIKE, dim=1).indices
+        same = preds[members[nearest.numpy()]] == predictions.preds[rows][:, None]
+        hits.append(rows[same.mean(axis=1) > 0.5])
+    return np.concatenate([*hits, np.zeros(0, dtype=np.int64)])
+
+
+def _still_rising(history: History) -> bool:
+    """Whether the last epoch is the best by more than chance of its validation images allows."""
+    values = [row.val_accuracy for row in history.epochs if row.val_accuracy is not None]
+    return len(values) >= 4 and values[-1] > max(values[:-1]) + 0.01
