@@ -1,9 +1,9 @@
 # Thin names for the commands of everyday work; `make help` lists them.
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := hub,pretrained,export,sweep
+EXTRAS := hub,pretrained,export,sweep,log
 
-.PHONY: help demo quick test check lock clean
+.PHONY: help demo quick test check site lock clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*##/ {printf "%-10s%s\n", $$1, $$2}' Makefile
@@ -21,6 +21,10 @@ check: .venv/dev  ## format, lint and types, as they must be
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+site: .venv/dev  ## the documentation as a site with search, in dist/site
+	$(BIN)/pip install -q --group docs
+	$(BIN)/sphinx-build -q -W --keep-going docs dist/site
 
 lock:  ## resolve requirements-dev.lock anew, with uv
 	uv --no-config pip compile pyproject.toml --all-extras --group dev \

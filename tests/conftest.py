@@ -6,7 +6,9 @@ process. Tests that write take a copy, `trained_copy` and `explained_copy`.
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Several test processes with several threads each would wait for one another most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -20,6 +22,9 @@ from torch import Tensor
 import resight
 from resight.datasets import Dataset, Split
 from tiny_runs import explained_recipe, tiny_recipe
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 CLASSES = ("disc", "bar", "frame")
 SIDE = 16
@@ -51,15 +56,15 @@ def tiny() -> Dataset:
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory, tiny: Dataset) -> resight.Run:
-    """A finished run of two epochs, not explained."""
+    """A finished run of two epochs, without pictures and not explained."""
     return resight.train(tiny_recipe(), data=tiny, out=tmp_path_factory.mktemp("out"), name="run")
 
 
 @pytest.fixture(scope="session")
 def explained_run(tmp_path_factory: pytest.TempPathFactory, tiny: Dataset) -> resight.Run:
     """A finished run with mistakes, heat maps, a gallery and a report."""
-    out = tmp_path_factory.mktemp("out")
-    return resight.train(explained_recipe(), data=tiny, out=out, name="run")
+    out, recipe = tmp_path_factory.mktemp("out"), explained_recipe("explain.pictures=true")
+    return resight.train(recipe, data=tiny, out=out, name="run")
 
 
 @pytest.fixture
@@ -72,3 +77,12 @@ def trained_copy(trained_run: resight.Run, tmp_path: Path) -> Path:
 def explained_copy(explained_run: resight.Run, tmp_path: Path) -> Path:
     """A folder like that of `explained_run`, to write into."""
     return Path(shutil.copytree(explained_run.folder, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """A real browser; see `browser.py`."""
+    from browser import chromium
+
+    with chromium() as browser:
+        yield browser

@@ -11,8 +11,9 @@ from resight.metrics.classification import test_result
 from resight.metrics.intervals import Interval
 from resight.recipe import Recipe
 from resight.recipe.toml import to_toml
-from resight.records import EpochRow, History, Predictions
-from resight.runs.gallery import GalleryMaps, write_gallery
+from resight.records import EpochRow, History, IntArray, Predictions
+from resight.runs.causes import Cause, Causes, MistakeGroup, write_causes
+from resight.runs.gallery import GalleryMaps, GalleryNeighbors, write_gallery
 from resight.runs.run import Run
 from resight.runs.summary import DataSummary, ModelSummary, Summary, ValidationResult
 
@@ -55,8 +56,8 @@ def make_run(
         run.write_predictions(predictions)
         first_mistake = predictions.ids[predictions.correct.argmin()]
         rows = [
-            ["id", "given", "suggested", "p_given"],
-            [first_mistake, *predictions.classes[:2], 0.01234567],
+            ["id", "given", "suggested", "p_given", "p_wrong"],
+            [first_mistake, *predictions.classes[:2], 0.01234567, 0.9],
         ]
         write_csv(path / "label_issues.csv", rows)
         if gallery:
@@ -65,7 +66,7 @@ def make_run(
 
 
 def add_gallery(path: Path, predictions: Predictions) -> None:
-    """Write pictures, and heat maps of every mistake and of as many correct predictions."""
+    """Write pictures, heat maps of every mistake and of as many right ones, and neighbors."""
     rng = np.random.default_rng(6)
     pictures = rng.integers(0, 256, (len(predictions), 16, 16, 3), dtype=np.uint8)
     wrong = np.flatnonzero(~predictions.correct)
@@ -74,7 +75,72 @@ def add_gallery(path: Path, predictions: Predictions) -> None:
         GalleryMaps(layer, *rng.normal(size=(2, len(rows), side, side)).astype(np.float32))
         for layer, side in (("block1", 8), ("block2", 4))
     ]
-    write_gallery(path, pictures, predictions, rows=rows, maps=maps, method="grad-cam")
+    neighbors = make_neighbors(predictions, wrong)
+    write_gallery(
+        path,
+        pictures,
+        predictions,
+        rows=rows,
+        maps=maps,
+        method="grad-cam",
+        neighbors=neighbors,
+    )
+
+
+def make_neighbors(predictions: Predictions, rows: IntArray) -> GalleryNeighbors:
+    """Return neighbors of mistakes among 100 training images, the n-th of which is gray n."""
+    rng = np.random.default_rng(7)
+    nearest = rng.integers(0, 100, (len(rows), 2, 3))
+    cosines = np.sort(rng.random((len(rows), 2, 3)).astype(np.float32))[..., ::-1]
+    return GalleryNeighbors(
+        rows,
+        nearest,
+        cosines,
+        others=np.array([4, 9]),
+        ids=tuple(f"train/{n:03d}.png" for n in range(100)),
+        read=lambda rows: np.repeat(rows, 16 * 16 * 3).reshape(-1, 16, 16, 3).astype(np.uint8),
+    )
+
+
+def add_causes(path: Path, predictions: Predictions) -> Causes:
+    """Write two causes and a group; some mistakes are left without a cause."""
+    wrong = np.flatnonzero(~predictions.correct)
+    wrong = wrong[np.argsort(-predictions.losses[wrong])].tolist()
+    first = wrong[0]
+    true, pred = (predictions.classes[k[first]] for k in (predictions.labels, predictions.preds))
+    causes = Causes(
+        mistakes=len(wrong),
+        causes=(
+            Cause(
+                kind="shortcut",
+                sentence=f"{pred} is said where there is a mark in the corner.",
+                test="Pasted into 100 images of other classes, 80 follow.",
+                rows=tuple(wrong[:12]),
+                advice="Crop the corner.",
+                values={"follow": 0.8},
+            ),
+            Cause(
+                kind="wrong label",
+                sentence="Some labels are wrong.",
+                test="Their neighbors have another label.",
+                rows=tuple(wrong[12:15]),
+                advice="Mark them.",
+                values={},
+            ),
+        ),
+        groups=(
+            MistakeGroup(
+                true=true,
+                pred=pred,
+                sentence=f"{true} taken for {pred}, 1: darker than others",
+                rows=(first,),
+                neighbors=((4,), (9,)),
+            ),
+        ),
+        notes=("An empty picture is taken for cat at 0.82.",),
+    )
+    write_causes(path, causes, predictions)
+    return causes
 
 
 def epoch(number: int) -> EpochRow:

@@ -140,7 +140,7 @@ def test_the_python_examples_run(
 ) -> None:
     # An epoch is enough to see that they run; the demo's test trains to the end and reports.
     short = {"schedule.epochs": (1, ""), "schedule.peak_epoch": (0.5, "")}
-    short["explain.report"] = (False, "")
+    short |= {"explain.report": (False, ""), "explain.pictures": (False, "")}
     usual = PRESETS["digits"]
     monkeypatch.setitem(PRESETS, "digits", replace(usual, changes={**usual.changes, **short}))
     names: dict[str, Any] = {"MyNetwork": MyNetwork, "model": MyNetwork()}

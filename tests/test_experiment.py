@@ -5,8 +5,7 @@ import io
 import json
 import os
 import shutil
-import subprocess
-import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +17,11 @@ from safetensors import safe_open
 from torch import nn
 
 import resight
+from processes import forkserver
 from resight import files
 from resight.cli.progress import ProgressLines
 from resight.errors import Diverged, ResightError, UsageError
-from resight.events import EpochDone, Message, StepDone
+from resight.events import EpochDone, Event, Message, StepDone
 from resight.recipe import Constant
 from resight.recipe.toml import from_toml, with_overrides
 from resight.records import EpochRow
@@ -29,23 +29,28 @@ from resight.runs.checkpoint import load_checkpoint
 from tiny_runs import tiny_recipe
 
 
-def test_the_run_folder_holds_what_it_should(trained_run: resight.Run) -> None:
-    folder = trained_run.folder
-    assert {path.name for path in folder.iterdir() if path.name != ".lock"} == {
+def test_the_run_folder_holds_what_it_should(
+    trained_run: resight.Run, tiny: resight.Dataset, tmp_path: Path
+) -> None:
+    files = {
         "recipe.toml",
         "env.json",
         "metrics.jsonl",
         "metrics.csv",
         "steps.npz",
+        "log.txt",
         "summary.json",
         "last.pt",
         "previous.pt",
         "best.safetensors",
         "confidence.npz",
+        "trained_images.npz",
         "predictions.npz",
         "predictions.csv",
         "confusion_matrix.csv",
         "README.md",
+    }
+    pictures = {
         "curves.png",
         "rates.png",
         "confusion_matrix.png",
@@ -54,7 +59,11 @@ def test_the_run_folder_holds_what_it_should(trained_run: resight.Run) -> None:
         "misclassified.png",
         "correct.png",
     }
-    for picture in folder.glob("*.png"):
+    drawn = resight.train(tiny_recipe("explain.pictures=true"), data=tiny, out=tmp_path)
+    for run, names in ((trained_run, files), (drawn, files | pictures)):
+        assert {path.name for path in run.folder.iterdir() if path.name != ".lock"} == names
+        assert (" curves.png " in str(run)) == ("curves.png" in names)
+    for picture in drawn.folder.glob("*.png"):
         with Image.open(picture) as image:
             image.load()
 
@@ -141,7 +150,7 @@ def test_a_seed_decides_everything(
 
 def test_issues_are_told_before_the_first_step(tmp_path: Path, tiny: resight.Dataset) -> None:
     events: list[object] = []
-    recipe = tiny_recipe("explain.report=false")
+    recipe = tiny_recipe()
     run = resight.train(recipe, data=tiny, out=tmp_path, on_event=events.append)
     first = next(i for i, event in enumerate(events) if isinstance(event, StepDone))
     issues = [e for e in events[:first] if isinstance(e, Message) and e.severity != "note"]
@@ -223,7 +232,7 @@ def test_divergence_keeps_the_last_good_checkpoint(tmp_path: Path, tiny: resight
             logits: torch.Tensor = self.inner(images)
             return logits * (float("nan") if self.calls == 5 else 1.0)
 
-    with pytest.raises(Diverged, match=r"became nan at step 5 \(epoch 2\) .* state after epoch 1"):
+    with pytest.raises(Diverged, match=r"became nan at step 5 \(epoch 2\) .* before it is kept"):
         resight.train(
             tiny_recipe("optimizer.lr=0.001"), data=tiny, model=Breaks(), out=tmp_path, name="a"
         )
@@ -232,33 +241,36 @@ def test_divergence_keeps_the_last_good_checkpoint(tmp_path: Path, tiny: resight
     assert all(value.isfinite().all() for value in saved["state"]["model"].values())
 
 
-FULL_DISK = """
-import resource, sys
-import resight
-from resight.recipe.toml import with_epochs, with_overrides
-recipe = with_epochs(resight.load_recipe("digits"), 3)
-recipe = with_overrides(recipe, ["model.widths=[8,8,8]", "explain.report=false"])
-def fill(event):
-    if type(event).__name__ == "StepDone" and event.epoch == 2:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-try:
-    resight.train(recipe, out=sys.argv[1], name="a", on_event=fill)
-except resight.ResightError as error:
-    print(error)
-"""
+def train_on_full_disk(data: resight.Dataset, out: Path, told: Connection) -> None:
+    """Train in a process of its own whose disk is full in the second epoch."""
+    import resource
+
+    def fill(event: Event) -> None:
+        if isinstance(event, StepDone) and event.epoch == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    try:
+        recipe = tiny_recipe("schedule.epochs=3")
+        resight.train(recipe, data=data, out=out, name="a", on_event=fill)
+    except ResightError as error:
+        told.send(str(error))
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path, tiny: resight.Dataset) -> None:
     """A limit on the size of files fails as a full disk does: in the middle of a write."""
-    result = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=True
-    )
-    assert "cannot write" in result.stdout
-    assert "File too large" in result.stdout
-    assert result.stdout.count("\n") == 1
+    processes = forkserver()
+    answer, told = processes.Pipe(duplex=False)
+    process = processes.Process(target=train_on_full_disk, args=(tiny, tmp_path, told))
+    process.start()
+    told.close()  # so that a process that ends without a word is an error here
+    problem = answer.recv()
+    process.join()
+    assert "cannot write" in problem
+    assert "File too large" in problem
+    assert "\n" not in problem
     assert not list((tmp_path / "a").glob(".*.part*"))
-    assert len(resight.resume(tmp_path / "a").history.epochs) == 3
+    assert len(resight.resume(tmp_path / "a", data=tiny).history.epochs) == 3
 
 
 def test_your_own_module(tmp_path: Path, tiny: resight.Dataset) -> None:

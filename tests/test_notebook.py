@@ -20,6 +20,7 @@ import resight
 from report_runs import epoch, make_run
 from resight import figures
 from resight.datasets import Dataset
+from resight.errors import UsageError
 from resight.interpret.explain_run import Explanation
 from resight.lr_finder.suggest import analyze
 from resight.metrics.mistakes import mistakes
@@ -263,3 +264,15 @@ def test_the_example_notebook_runs(tmp_path: Path) -> None:
         pictures = re.findall(r'(?:image/png": "|image/png;base64,)([A-Za-z0-9+/]+)', shown[line])
         assert pictures, line
         assert all(base64.b64decode(picture + "==").startswith(PNG) for picture in pictures)
+
+
+def test_a_picture_is_saved_under_its_name_and_several_by_number(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    assert Display("one", (PNG,)).save(path) == (path,)
+    assert path.read_bytes() == PNG
+    files = Display("two", (PNG, PNG)).save(path)
+    assert [file.name for file in files] == ["a-1.png", "a-2.png"]
+    with pytest.raises(UsageError, match="has no picture"):
+        Display("none").save(path)
+    with pytest.raises(UsageError, match="saved as PNG"):
+        Display("one", (PNG,)).save(tmp_path / "a.html")

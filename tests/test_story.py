@@ -106,7 +106,7 @@ def test_from_a_recipe_to_explained_mistakes(command: Command) -> None:
     command(
         f"train digits --lr {curve['peak']} --seed 1 --name second --quiet",
         *SMALL,
-        *("--set", "explain.report=false"),
+        *("--set", "explain={report=false,pictures=false}"),
     )
     (flips,) = json.loads(command("compare runs/first runs/second --json"))["flips"]
     second = rows_of("runs/second/predictions.csv")

@@ -12,6 +12,7 @@ SETTINGS = [
     "optimizer.lr=0.05",
     "augment.crop=none",
     "explain.report=false",
+    "explain.pictures=false",
     "explain.images=3",
 ]
 # One epoch at a low rate, so that it errs.
@@ -29,5 +30,8 @@ def tiny_recipe(*settings: str) -> resight.Recipe:
 
 
 def explained_recipe(*settings: str) -> resight.Recipe:
-    """Return the recipe of the shared run `explained_run`, with some settings changed."""
+    """Return the recipe of the shared run `explained_run`, with some settings changed.
+
+    That run alone draws curves too: `explain.pictures=true`.
+    """
     return tiny_recipe(*EXPLAINED, *settings)

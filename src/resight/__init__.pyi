@@ -23,12 +23,14 @@ from .experiment import dry_run as dry_run
 from .experiment import resume as resume
 from .experiment import train as train
 from .experiment.many_runs import cross_validate as cross_validate
+from .experiment.many_runs import labels as labels
 from .experiment.many_runs import reproduce as reproduce
 from .experiment.many_runs import train_seeds as train_seeds
 from .experiment.search import sweep as sweep
-from .html_report import report as report
+from .interpret.explain import causes as causes
 from .interpret.explain import explain as explain
 from .interpret.explain_run import Explanation as Explanation
+from .interpret.report import report as report
 from .lr_finder.find import LRRangeOptions as LRRangeOptions
 from .lr_finder.find import lr_find as lr_find
 from .lr_finder.range_test import lr_range_test as lr_range_test
@@ -50,11 +52,13 @@ from .recipe.toml import with_epochs as with_epochs
 from .recipe.toml import with_overrides as with_overrides
 from .records import History as History
 from .records import Predictions as Predictions
+from .runs.causes import Causes as Causes
 from .runs.compare import compare as compare
 from .runs.comparison import Comparison as Comparison
 from .runs.folds import CrossValidation as CrossValidation
 from .runs.inference import EvaluationResult as EvaluationResult
 from .runs.inference import evaluate as evaluate
+from .runs.load import load as load
 from .runs.predict import ImagePrediction as ImagePrediction
 from .runs.predict import PicturePredictions as PicturePredictions
 from .runs.predict import predict as predict
@@ -63,6 +67,7 @@ from .runs.series import Series as Series
 from .runs.summary import Summary as Summary
 from .runs.sweeps.result import SweepResult as SweepResult
 from .runs.sweeps.space import Sweep as Sweep
+from .trackers import log_to as log_to
 
 __version__: str
 __all__: list[str]

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-
-from .records import EpochRow
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from .records import EpochRow
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,24 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class RunStart:
+    """The first step is next; the run has a folder, which has its recipe.
+
+    step: steps done before, in a run that is resumed.
+    """
+
+    folder: Path
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class RunEnd:
+    """The run is over or was interrupted; all that it writes is in its folder."""
+
+    folder: Path
+
+
+@dataclass(frozen=True)
 class StepDone:
     """The result of one training step. Reading `loss` or `correct` may wait for the device."""
 
@@ -51,14 +70,31 @@ class EpochDone:
     val_images: how many images say so. Fewer than `metrics.intervals.MIN_TO_TELL` cannot.
     """
 
-    row: EpochRow
+    row: "EpochRow"
     best: bool
     val_images: int = 0
 
 
-Event = StepDone | EpochDone | Message | Progress
+Event = StepDone | EpochDone | Message | Progress | RunStart | RunEnd
 OnEvent = Callable[[Event], None]
 
 
 def ignore_events(event: Event) -> None:
-    """Do nothing: the `on_event` of callers who do not listen."""
+    """Do nothing: the `on_event` of callers who want silence."""
+
+
+def show_events(event: Event) -> None:
+    """Show an event where a notebook's extension does; elsewhere do nothing: by default `on_event`.
+
+    So a script of yours prints nothing that you have not asked for.
+    """
+    _listener(event)
+
+
+def show_events_by(listener: OnEvent | None) -> None:
+    """Have `show_events` call a listener; None makes it silent again."""
+    global _listener
+    _listener = listener or ignore_events
+
+
+_listener: OnEvent = ignore_events

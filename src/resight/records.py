@@ -3,11 +3,14 @@
 Nothing here knows torch: a report can be made from these alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .errors import UsageError
 
 FloatArray = NDArray[np.float64]
 Float32Array = NDArray[np.float32]
@@ -54,12 +57,41 @@ class History:
 
 @dataclass(frozen=True)
 class Predictions:
-    """The logits of a model for N images of K classes, with their labels."""
+    """The logits of a model for N images of K classes, with their labels.
 
-    ids: tuple[str, ...]  # file name or row, leads back to the source
+    Arrays, CPU tensors and lists are converted. A label of -1 is not known.
+
+    Raises:
+        UsageError: shapes that do not belong together, or a label that is no class.
+    """
+
+    ids: Sequence[str]  # file name or row, leads back to the source
     logits: Float32Array  # (N, K)
     labels: IntArray  # (N,)
     classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        try:
+            logits = np.asarray(self.logits, dtype=np.float32)
+            labels = np.asarray(self.labels)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"logits and labels must be arrays of numbers: {error}") from error
+        n, k = len(self.ids), len(self.classes)
+        if not k and logits.ndim == 2:  # outputs that are no classes
+            k = logits.shape[1]
+        if logits.shape != (n, k) or labels.shape != (n,):
+            raise UsageError(
+                f"{n} ids and {k} classes have logits {logits.shape} and labels {labels.shape}; "
+                f"give logits ({n}, {k}) and labels ({n},)"
+            )
+        if n and labels.dtype.kind not in "iu":
+            raise UsageError(f"labels are {labels.dtype}; give the numbers of the classes, from 0")
+        if n and self.classes and not -1 <= labels.min() <= labels.max() < k:
+            raise UsageError(
+                f"labels are {labels.min()} to {labels.max()}; give 0 to {k - 1}, the numbers of "
+                f"the {k} classes, or -1 where the label is not known"
+            )
+        vars(self).update(logits=logits, labels=labels.astype(np.int64), classes=(*self.classes,))
 
     def __len__(self) -> int:
         return len(self.ids)

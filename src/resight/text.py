@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .files import guarded
 
 if TYPE_CHECKING:
-    from .records import FloatArray
+    from .records import EpochRow, FloatArray
 
 COLUMNS, ROWS = 60, 10  # of a curve
 TABLE_COLUMNS = 160  # at most
@@ -108,6 +108,19 @@ def _csv_cell(cell: str) -> str:
 
 def _latex_cell(cell: str) -> str:
     return re.sub(r"[\\&%$#_{}~^±]", lambda match: _LATEX[match[0]], cell)
+
+
+def epoch_line(row: "EpochRow", *, star: bool, epochs: int = 0) -> str:
+    """Return the figures of an epoch in one line; a star marks the best epoch so far."""
+    width = len(str(epochs))
+    parts = [
+        f"epoch {row.epoch:>{width}}{f'/{epochs}' if epochs else ''}",
+        f"train loss {row.train_loss:.3f} acc {row.train_accuracy:.2%}",
+    ]
+    if row.val_loss is not None and row.val_accuracy is not None:
+        parts.append(f"val loss {row.val_loss:.3f} acc {row.val_accuracy:.2%}")
+    parts += [f"lr {row.lr:.3g}", f"{row.images_per_sec:,.0f} images/s", f"{row.train_secs:.1f} s"]
+    return "  ".join(parts) + (" *" if star else "")
 
 
 def setting_text(value: Any) -> str:

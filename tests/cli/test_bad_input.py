@@ -18,7 +18,9 @@ from PIL import Image
 from resight.cli.app import main
 
 PAGE = Path(__file__).parents[2] / "docs" / "bad-input.md"
-TRAIN = shlex.split("train digits --epochs 1 --quiet --name done --set explain.report=false")
+TRAIN = shlex.split(
+    "train digits --epochs 1 --quiet --name done --set explain={report=false,pictures=false}"
+)
 ROW = re.compile(r"^\| `(?P<command>resight .*?)` \| (?P<line>.*) \|$", re.MULTILINE)
 
 

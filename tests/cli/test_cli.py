@@ -23,7 +23,8 @@ from resight.metrics.intervals import wilson
 from resight.recipe import Method
 from resight.recipe.presets import PRESETS
 
-QUICK = ["--epochs", "2", "--set", "model.widths=[8,8,16]", "--set", "explain.report=false"]
+FAST = ["--set", "model.widths=[8,8,16]", "--set", "explain={report=false,pictures=false}"]
+QUICK = ["--epochs", "2", *FAST]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_train_prints_the_result_and_shows_progress_elsewhere(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["train", "digits", *QUICK, "--out", str(tmp_path), "--name", "a"]) == 0
+    pictures = ["--set", "explain.pictures=true"]
+    assert main(["train", "digits", *QUICK, *pictures, "--out", str(tmp_path), "--name", "a"]) == 0
     out, err = capsys.readouterr()
     summary = json.loads((tmp_path / "a" / "summary.json").read_text())
     assert out.startswith(

@@ -40,9 +40,13 @@ def metadata_of(path: Path) -> dict[str, Any]:
     return content
 
 
+# The plain ones have no operation that these lack.
+PROGRAMS = [name for name in NETWORKS if name not in ("resnet9", "resnet18")]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_a_program_agrees_with_torch_on_any_number_of_images(
     name: str, kind: ProgramKind, tmp_path: Path
 ) -> None:
@@ -105,7 +109,10 @@ def test_the_command_writes_onnx_into_the_run(
     assert about["classes"] == ["disc", "bar", "frame"]
     assert main(["export", str(trained_copy), "--to", "onnx"]) == 2
     assert "pass --force" in capsys.readouterr().err
-    assert main(["export", str(trained_copy), "--to", "onnx", "--force", "--quiet"]) == 0
+    program = trained_copy / "model.pt2"  # which is quicker to write than a second ONNX
+    program.write_bytes(b"")
+    assert main(["export", str(trained_copy), "--to", "pt2", "--force", "--quiet"]) == 0
+    assert program.stat().st_size > 0
 
 
 class TwoFaced(nn.Module):

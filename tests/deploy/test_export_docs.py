@@ -25,7 +25,11 @@ ONNX, PT2, HUB = blocks(ROOT / "docs" / "export.md", "python")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with its exports beside it, and a photo that is neither square nor gray."""
     out = tmp_path_factory.mktemp("exports")
-    settings = ["schedule.epochs=2", "schedule.peak_epoch=1", "explain.report=false"]
+    settings = [
+        "schedule.epochs=2",
+        "schedule.peak_epoch=1",
+        "explain={report=false,pictures=false}",
+    ]
     recipe = resight.with_overrides(resight.load_recipe("digits"), settings)
     run = resight.train(recipe, out=out, name="run")
     resight.export(run, to="onnx", out=out / "model.onnx")

@@ -1,7 +1,5 @@
 """The page in a real Chromium: drop, paste or choose a picture; it asks no other place."""
 
-import os
-import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 import resight
+from browser import faults_of
 from resight.datasets import Dataset
 from resight.deploy.serve import render_page
 from resight.deploy.server import PageServer
@@ -21,8 +20,6 @@ from resight.events import ignore_events
 
 pytestmark = pytest.mark.slow
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = ["--no-sandbox", "--headless", "--disable-gpu", "--disable-background-networking"]
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 # Puts a file with these bytes on the page, as a person drops or pastes it.
@@ -37,20 +34,6 @@ GIVE = """
   document.querySelector("#drop").dispatchEvent(event);
 }
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = next(filter(None, map(shutil.which, NAMES)), None)
-    if path is None:
-        reason = f"no browser: none of {', '.join(NAMES)} is installed"
-        if os.environ.get("RESIGHT_BROWSER_REQUIRED") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
@@ -71,17 +54,9 @@ def server(trained_run: resight.Run, tiny: Dataset) -> Iterator[PageServer]:
 @pytest.fixture
 def page(browser: Browser, server: PageServer) -> Iterator[Page]:
     """The page; a complaint of the browser, or a request of any other place, fails the test."""
-    page, faults = browser.new_page(), list[str]()
+    page = browser.new_page()
     page.set_default_timeout(20_000)
-    page.on("console", lambda message: faults.append(message.text))
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("dialog", lambda dialog: faults.append(dialog.message))
-
-    def note(url: str) -> None:
-        if not url.startswith((server.url, "data:")):
-            faults.append(url)
-
-    page.on("request", lambda request: note(request.url))
+    faults = faults_of(page, lambda url: url.startswith((server.url, "data:")))
     page.goto(server.url)
     yield page
     page.close()

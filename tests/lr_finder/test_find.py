@@ -16,9 +16,8 @@ from resight.lr_finder.find import LRRangeOptions, lr_find, run_range_test, with
 from resight.training.setup import prepare
 
 WIDTHS = "model.widths=[8,8,16]"
-RECIPE = resight.with_epochs(
-    resight.with_overrides(resight.load_recipe("digits"), [WIDTHS, "explain.report=false"]), 2
-)
+FAST = [WIDTHS, "explain={report=false,pictures=false}"]
+RECIPE = resight.with_epochs(resight.with_overrides(resight.load_recipe("digits"), FAST), 2)
 QUICK = LRRangeOptions(steps=30)
 
 

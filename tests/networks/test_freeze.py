@@ -126,7 +126,7 @@ def test_a_run_that_is_cut_while_layers_are_held_ends_the_same(
     recipe = from_toml(
         '[model]\nname = "resnet9"\n[schedule]\nepochs = 3\n'
         '[training]\nbatch_size = 32\nfreeze = ["prep", "layer1"]\nfreeze_epochs = 2\n'
-        "[explain]\nreport = false"
+        "[explain]\nreport = false\npictures = false"
     )
     whole = resight.train(recipe, data=tiny, out=tmp_path, name="whole")
 

@@ -1,17 +1,21 @@
 """Networks by import path: from a recipe file alone, and never from a run folder by itself."""
 
+import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import resight
 from refusal import refused
 from resight.events import EpochDone
 from resight.networks import build_model
-from resight.networks.imported import LogitsOnly, import_network, source_digest
+from resight.networks.imported import check_allowed, import_network, source_digest
+from resight.networks.outputs import LogitsOnly
 from resight.recipe import Import
 from resight.recipe.toml import from_toml, to_toml
 
@@ -136,6 +140,25 @@ def test_importing_has_to_be_allowed(own_file: Path) -> None:
     assert torch.equal(first.head.weight, again.head.weight)  # drawn from the seed
 
 
+def test_own_recipes_import_what_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has to allow their network, and no file of its name in the working folder is run."""
+    spec = resight.load_recipe("probe").model
+    assert isinstance(spec, Import)
+    check_allowed(spec, allow_import=False)
+    with refused("importing it runs code"):
+        check_allowed(
+            Import(target="efficientnet_lite_pytorch.utils:os.system"), allow_import=False
+        )
+    monkeypatch.chdir(tmp_path)
+    Path("efficientnet_lite_pytorch.py").write_text("import pathlib; pathlib.Path('ran').touch()")
+    monkeypatch.delitem(sys.modules, "efficientnet_lite_pytorch", raising=False)
+    with suppress(resight.UsageError):  # it may not be installed
+        source_digest(spec.target)
+    assert not Path("ran").exists()
+
+
 @pytest.mark.slow
 def test_from_a_recipe_file_alone(own_file: Path, tiny: resight.Dataset) -> None:
     """Train, resume, evaluate, predict, explain; from the folder only if it is allowed."""
@@ -165,22 +188,34 @@ def test_from_a_recipe_file_alone(own_file: Path, tiny: resight.Dataset) -> None
         resight.train(recipe, data=tiny, name="cut", on_event=stop)
     sys.modules.pop("net")
     own_file.with_name("imported").unlink()
-    for act in (resight.evaluate, resight.explain):
+    Image.new("RGB", (16, 16)).save("a.png")
+    for act in (
+        lambda: resight.evaluate("runs/whole", data=tiny),
+        lambda: resight.explain("runs/whole", data=tiny),
+        lambda: resight.predict("runs/whole", ["a.png"]),
+        lambda: resight.export("runs/whole", to="pt2"),
+        lambda: resight.serve("runs/whole", data=tiny),
+        lambda: resight.Run.open("runs/whole").model(),
+        lambda: resight.resume("runs/cut", data=tiny),
+    ):
         with refused("allow it with --allow-import"):
-            act("runs/whole", data=tiny)
+            act()
+    assert "finished" in resight.doctor("runs/whole").passed  # by its files, without its network
     with refused("allow it with --allow-import"):
-        resight.resume("runs/cut", data=tiny)
+        resight.doctor(recipe, data=tiny)  # of a recipe, nothing is trained yet
     assert not own_file.with_name("imported").exists()
 
+    shutil.copytree("runs/cut", "runs/changed")
     resumed = resight.resume("runs/cut", data=tiny, allow_import=True)
     assert resumed.test == run.test
     opened = resight.Run.open("runs/whole", allow_import=True)
     assert resight.evaluate(opened, data=tiny).test.accuracy == run.test.accuracy
     assert resight.explain(opened, data=tiny).failed == ()
+    assert "outputs" in resight.doctor(recipe, data=tiny, allow_import=True).passed
 
     own_file.write_text(CODE + "\n# changed\n")
     with refused("is not the one of model.digest"):
-        resight.resume("runs/cut", data=tiny, allow_import=True)
+        resight.resume("runs/changed", data=tiny, allow_import=True)
     said: list[str] = []
     resight.evaluate(opened, data=tiny, on_event=lambda event: said.append(str(event)))
     assert any("net:WithFeatures has changed since the run was trained" in line for line in said)

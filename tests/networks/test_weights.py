@@ -95,7 +95,10 @@ def test_files_that_hold_no_plain_tensors(
 
 
 def test_a_recipe_starts_from_the_weights_of_a_run(tiny: resight.Dataset, tmp_path: Path) -> None:
-    settings = '[model]\nname = "resnet9"\n[schedule]\nepochs = 1\n[explain]\nreport = false'
+    settings = (
+        '[model]\nname = "resnet9"\n[schedule]\nepochs = 1\n'
+        "[explain]\nreport = false\npictures = false"
+    )
     run = resight.train(from_toml(settings), data=tiny, out=tmp_path, name="first")
     said: list[str] = []
     recipe = from_toml(

@@ -16,6 +16,7 @@ from resight.runs import gallery
 from resight.runs.gallery import (
     Gallery,
     GalleryMaps,
+    GalleryNeighbors,
     Sheet,
     area_resize,
     atlas,
@@ -461,3 +462,93 @@ def test_photos_of_a_damaged_size_are_refused(tmp_path: Path) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | {"seen_px": "x"}))
     with pytest.raises(ResightError, match="is damaged"):
         read_gallery(tmp_path)
+
+
+# --- neighbors ------------------------------------------------------------------------------
+
+TRAIN = make_pictures(300)
+
+
+def make_neighbors(rows: NDArray[np.int64]) -> GalleryNeighbors:
+    """Three training images of either class beside each row; one class has a single image."""
+    nearest = np.arange(6 * len(rows)).reshape(-1, 2, 3)
+    nearest[0, 1, 1:] = -1
+    cosines = np.linspace(1, -1, nearest.size, dtype=np.float32).reshape(nearest.shape)
+    ids = tuple(f"train/{n}" for n in range(len(TRAIN)))
+    return GalleryNeighbors(rows, nearest, cosines, np.array([290]), ids, lambda rows: TRAIN[rows])
+
+
+def test_neighbors_are_where_the_gallery_says(tmp_path: Path) -> None:
+    predictions = make_predictions()
+    given = make_neighbors(np.flatnonzero(~predictions.correct)[::-1])
+    pictures = make_pictures()
+    for _ in range(2):  # the second leaves the files of the first
+        write_gallery(
+            tmp_path, pictures, predictions, rows=np.array([]), maps=[], method="m", neighbors=given
+        )
+    packed = read(tmp_path).neighbors
+    assert packed is not None
+    assert read(tmp_path).notes == ()
+    assert list(packed.rows) == sorted(given.rows)
+    assert 290 in packed.train_rows
+    for at, row in enumerate(packed.rows):
+        (place,) = np.flatnonzero(given.rows == row)
+        for side, nearest in enumerate((packed.pred[at], packed.true[at])):
+            rows = [packed.train_rows[n - 1] if n else -1 for n in nearest]
+            assert rows == given.nearest[place, side].tolist()
+        assert packed.percents[at] == tuple(np.rint(100 * given.cosines[place]).ravel())
+    for index, row in enumerate(packed.train_rows):
+        assert packed.ids[index] == f"train/{row}"
+        np.testing.assert_array_equal(tile(tmp_path, packed.sheet, index), TRAIN[row])
+
+
+def test_the_most_wanted_mistakes_keep_their_neighbors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "_room", lambda predictions: 60_000)
+    predictions = make_predictions(200)
+    given = make_neighbors(np.flatnonzero(~predictions.correct)[::-1])
+    write_gallery(
+        tmp_path,
+        make_pictures(200),
+        predictions,
+        rows=np.array([]),
+        maps=[],
+        method="m",
+        neighbors=given,
+    )
+    packed = read(tmp_path)
+    assert packed.neighbors is not None
+    kept = len(packed.neighbors.rows)
+    assert 0 < kept < 40
+    assert sorted(given.rows[:kept]) == list(packed.neighbors.rows)
+    assert f"the training images beside {kept} of 40 mistakes are kept, for size" in packed.notes
+    sizes = [(tmp_path / "gallery" / name).stat().st_size for name in packed.files]
+    assert sum(sizes) <= 60_000
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"rows": [1, 0]}, {"pred": [[99, 0, 0]]}, {"ids": []}, {"true": [[1]]}, {"percents": 3}],
+)
+def test_damaged_neighbors_are_an_error(tmp_path: Path, change: dict[str, object]) -> None:
+    predictions = make_predictions()
+    given = make_neighbors(np.flatnonzero(~predictions.correct)[:1])
+    write_gallery(
+        tmp_path,
+        make_pictures(),
+        predictions,
+        rows=np.array([]),
+        maps=[],
+        method="m",
+        neighbors=given,
+    )
+    file = tmp_path / "gallery" / "gallery.json"
+    content = json.loads(file.read_text())
+    content["neighbors"] |= change
+    file.write_text(json.dumps(content))
+    with pytest.raises(ResightError, match="is damaged"):
+        read_gallery(tmp_path)
+    del content["neighbors"]  # as an earlier version wrote it
+    file.write_text(json.dumps(content))
+    assert read(tmp_path).neighbors is None

@@ -156,7 +156,7 @@ def test_a_run_that_diverges_in_its_first_epoch_gives_the_place_back(
         resight.train(recipe, model=Breaks(2), **settings)
     after = {name: (trained_copy / name).read_bytes() for name in names(trained_copy) - {".lock"}}
     assert after == {name: content for name, content in before.items() if name != ".lock"}
-    with pytest.raises(Diverged, match="the state after epoch 1 is kept"):
+    with pytest.raises(Diverged, match="the checkpoint before it is kept"):
         resight.train(recipe, model=Breaks(5), **settings)
     assert resight.Run.open(trained_copy).recipe.model.name == "custom"
 

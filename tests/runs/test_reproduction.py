@@ -29,7 +29,7 @@ def noise(n: int, first: int) -> Split:
 
 DATA = Dataset("noise", ("cat", "dog"), noise(12, 0), noise(6, 100))
 SMALL = ["model.name=swift", "model.widths=[8,8,8]"]  # where the network is not the point
-QUICK = [*SMALL, "explain.report=false"]
+QUICK = [*SMALL, "explain={report=false,pictures=false}"]
 
 
 def test_every_published_project_has_a_recipe_of_its_length() -> None:
@@ -84,18 +84,19 @@ def test_a_stopped_seed_is_resumed(tmp_path: Path) -> None:
     assert not result.interrupted
 
 
-@pytest.mark.parametrize("lost", ["summary.json", "report.html"])
-def test_half_a_seed_is_not_taken_for_finished(tmp_path: Path, lost: str) -> None:
+def test_half_a_seed_is_not_taken_for_finished(tmp_path: Path) -> None:
     """What a kill leaves while results or explanation are written: the last file is missing."""
-    settings = {"data": DATA, "epochs": 1, "out": tmp_path, "overrides": SMALL}
-    result = reproduce("resnet18-onecycle", **settings)
-    seed = result.folder / "seed0"
-    for name in (lost, "predictions.csv", "mistakes.csv"):
-        (seed / name).unlink()
-    assert not is_complete(resight.Run.open(seed))
-    reproduce("resnet18-onecycle", **settings)
-    assert is_complete(resight.Run.open(seed))
-    assert {"predictions.csv", "mistakes.csv", lost} <= {path.name for path in seed.iterdir()}
+    overrides = [*SMALL, "explain.pictures=false", "explain.images=3"]
+    settings = {"data": DATA, "epochs": 1, "out": tmp_path, "overrides": overrides}
+    seed = reproduce("resnet18-onecycle", **settings).folder / "seed0"
+    for lost in ("summary.json", "report.html"):
+        names = {lost, "predictions.csv", "mistakes.csv"}
+        for name in names:
+            (seed / name).unlink()
+        assert not is_complete(resight.Run.open(seed))
+        reproduce("resnet18-onecycle", **settings)
+        assert is_complete(resight.Run.open(seed))
+        assert names <= {path.name for path in seed.iterdir()}
 
 
 def test_a_damaged_mark_is_one_line(tmp_path: Path) -> None:
@@ -119,13 +120,13 @@ def test_the_figures_that_a_project_shows(tmp_path: Path) -> None:
 def test_what_is_set_otherwise_is_named_and_variants_are_their_project(tmp_path: Path) -> None:
     result = reproduce(
         "resnet18-layernorm-lr0.1", data=DATA, epochs=1, out=tmp_path,
-        overrides=["training.micro_batch=none", "explain.report=false"],
+        overrides=["training.micro_batch=none", "explain={report=false,pictures=false}"],
     )  # fmt: skip
     assert result.published is PUBLISHED["resnet18-layernorm"]
     page = (result.folder / "README.md").read_text()
     assert (
         "Set otherwise than in `resnet18-layernorm-lr0.1`: `schedule.epochs`, "
-        "`training.micro_batch`, `explain.report`." in page
+        "`training.micro_batch`, `explain.report`, `explain.pictures`." in page
     )
 
 

@@ -10,13 +10,14 @@ import resight
 from resight.cli.app import main
 from resight.datasets import Dataset
 from resight.errors import UsageError
+from resight.experiment.many_runs import labels_recipe
 from resight.metrics.intervals import mean_interval
 from resight.metrics.mistakes import label_issues
 from resight.runs.parts import read_predictions
 from resight.runs.series import seed_recipes
 from tiny_runs import tiny_recipe
 
-QUICK = ("schedule.epochs=1", "explain.report=false")
+QUICK = ("schedule.epochs=1",)
 
 
 class Killed(Exception):
@@ -34,7 +35,7 @@ def folds(tiny: Dataset, tmp_path_factory: pytest.TempPathFactory) -> resight.Cr
 def test_a_second_call_keeps_finished_seeds_and_resumes_a_stopped_one(
     tiny: Dataset, tmp_path: Path
 ) -> None:
-    recipe = tiny_recipe("explain.report=false")
+    recipe = tiny_recipe()
     seen: list[str] = []
 
     def kill(event: object) -> None:
@@ -89,6 +90,74 @@ def test_what_a_cross_validation_leaves_in_its_folder(folds: resight.CrossValida
     assert "out-of-fold accuracy" in page
     assert "the interval of their mean is too narrow" in page
     assert json.dumps(folds.to_dict())
+
+
+@pytest.mark.slow
+def test_the_page_of_a_cross_validation_is_of_its_training_images(
+    folds: resight.CrossValidation, tmp_path: Path
+) -> None:
+    page = folds.folder / "report.html"
+    text = page.read_text()
+    assert "out-of-fold accuracy" in text
+    assert 'id="training"' not in text
+    gallery = json.loads((folds.folder / "gallery" / "gallery.json").read_text())
+    assert gallery["images"] == 91
+    before = page.read_bytes()
+    assert resight.report(folds.folder).read_bytes() == before  # from the files alone
+    with pytest.raises(UsageError, match=r"holds no recipe\.toml"):
+        resight.Run.open(folds.folder)
+    assert "corrected" in str(folds)  # data in memory has no recipe of its own: in Python
+    assert not (folds.folder / "corrected.toml").exists()
+
+
+@pytest.mark.slow
+def test_labels_go_from_data_to_a_recipe_on_corrected_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    quick = ["--epochs", "1", "--set", "model.widths=[8,8,8]"]
+    quick += ["--set", "explain.report=false", "--set", "explain.pictures=false"]
+    command = ["labels", "digits", "--folds", "2", *quick]
+    assert main(command) == 0
+    output = capsys.readouterr().out
+    folder = Path("runs") / "digits-labels"
+    assert f"resight train {folder}/corrected.toml" in output
+    weights = folder / "fold1" / "best.safetensors"
+    written = weights.stat().st_mtime_ns
+    assert main(["labels", "digits", "--folds", "2", *quick, "--json", "--quiet"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["likely_wrong"] <= result["label_issues"]
+    assert weights.stat().st_mtime_ns == written
+    train = resight.data("digits").train
+    (folder / "labels.csv").write_text(f"id,label\n{train.ids[0]},{(train.labels[0] + 1) % 10}\n")
+    assert main(["train", str(folder / "corrected.toml"), "--name", "after", "--quiet"]) == 0
+    after = resight.Run.open("runs/after")
+    assert after.recipe.data.relabel == str(tmp_path / folder / "labels.csv")
+    assert after.recipe.explain.report is False  # as the flags had it
+    assert after.summary is not None
+    assert "labels.csv changes: 1 (1 train)" in after.summary.data.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("side", "name"), [(32, "swift-s"), (16, "swift")], ids=["CIFAR-10's size", "small"]
+)
+def test_the_recipe_of_labels_fits_the_data(side: int, name: str) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (20, side, side, 3), dtype=np.uint8)
+    assert labels_recipe(resight.data(images, [0, 1] * 10)) == name
+    assert labels_recipe("digits") == "digits"
+
+
+def test_labels_refuse_what_they_cannot_read_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, message in (
+        (["labels", "digit"], "did you mean"),
+        (["labels", "digits", "swift-x"], 'no recipe "swift-x"'),
+        (["labels", "digits", "--folds", "1"], "folds = 1 must be 2 to 100"),
+    ):
+        assert main([*words, "--out", str(tmp_path)]) == 2
+        assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -1,20 +1,22 @@
 """A sweep: its ranges, its workers, and what comes of a worker that is killed."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
 import tomllib
+from multiprocessing.synchronize import Event as Flag
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import resight
+from processes import forkserver
 from resight.cli.app import main
 from resight.datasets import Dataset
 from resight.errors import UsageError
+from resight.events import Event, Progress
 from resight.runs.sweeps import study as study_module
 from resight.runs.sweeps.space import Range, Sweep, load_sweep
 from resight.runs.sweeps.study import MAX_RETRIES, Workplace, next_trial, open_study, suggest_values
@@ -200,7 +202,7 @@ def test_a_study_of_another_sweep_or_a_storage_that_is_none_is_refused(tmp_path:
 
 @pytest.mark.slow
 def test_a_sweep_from_python_in_a_database(tiny: Dataset, tmp_path: Path) -> None:
-    settings = tiny_recipe("schedule.epochs=1", "optimizer.lr=0.0001", "explain.report=false")
+    settings = tiny_recipe("schedule.epochs=1", "optimizer.lr=0.0001")
     sweep = Sweep(recipe=settings, ranges={"optimizer.lr": Range(**LR)}, trials=6)
     storage = f"sqlite:///{tmp_path}/study.db"
     options: dict[str, Any] = {"data": tiny, "storage": storage, "out": tmp_path, "name": "lr"}
@@ -224,28 +226,37 @@ def test_a_sweep_from_python_in_a_database(tiny: Dataset, tmp_path: Path) -> Non
     assert "optimizer.lr" in page
 
 
+def work_until_killed(file: Path, begun: Flag) -> None:
+    """Work on a sweep, and tell when the trial begins in which the process is killed."""
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Progress) and event.task == "trial 2":
+            begun.set()
+
+    resight.sweep(file, out=file.parent, on_event=on_event)
+
+
 @pytest.mark.slow
-def test_of_two_workers_one_is_killed_and_every_trial_is_accounted_for(tmp_path: Path) -> None:
+def test_of_two_workers_one_is_killed_and_every_trial_is_accounted_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "lr.toml"
     file.write_text(
         "trials = 8\n[recipe]\n"
         'base = "digits"\nschedule = { epochs = 2, peak_epoch = 0.5 }\n'
-        "explain = { report = false }\noptimizer = { lr = 0.001 }\n"
+        "model = { widths = [8, 8, 16] }\n"
+        "explain = { report = false, pictures = false }\noptimizer = { lr = 0.001 }\n"
         '[ranges]\n"optimizer.lr" = { low = 0.001, high = 0.5, log = true }\n'
     )
-    command = [sys.executable, "-m", "resight", "sweep", str(file), "--out", str(tmp_path)]
-    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert first.stderr is not None
-    for line in first.stderr:
-        if line == "trial 2\n":  # it has begun
-            break
-    second = subprocess.Popen([*command, "--quiet"], stdout=subprocess.PIPE, text=True)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    first.stderr.close()
-    output = second.communicate(timeout=300)[0]
-    assert second.returncode == 0
-    assert "test accuracy" in output
+    processes = forkserver()
+    begun = processes.Event()
+    first = processes.Process(target=work_until_killed, args=(file, begun))
+    first.start()
+    assert begun.wait(timeout=300)
+    first.kill()
+    first.join()
+    assert main(["sweep", str(file), "--out", str(tmp_path), "--quiet"]) == 0
+    assert "test accuracy" in capsys.readouterr().out
     result = resight.sweep(file, out=tmp_path)  # only reads: all is done
     assert result.counts.pop("retried") >= 1
     rows = [row for row in result.trials if row.state != "retried"]

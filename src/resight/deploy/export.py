@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..datasets import Dataset
 from ..datasets.augment import normalize
 from ..errors import ResightError, UsageError, suggest
-from ..events import OnEvent, ignore_events
+from ..events import OnEvent, show_events
 from ..files import atomic_write
 from ..runs.checkpoint import ModelInfo, load_model
 from ..runs.run import Run
@@ -60,7 +60,7 @@ def export(
     model: nn.Module | None = None,
     license: str | None = None,
     push: str | None = None,
-    on_event: OnEvent = ignore_events,
+    on_event: OnEvent = show_events,
 ) -> ExportResult:
     """Write the network of a run for use without resight.
 

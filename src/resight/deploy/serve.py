@@ -12,7 +12,7 @@ from torch import nn
 
 from ..datasets import Dataset
 from ..errors import UsageError
-from ..events import Message, OnEvent, ignore_events
+from ..events import Message, OnEvent, show_events
 from ..recipe.sources import source_name
 from ..runs.run import Run
 from .server import MAX_UPLOAD_BYTES, Page, PageServer
@@ -60,7 +60,7 @@ def page_server(
     data: Dataset | str | Path | None = None,
     model: nn.Module | None = None,
     device: str = "auto",
-    on_event: OnEvent = ignore_events,
+    on_event: OnEvent = show_events,
 ) -> PageServer:
     """Return the server of a run's page, which has its port but serves nothing yet.
 
@@ -90,7 +90,7 @@ def serve(
     data: Dataset | str | Path | None = None,
     model: nn.Module | None = None,
     device: str = "auto",
-    on_event: OnEvent = ignore_events,
+    on_event: OnEvent = show_events,
 ) -> None:
     """Show a page on this machine where you drop pictures and see what a run makes of them.
 

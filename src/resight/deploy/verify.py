@@ -38,9 +38,9 @@ def sample_images(
     shape = (info.channels, info.image_size, info.image_size)
     try:
         test = load_dataset(recipe, data, offline=True, on_event=on_event).test
-        if tuple(test.images.shape[1:]) != shape:
+        if tuple(test.shape[1:]) != shape:
             raise UsageError(
-                f"the test images are {tuple(test.images.shape[1:])}, but the network was trained "
+                f"the test images are {tuple(test.shape[1:])}, but the network was trained "
                 f"on {shape}; give the data of the run"
             )
     except ResightError as error:
@@ -52,7 +52,7 @@ def sample_images(
         noise = torch.randint(0, 256, count, dtype=torch.uint8, generator=generator)
         return noise, f"{NUM_NOISE_IMAGES} images of noise"
     rows = evenly_spaced(len(test), NUM_TEST_IMAGES)
-    return test.images[torch.from_numpy(rows)], f"{len(rows):,} test images"
+    return test.images_at(torch.from_numpy(rows)), f"{len(rows):,} test images"
 
 
 def largest_difference(

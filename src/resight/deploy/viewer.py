@@ -103,7 +103,7 @@ def _index(
     images, parts = train.select(rows), []
     for first in range(0, len(rows), _CHUNK):
         part = images.select(torch.arange(first, min(first + _CHUNK, len(rows))))
-        part = part.to(device_of(model, part.images.device))
+        part = part.to(device_of(model, part.device))
         parts.append(features(model, part, info.stats, training=info.recipe.training).cpu())
         on_event(Progress("features of the training images", first + len(part), len(rows)))
     among = f"{len(rows):,} of {len(train):,}" if len(rows) < len(train) else f"{len(train):,}"
@@ -172,7 +172,7 @@ def _neighbors(viewer: Viewer, picture: Split) -> dict[str, Any]:
     index, info = viewer.neighbors, viewer.info
     if isinstance(index, str):
         return {"neighbors": [], "among": index}
-    on_device = picture.to(device_of(viewer.model, picture.images.device))
+    on_device = picture.to(device_of(viewer.model, picture.device))
     query = features(viewer.model, on_device, info.stats, training=info.recipe.training).cpu()
     rows, cosines = nearest_neighbors(query, index.features, NUM_NEIGHBORS)
     images = index.images.select(rows[0])

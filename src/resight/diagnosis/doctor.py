@@ -49,6 +49,7 @@ def doctor(
     device: str = "auto",
     offline: bool = False,
     pairs: str | Path | None = None,
+    allow_import: bool = False,
     on_event: OnEvent | None = None,
 ) -> Diagnosis:
     """Look for errors in a run, or in a recipe and its data before any training.
@@ -59,6 +60,8 @@ def doctor(
         data: in place of the recipe's.
         pairs: a PNG or SVG file in which the near copies of training images are drawn; their ids
             are written beside it as .csv.
+        allow_import: whether a recipe may import its network, which runs code. A run is judged
+            without its network.
 
     Raises:
         UsageError: `what` is neither, or recipe, data and device do not fit each other.
@@ -81,6 +84,7 @@ def doctor(
         device=device,
         offline=offline,
         on_event=on_event,
+        allow_import=allow_import,
     )
     probe = DatasetProbe(setup.dataset, balanced=setup.recipe.balances_classes)
     diagnosis = apply_checks(probe, DATASET_CHECKS) + apply_checks(setup, RECIPE_CHECKS)

@@ -19,6 +19,7 @@ duplicates of 3.3 % of its images in training (Barz and Denzler 2020, ciFAIR).
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -56,24 +57,24 @@ def near_copies(queries: Split, base: Split, *, max_products: int | None = None)
     """
     n = len(queries) if max_products is None else max(1, max_products // len(base))
     searched = torch.from_numpy(evenly_spaced(len(queries), n))
-    images, labels = queries.images.cpu()[searched], queries.labels.cpu()[searched]
-    others, other_labels = base.images.cpu(), base.labels.cpu()
-    hashes, other_hashes = _hashes(images), _hashes(others)
+    images, labels = queries.images_at(searched).cpu(), queries.labels.cpu()[searched]
+    other_labels = base.labels.cpu()
+    hashes, other_hashes = _hashes(images), _hashes(base.parts())
     nearest, similarity = _nearest(hashes, other_hashes)
 
     sample = torch.from_numpy(evenly_spaced(len(images), _NUM_CHANCE))
     foreign, _ = _nearest(hashes[sample], other_hashes, (labels[sample], other_labels))
-    by_chance = _lay_over(images[sample], others[foreign])[0]
+    by_chance = _lay_over(images[sample], base.images_at(foreign).cpu())[0]
     median = by_chance.median()
     deviation = 1.4826 * (by_chance - median).abs().median()  # as of a normal distribution
     limit = (median + 4 * deviation).clamp(_MIN_DETAILS, _MAX_DETAILS)
 
     rows = (similarity > _MIN_SIMILARITY).nonzero().flatten()
     matches = nearest[rows]
-    details, colors, moved = _lay_over(images[rows], others[matches])
+    details, colors, moved = _lay_over(images[rows], base.images_at(matches).cpu())
     agree = (details > limit) & (colors > _MIN_COLORS)
     rows, matches, details = rows[agree], matches[agree], details[agree]
-    most = min(_MAX_NEIGHBORS, max(1, len(others) // 20))
+    most = min(_MAX_NEIGHBORS, max(1, len(base) // 20))
     rare = _num_within_twice(moved[agree], other_hashes, matches) <= most
     return NearCopies(searched[rows[rare]], matches[rare], details[rare], len(searched))
 
@@ -86,15 +87,19 @@ def _small(images: Tensor) -> Tensor:
     return F.interpolate(pixels, size=(_SIDE, _SIDE), mode="area")
 
 
-def _hashes(images: Tensor) -> Tensor:
-    """Return a vector of length 1 for each image, (N, 63); 0 for one of a single color."""
+def _hashes(images: Tensor | Iterable[Tensor]) -> Tensor:
+    """Return a vector of length 1 for each image, (N, 63); 0 for one of a single color.
+
+    images: (N, C, H, W), or parts of them in order.
+    """
     places = torch.arange(_SIDE) + 0.5
     waves = torch.cos(math.pi / _SIDE * places * torch.arange(_NUM_FREQUENCIES)[:, None])  # (8, 32)
-    parts = [
-        (waves @ _small(part).mean(dim=1) @ waves.T).flatten(1)[:, 1:]
-        for part in torch.split(images, 2048)
-    ]
-    vectors = torch.cat(parts)
+    vectors = torch.cat(
+        [
+            (waves @ _small(part.cpu()).mean(dim=1) @ waves.T).flatten(1)[:, 1:]
+            for part in (torch.split(images, 2048) if isinstance(images, Tensor) else images)
+        ]
+    )
     # Sums of equal pixels are 0 only up to rounding.
     return torch.where(vectors.norm(dim=1, keepdim=True) > 1, F.normalize(vectors, dim=1), 0.0)
 

@@ -34,7 +34,7 @@ def augmentation(setup: TrainSetup) -> Iterator[Issue]:
     """
     train, stats = setup.splits.train, setup.splits.stats
     rows = torch.from_numpy(evenly_spaced(len(train), MAX_IMAGES))
-    images = train.images[rows]
+    images = train.images_at(rows)
     before = normalize(images, stats)
     for kind, spec in setup.recipe.augment:
         if spec is None:
@@ -183,12 +183,12 @@ def heat_map_size(setup: TrainSetup) -> Iterator[Issue]:
     Why is this bad:
         A map of 4 x 4 cells can say which quarter of the image the network used, but hardly more.
     Example:
-        resight doctor digits --set model.name=resnet18
+        resight doctor digits
     Fix:
         Trust the maps of earlier layers more, or keep maps larger with `model.last_stage_stride`
         or `data.image_size`.
     """
-    channels, height, width = setup.dataset.train.images.shape[1:]
+    channels, height, width = setup.dataset.train.shape[1:]
     model, shape = setup.state.model, (channels, height, width)
     layers = setup.recipe.explain.layers or default_layers(model, shape)
     sizes = {row.path: row.map_size for row in layer_table(model, shape)}
@@ -206,7 +206,7 @@ def images_at_a_time(setup: TrainSetup) -> int:
     """Return how many images go through the network at a time: a batch, or a micro-batch."""
     train, training = setup.splits.train, setup.recipe.training
     size = min(training.batch_size, len(train))
-    return size // training.parts(size, train.images.device.type)
+    return size // training.parts(size, train.device.type)
 
 
 RECIPE_CHECKS = by_name(

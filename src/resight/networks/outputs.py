@@ -3,11 +3,43 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import UsageError
+from .eval_mode import eval_mode
+from .unwrap import match_weights
 
 LossFunction = Callable[[Any, Any], Tensor]  # (outputs, labels) -> the mean loss of a batch
+
+
+class LogitsOnly(nn.Module):
+    """A network whose outputs hold more than the logits, reduced to the logits."""
+
+    def __init__(self, network: nn.Module, note: str) -> None:
+        super().__init__()
+        self.network = network
+        self.note = note  # where the logits are in the outputs
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, K)."""
+        return take_logits(self.network(images))[0]
+
+
+def only_logits(network: nn.Module, images: Tensor) -> nn.Module:
+    """Return a network that returns nothing but logits: this one, or this one in `LogitsOnly`.
+
+    `images` (N, C, H, W) show what it returns. One that fails on them is returned as it is.
+
+    Raises:
+        UsageError: it returns no logits.
+    """
+    try:
+        with eval_mode(network):
+            outputs = network(match_weights(images, network))
+    except (RuntimeError, ValueError):  # what comes next says why
+        return network
+    note = take_logits(outputs)[1]
+    return LogitsOnly(network, note) if note else network
 
 
 def take_logits(outputs: Any) -> tuple[Tensor, str]:

@@ -8,27 +8,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
+import torch
 from torch import Tensor
 
-from . import figures
-from .cam import Heatmaps
-from .datasets import Dataset
-from .errors import ResightError, UsageError
-from .figures import LayerHeatmap
-from .files import read_bytes
-from .interpret.explain_run import Explanation
-from .lr_finder.suggest import LRCurve
-from .metrics.classification import confusion, test_result
-from .metrics.mistakes import group_by_pair
-from .optim.curve import trace
-from .optim.schedules import Schedule, describe
-from .records import History, ImageArray, Predictions
-from .runs.run import Run
+from .. import events, figures
+from ..cam import Heatmaps
+from ..datasets import Dataset
+from ..errors import ResightError, UsageError
+from ..figures import LayerHeatmap
+from ..figures.style import encoded
+from ..files import atomic_write, read_bytes
+from ..interpret.explain_run import Explanation
+from ..lr_finder.suggest import LRCurve
+from ..metrics.classification import confusion, test_result
+from ..metrics.mistakes import group_by_pair
+from ..optim.curve import trace
+from ..optim.schedules import Schedule, describe
+from ..records import History, ImageArray, Predictions
+from ..runs.run import Run
+from .live import LiveProgress, png_tag
 
 _MAX_SHOWN = 10  # images and classes of which heat maps are shown, and sheets of an explanation
 _MAX_MAPS_A_ROW = 60  # heat maps in a row, about
@@ -42,18 +43,34 @@ class Display:
     pictures: tuple[bytes, ...] = field(default=(), repr=False)  # PNG
     notes: tuple[str, ...] = ()
 
+    def save(self, path: str | Path) -> tuple[Path, ...]:
+        """Write the picture as a PNG; several as `name-1.png`, `name-2.png`, ...; return the files.
+
+        Raises:
+            UsageError: there is no picture, or the name does not end in `.png`.
+            ResightError: a file cannot be written.
+        """
+        path = Path(path)
+        if not self.pictures or path.suffix != ".png":
+            what = "has no picture to save" if not self.pictures else f"is saved as PNG, not {path}"
+            raise UsageError(f"{self.text!r} {what}")
+        files: tuple[Path, ...] = (path,)
+        if len(self.pictures) > 1:
+            numbers = range(1, len(self.pictures) + 1)
+            files = tuple(path.with_stem(f"{path.stem}-{number}") for number in numbers)
+        for file, picture in zip(files, self.pictures, strict=True):
+            with atomic_write(file) as temporary:
+                temporary.write_bytes(picture)
+        return files
+
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
         """Return a lone picture as PNG, which can say what it is, and all else as HTML."""
         lines = (self.text, *self.notes)
         bundle = {"text/plain": "\n".join(lines)}
-        pictures = [b64encode(picture).decode() for picture in self.pictures]
-        if len(pictures) == 1 and not self.notes:
-            bundle["image/png"] = pictures[0]
-        elif pictures:
-            images = (
-                f'<img src="data:image/png;base64,{code}" alt="{escape(self.text)}">'
-                for code in pictures
-            )
+        if len(self.pictures) == 1 and not self.notes:
+            bundle["image/png"] = b64encode(self.pictures[0]).decode()
+        elif self.pictures:
+            images = (png_tag(picture, self.text) for picture in self.pictures)
             bundle["text/html"] = "".join(
                 f"<p>{part}</p>" for part in (*map(escape, lines), *images)
             )
@@ -85,7 +102,11 @@ def show(value: Any, images: Tensor | None = None, *, classes: Sequence[str] = (
 
 
 def load_ipython_extension(shell: Any) -> None:
-    """Let results on the last line of a cell show themselves: `%load_ext resight`."""
+    """Let results show themselves on the last line of a cell, and runs while they go.
+
+    `%load_ext resight` calls it. A run that gets an `on_event` of yours shows nothing by itself.
+    """
+    events.show_events_by(LiveProgress())
     for kind in DRAW:
         formatter = shell.display_formatter.mimebundle_formatter
         formatter.for_type(kind, lambda value: show(value)._repr_mimebundle_())
@@ -93,15 +114,9 @@ def load_ipython_extension(shell: Any) -> None:
 
 def unload_ipython_extension(shell: Any) -> None:
     """Show results as before: `%unload_ext resight`."""
+    events.show_events_by(None)
     for kind in DRAW:
         shell.display_formatter.mimebundle_formatter.pop(kind, None)
-
-
-def _png(figure: Figure) -> bytes:
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "figure.png"
-        figures.save(figure, path)
-        return path.read_bytes()
 
 
 def _files(folder: Path, names: Sequence[str]) -> tuple[bytes, ...]:
@@ -143,37 +158,39 @@ def _explanation(explanation: Explanation) -> Display:
 def _dataset(data: Dataset) -> Display:
     """One training image of each class, the first twenty classes."""
     labels, rows = np.unique(data.train.labels.numpy(), return_index=True)
-    images = data.train.images[rows[:20]]
+    images = data.train.images_at(torch.from_numpy(rows[:20]))
     size = "x".join(map(str, images.shape[1:]))
     text = (
         f"{data.name}: {len(data.train):,} training and {len(data.test):,} test images {size}, "
         f"{len(data.classes)} classes"
     )
     names = [data.classes[label] for label in labels[:20]]
-    return Display(text, (_png(figures.image_grid(_pixels(images), names, title=text)),))
+    return Display(text, (encoded(figures.image_grid(_pixels(images), names, title=text)),))
 
 
 def _lr_curve(curve: LRCurve) -> Display:
     text = "do not trust it: " + "; ".join(curve.verdict.reasons)
     if curve.verdict.ok:
         text = f"peak {curve.peak:.2g} for one cycle, {curve.constant:.2g} for a rate that is held"
-    return Display(f"learning-rate range test: {text}", (_png(figures.lr_curve(curve)),))
+    return Display(f"learning-rate range test: {text}", (encoded(figures.lr_curve(curve)),))
 
 
 def _schedule(schedule: Schedule) -> Display:
     curve, steps = trace(schedule), schedule.steps_per_epoch
     title = f"{schedule.spec.name}: {schedule.spec.epochs:,} epochs of {steps:,} steps"
     figure = figures.schedule_curve(curve.lrs, curve.momenta, steps_per_epoch=steps, title=title)
-    return Display(describe(schedule), (_png(figure),), (curve.watched,) if curve.watched else ())
+    return Display(
+        describe(schedule), (encoded(figure),), (curve.watched,) if curve.watched else ()
+    )
 
 
 def _history(history: History) -> Display:
-    picture = _png(figures.training_curves(history, None))
+    picture = encoded(figures.training_curves(history, None))
     return Display(f"loss and accuracy of {len(history.epochs)} epochs", (picture,))
 
 
 def _predictions(predictions: Predictions) -> Display:
-    picture = _png(figures.confusion_matrix(confusion(predictions), predictions.classes))
+    picture = encoded(figures.confusion_matrix(confusion(predictions), predictions.classes))
     return Display(f"accuracy {test_result(predictions)}", (picture,))
 
 
@@ -217,7 +234,7 @@ def _heatmaps(
     )
     layers = ", ".join(heat.name for heat in heats)
     text = f"{heatmaps.method} at {layers}, {len(logits)} of {n} images"
-    return Display(text, (_png(figure),), notes)
+    return Display(text, (encoded(figure),), notes)
 
 
 def _pixels(images: Tensor) -> ImageArray:
