@@ -118,7 +118,8 @@ def test_deletion_and_insertion_of_the_images_on_the_sheets(
     rows = rows_of(explained_copy / "heatmaps.csv")
     assert list(rows[0]) == ["id", "method", "layer", "class", "deletion", "insertion"]
     assert [row["layer"] for row in rows] == ["block1", "block2"] * 4  # two wrong, two right
-    assert all(0 < float(row[name]) < 1 for row in rows for name in ("deletion", "insertion"))
+    # An area under probabilities, less the probability of an empty picture.
+    assert all(-1 < float(row[name]) < 1 for row in rows for name in ("deletion", "insertion"))
 
 
 def small_network() -> nn.Module:

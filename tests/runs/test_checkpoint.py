@@ -118,6 +118,7 @@ def test_a_checkpoint_that_does_not_fit_is_passed_over_for_the_previous_one(
     content = torch.load(trained_copy / "last.pt", weights_only=True)
     change(content)
     torch.save(content, trained_copy / "last.pt")
+    (trained_copy / "summary.json").unlink()  # as before its end
     messages: list[str] = []
     epochs: list[int] = []
 

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -40,6 +41,7 @@ from .signals import stop_requested
 EXCHANGE = timedelta(seconds=50)  # by how much one rank may be behind another in a step
 LOST_SECS = 5.0  # to find the process that died, before those that lost it end as well
 POLL_SECS = 0.05
+END_SECS = 2.0  # for a process that failed to end by itself
 LEAVE_SECS = 20.0  # for another rank to leave when the run or it has ended
 
 Poll = Callable[[], object]
@@ -170,7 +172,13 @@ def _work(
     if model is not None:
         network = torch.load(io.BytesIO(model), map_location="cpu", weights_only=False)
     device = f"cuda:{index + 1}" if kind == "cuda" else kind
-    follow(Rank.of_environment(), data=data, model=network, device=device, offline=True)
+    try:
+        follow(Rank.of_environment(), data=data, model=network, device=device, offline=True)
+    except BaseException:  # torch writes down what it was; then nothing may keep the process
+        end = threading.Timer(END_SECS, os._exit, (1,))
+        end.daemon = True
+        end.start()
+        raise
 
 
 def _meeting() -> Store:
@@ -232,8 +240,13 @@ def _group(store: Store, rank: Rank, setup: TrainSetup, poll: Poll = bool) -> It
             content = io.BytesIO(box[0])
             setup.state.load_state_dict(torch.load(content, map_location="cpu", weights_only=True))
         yield
-    finally:
+    except BaseException:
+        if rank.index == 0:  # another rank ends now: leaving may wait for those that wait for it
+            dist.destroy_process_group()
+        raise
+    else:
         dist.destroy_process_group()
+    finally:
         sys.excepthook = hook  # torch puts [rank0] before every traceback
 
 
