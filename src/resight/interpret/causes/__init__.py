@@ -1,7 +1,7 @@
-"""Why a network was wrong: the causes of its mistakes, each confirmed by an intervention.
+"""Why a network was wrong: the causes of its mistakes, each with the test that it passed.
 
-A cause is a hypothesis. It is claimed only if changing the pictures, or looking at the training
-images, confirms it beyond chance; the test is kept with the cause. A mistake gets the first cause
+A cause is a hypothesis with a test, which is kept with it: a change of the pictures, or a look at
+the training images. docs/causes.md says which tests have a p-value. A mistake gets the first cause
 that explains it, in the order of `_SEARCHES`: what one can point at in the data comes before what
 says less. Mistakes that no cause explains stay unexplained.
 """
@@ -63,8 +63,8 @@ def _one_each(claims: Collection[Cause]) -> tuple[Cause, ...]:
     """Leave each mistake to its first cause; the cause that explains most comes first.
 
     What the network has not learned comes last: it says least of what to do. A shortcut stays also
-    if it explains nothing: the test set has it too, and hides it. `{n}` in a sentence becomes the
-    number of mistakes.
+    if it explains nothing: the test set has it too, and hides it. `{mistakes}` in a sentence
+    becomes their number, such as "12 mistakes".
     """
     taken: set[int] = set()
     causes = []
@@ -72,6 +72,7 @@ def _one_each(claims: Collection[Cause]) -> tuple[Cause, ...]:
         rows = tuple(row for row in claim.rows if row not in taken)
         taken.update(rows)
         if rows or claim.kind == "shortcut":
-            sentence = claim.sentence.replace("{n}", f"{len(rows):,}")
+            number = f"{len(rows):,} mistake{'s' * (len(rows) != 1)}"
+            sentence = claim.sentence.replace("{mistakes}", number)
             causes.append(replace(claim, rows=rows, sentence=sentence))
     return tuple(sorted(causes, key=lambda cause: (cause.kind == "training", -len(cause.rows))))

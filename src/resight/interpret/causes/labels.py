@@ -42,8 +42,8 @@ def near_copy_causes(inputs: CauseInputs) -> list[Cause]:
         Cause(
             kind="near copy",
             sentence=(
-                "Near copies in the training images have another label: {n} mistakes have the "
-                "label of their copy."
+                "Near copies in the training images have another label, which is the one that "
+                "was predicted: {mistakes}."
             ),
             test=(
                 f"A copy with another label lies in the training images for {len(hits)} of "
@@ -82,8 +82,9 @@ def wrong_label_causes(inputs: CauseInputs) -> list[Cause]:
         Cause(
             kind="wrong label",
             sentence=(
-                "The label is wrong, not the network: {n} labels are suspicious, of which about "
-                f"{share(count, len(likely)):.0%} are wrong, judged by how sure the network is."
+                "The label may be wrong, not the network: {mistakes}, of which about "
+                f"{share(count, len(likely)):.0%} have a wrong label, judged by how sure the "
+                "network is."
             ),
             test=(
                 f"Of the {inputs.near[0].shape[1]} training images nearest to each, "

@@ -56,7 +56,7 @@ def prior_causes(inputs: CauseInputs) -> list[Cause]:
             kind="prior",
             sentence=(
                 f"The network says {name} of an empty picture ({probs[label]:.0%}), and "
-                "{n} mistakes come from this prior."
+                "of others for that reason: {mistakes}."
             ),
             test=(
                 f"With the logits of the empty picture taken off, {len(hits)} of {len(rows)} "
@@ -96,8 +96,8 @@ def training_causes(inputs: CauseInputs, history: History) -> tuple[list[Cause],
         return [], notes
     cause = Cause(
         kind="training",
-        sentence="The network has learned too little: {n} mistakes are like training "
-        "images that it gets wrong in the same way.",
+        sentence="The network has learned too little; it gets training images like these wrong in "
+        "the same way: {mistakes}.",
         test=f"Most of the {_NUM_LIKE} nearest training images of the true class are taken for the "
         f"same wrong class; {accuracy:.0%} of all training images are right.",
         rows=tuple(hits.tolist()),

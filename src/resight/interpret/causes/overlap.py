@@ -117,7 +117,7 @@ def _cause(inputs: CauseInputs, chosen: BoolArray, what: str, moved: IntArray) -
     margin = predictions.probs[rows, preds] - predictions.probs[rows, labels]
     return Cause(
         kind="similar classes",
-        sentence=f"{what[0].upper()}{what[1:]}; {{n}} mistakes lie between two classes.",
+        sentence=f"{what[0].upper()}{what[1:]}: {{mistakes}}.",
         test=(
             f"Of the training images nearest to them, {near_true:.0%} have the true class and "
             f"{near_pred:.0%} the predicted one; moved by a few pixels, {flips:.0%} get the true "
@@ -156,7 +156,7 @@ def outlier_causes(inputs: CauseInputs) -> list[Cause]:
     return [
         Cause(
             kind="outlier",
-            sentence="{n} mistakes are unlike all training images.",
+            sentence="Unlike all training images: {mistakes}.",
             test=(
                 f"Of the {counts[1]} test images beyond {_TAIL:.1%} of the distances between "
                 f"training images, {share(*counts):.0%} are wrong; of all others "

@@ -196,7 +196,7 @@ def _cause(inputs: CauseInputs, tail: Tail, effect: _Effect, undone: bool) -> Ca
     return Cause(
         kind="rare" if is_rare and tail.label is not None else "property",
         sentence=(
-            f"{name[0].upper()}{name[1:]} that are {tail.words} are often wrong: {{n}} mistakes, "
+            f"{name[0].upper()}{name[1:]} that are {tail.words} are often wrong: {{mistakes}}, "
             f"{accuracy:.0%} right where their classes let expect {accuracy + tail.drop:.0%}. "
             f"{in_test:.1%} of the test images are like them, and {in_train:.1%} of the training "
             "images."

@@ -235,9 +235,9 @@ def _cause(
     lacking, having = _lacking(inputs, test), _having(inputs, test, generator)
     where = f"the {place}"
     into = f"mistakes of {name}" if test.into_mistakes else "test images of other classes"
-    why = f"{{n}} mistakes are pictures of {name} without it"
+    why = f"{{mistakes}} in pictures of {name} without it"
     if len(having):
-        why = f"{{n}} mistakes are pictures of {name} without it, or of other classes with it"
+        why = f"{{mistakes}} in pictures of {name} without it, or of other classes with it"
     if not len(lacking) + len(having):
         why = "no mistake shows it, as the test set has it too"
     return Cause(

@@ -74,8 +74,8 @@ def _cause(
     return Cause(
         kind="property",
         sentence=(
-            f"{name[0].upper()}{name[1:]} {words} are taken for other classes: {{n}} "
-            "mistakes turn right when the picture is turned back."
+            f"{name[0].upper()}{name[1:]} {words} are taken for other classes, and right "
+            "when the picture is turned back: {{mistakes}}."
         ),
         test=(
             f"Turned by {angle * 90} degrees, {share(hits, n):.0%} of {n} mistakes surely got "
