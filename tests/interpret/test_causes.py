@@ -80,6 +80,8 @@ def inputs(
 
 def of_kind(explained: ExplainInputs, kind: str) -> list[Cause]:
     causes = find_causes(explained, NO_HISTORY)
+    for cause in causes.causes:
+        assert "{" not in cause.sentence + cause.test
     rows = [row for cause in causes.causes for row in cause.rows]
     wrong = set(np.flatnonzero(~explained.predictions.correct).tolist())
     assert len(rows) == len(set(rows))

@@ -75,7 +75,7 @@ def _cause(
         kind="property",
         sentence=(
             f"{name[0].upper()}{name[1:]} {words} are taken for other classes, and right "
-            "when the picture is turned back: {{mistakes}}."
+            "when the picture is turned back: {mistakes}."
         ),
         test=(
             f"Turned by {angle * 90} degrees, {share(hits, n):.0%} of {n} mistakes surely got "
