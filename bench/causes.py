@@ -34,6 +34,7 @@ from resight.records import BoolArray, Predictions
 from resight.runs.causes import Causes
 from resight.runs.checkpoint import ModelInfo, load_model
 from resight.runs.inference import predict_images
+from resight.runs.series import is_complete
 
 FALSE = ("shortcut", "rare", "property")  # causes that would be false unless they are planted
 
@@ -62,7 +63,7 @@ def trained_folder(
 ) -> Path:
     """The run folder of a plant's training set; it is trained if it is not there."""
     folder = runs / f"{name.replace(' ', '-').replace('%', 'pc').replace(',', '')}-{seed}"
-    if not (folder / "summary.json").exists():
+    if not (folder / "summary.json").exists() or not is_complete(resight.Run.open(folder)):
         resight.train(recipe, data=data, out=runs, name=folder.name, force=True)
     return folder
 

@@ -80,14 +80,12 @@ def inputs(
 
 def of_kind(explained: ExplainInputs, kind: str) -> list[Cause]:
     causes = find_causes(explained, NO_HISTORY)
-    for cause in causes.causes:
-        assert "{" not in cause.sentence + cause.test
+    assert not any("{" in cause.sentence + cause.test for cause in causes.causes)
     rows = [row for cause in causes.causes for row in cause.rows]
     wrong = set(np.flatnonzero(~explained.predictions.correct).tolist())
     assert len(rows) == len(set(rows))
     assert set(rows) <= wrong
     assert causes.mistakes == len(wrong)
-    assert not any("{n}" in cause.sentence for cause in causes.causes)
     return [cause for cause in causes.causes if cause.kind == kind]
 
 
