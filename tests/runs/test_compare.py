@@ -154,7 +154,7 @@ def test_tables_for_other_programs(
     head, first, _, mean = csv.reader(printed("csv"))
     assert (head[0], head[3]) == ("run", "test accuracy")
     assert (first[0], first[3]) == ("'=a_|", "75.00 % (40.93 to 92.85)")
-    assert mean[:4] == ["mean ± std", "1", "2 seeds", "81.25 % ± 8.84"]
+    assert mean[:4] == ["mean ± std", "1", "2 runs", "81.25 % ± 8.84"]
     head_line, rule, first_line, *_ = printed("markdown")
     assert head_line.startswith("| run | recipe |")
     assert {*rule} == {*"| -"}

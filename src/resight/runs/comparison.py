@@ -174,7 +174,7 @@ def _run_table(comparison: Comparison) -> tuple[list[str], list[tuple[str, ...]]
         if group.deviation is not None:
             means = [group, *([group.balanced] if group.balanced else [])]
             cells = (f"{100 * m.mean:.2f} % ± {100 * (m.deviation or 0):.2f}" for m in means)
-            rows.append(("mean ± std", str(k), f"{len(group.runs)} seeds", *cells, *"----"))
+            rows.append(("mean ± std", str(k), f"{len(group.runs)} runs", *cells, *"----"))
     return [*columns, "training"], rows
 
 

@@ -78,18 +78,26 @@ class CrossValidation(Series):
             return page
         chosen = self.recipe.training.select
         biased = "" if chosen == "last" else f", whose folds also chose the epochs ({chosen})"
+        accuracy = (
+            f"out-of-fold accuracy {shares.value:.2%} ({shares.low:.2%} to {shares.high:.2%}) of "
+            f"{shares.n:,} training images{biased}"
+        )
+        return f"{accuracy}\n{self._labels()}\n\n{page}"
+
+    def _labels(self) -> str:
+        """Return what is to be done about labels that may be wrong."""
         issues, folder = self.label_issues, self.folder
+        if not issues:
+            return f"no training label looks wrong; all images are in {folder / 'report.html'}"
         go_on = "give it to `resight.corrected(dataset, relabel=...)`"
         if (folder / "corrected.toml").exists():
             go_on = (
                 f"save it into {folder}/, then go on with\nresight train {folder}/corrected.toml"
             )
         return (
-            f"out-of-fold accuracy {shares.value:.2%} ({shares.low:.2%} to {shares.high:.2%}) of "
-            f"{shares.n:,} training images{biased}\n"
             f"{len(issues):,} training labels may be wrong, and about {num_wrong(issues):,} are: "
             f"{folder / 'label_issues.csv'}\n"
-            f"mark them in {folder / 'report.html'}, which makes labels.csv; {go_on}\n\n{page}"
+            f"mark them in {folder / 'report.html'}, which makes labels.csv; {go_on}"
         )
 
 
