@@ -78,6 +78,16 @@ def test_without_a_fit_it_is_1_and_says_why() -> None:
     assert "say nothing" in fit_temperature(wrong).note
 
 
+def test_of_a_wide_interval_it_is_the_value_nearest_1() -> None:
+    for n, temperature in ((40, 0.2), (60, 6.0)):
+        fit = fit_temperature(drawn(0, n=n, temperature=temperature))
+        assert fit.low is not None
+        assert fit.high is not None
+        assert fit.high > 2 * fit.low
+        assert fit.value == (fit.high if temperature < 1 else fit.low)
+        assert "nearest 1" in fit.note
+
+
 def test_logits_that_are_all_equal_have_no_temperature() -> None:
     flat = Predictions(("a", "b"), np.ones((2, 2), np.float32), np.array([0, 1]), ("x", "y"))
     assert fit_temperature(flat).value == 1.0

@@ -12,7 +12,7 @@ from .classification import check_finite
 from .intervals import Interval, wilson
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # rows of the table of answers
-_MAX_RATIO = 2.0  # of the ends of a temperature's interval; beyond, 1 is as good a guess
+_MAX_RATIO = 2.0  # of the ends of a temperature's interval, which otherwise says little
 _BOUND = 20.0  # of a temperature, and of its reciprocal
 _HALVINGS = 40  # of log(400): a relative error below 1e-11
 _Z95 = 1.959963984540054
@@ -29,11 +29,11 @@ class Temperature:
     low: float | None  # of the 95 % interval; None where nothing bounds it
     high: float | None
     images: int  # of validation
-    note: str = ""  # why it is 1 and not fitted
+    note: str = ""  # why it is not the fitted one
 
     def __str__(self) -> str:
         if self.note:
-            return f"{self.value:g} ({self.note})"
+            return f"{self.value:.2g} ({self.note})"
         return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f}, n = {self.images:,})"
 
 
@@ -52,7 +52,8 @@ def fit_temperature(predictions: Predictions | None) -> Temperature:
     Source: arXiv:1706.04599. The loss is convex in b = 1 / T, with the derivative
     mean(E_p[z] - z_label) of logits z, p = softmax(b z), so halving finds its zero. The interval is
     that of an M-estimator: var b = mean(g^2) / (n h^2), where g is each image's derivative and h
-    the mean of Var_p[z]. Without validation images, or with too few to tell, it is 1.
+    the mean of Var_p[z]. Without validation images it is 1. Where they leave a wide interval, it is
+    the value inside that is nearest 1.
     """
     if predictions is None or len(predictions) == 0:
         return Temperature(1.0, None, None, 0, "there are no validation images to fit it on")
@@ -79,7 +80,10 @@ def fit_temperature(predictions: Predictions | None) -> Temperature:
     ends = math.exp(-half) / b, math.exp(half) / b
     if ends[1] > _MAX_RATIO * ends[0]:
         note = f"{n:,} validation images leave it between {ends[0]:.2f} and {ends[1]:.2f}"
-        return Temperature(1.0, *ends, n, note)
+        if ends[0] <= 1 <= ends[1]:
+            return Temperature(1.0, *ends, n, note)
+        nearest = min(ends, key=lambda end: abs(math.log(end)))
+        return Temperature(nearest, *ends, n, f"{note}; this is the end nearest 1")
     return Temperature(1 / b, *ends, n)
 
 
