@@ -100,7 +100,8 @@ def main() -> None:
             line += f", {100 * gain.value:+.1f} points"
             line += f" ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
         print(line, file=sys.stderr)
-    write_json({"machine": machine(), "source": resight.Run.open(source).test, "runs": runs})
+    test = resight.Run.open(source).test.accuracy
+    write_json({"machine": machine(), "source": test.value if test else None, "runs": runs})
 
 
 def train(recipe: resight.Recipe, data: Dataset, settings: Sequence[str]) -> float:
