@@ -11,6 +11,7 @@ import resight
 from refusal import refused
 from resight.events import EpochDone, Event, Message, OnEvent, RunEnd, RunStart, StepDone
 from resight.runs.run import Run
+from tiny_runs import tiny_recipe
 
 
 def replay(run: Run, on_event: OnEvent) -> None:
@@ -74,6 +75,15 @@ def test_a_stopped_run_has_no_result(trained_copy: Path) -> None:
     events.Reload()
     assert "loss/train" in events.Tags()["scalars"]
     assert "test/acc" not in events.Tags()["scalars"]
+
+
+def test_a_run_that_fails_is_ended_too(tmp_path: Path, tiny: resight.Dataset) -> None:
+    seen: list[Event] = []
+    with pytest.raises(resight.Diverged):
+        resight.train(
+            tiny_recipe("optimizer.lr=1e9"), data=tiny, out=tmp_path, on_event=seen.append
+        )
+    assert isinstance(seen[-1], RunEnd)
 
 
 def test_unknown_and_absent_trackers_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,18 +229,20 @@ def _complete(
 ) -> Run:
     """Train to the end, read the test set once, write the results and explain the mistakes."""
     on_event(RunStart(run.folder, setup.state.step))
-    with lead(setup, run.folder, devices, data=data, model=model) as rank:
-        interrupted = _train_to_the_end(run, setup, on_event, rank)
-        predictions = confidence = None
-        if not interrupted:
-            network, info = load_model(run.folder, setup.state.model, setup.device)
-            confidence = calibrate(run.folder, network, info, setup.splits)
-            predictions = predict_images(network, setup.dataset.test, info)
-        write_results(run, setup, predictions, confidence)
-        if predictions:
-            explain_finished(run, setup, predictions, on_event)
-    with suppress(Exception):  # the run is complete, whatever a listener makes of that
-        on_event(RunEnd(run.folder))
+    try:
+        with lead(setup, run.folder, devices, data=data, model=model) as rank:
+            interrupted = _train_to_the_end(run, setup, on_event, rank)
+            predictions = confidence = None
+            if not interrupted:
+                network, info = load_model(run.folder, setup.state.model, setup.device)
+                confidence = calibrate(run.folder, network, info, setup.splits)
+                predictions = predict_images(network, setup.dataset.test, info)
+            write_results(run, setup, predictions, confidence)
+            if predictions:
+                explain_finished(run, setup, predictions, on_event)
+    finally:  # a tracker closes its run also where the training failed
+        with suppress(Exception):  # the run is what it is, whatever a listener makes of that
+            on_event(RunEnd(run.folder))
     return Run(run.folder, interrupted=interrupted)
 
 
