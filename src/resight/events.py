@@ -44,7 +44,7 @@ class RunStart:
 
 @dataclass(frozen=True)
 class RunEnd:
-    """The run is over or was interrupted; all that it writes is in its folder."""
+    """The run is over, was interrupted or failed; all that it writes is in its folder."""
 
     folder: Path
 
