@@ -419,6 +419,25 @@ def test_a_path_is_kept_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert isinstance(run.recipe.schedule, Constant)
 
 
+def test_runs_without_a_name_that_begin_in_one_second_have_folders_of_their_own(
+    tmp_path: Path, tiny: resight.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One begins after the other, one beside it, and one with --force: none is replaced."""
+    monkeypatch.setattr("time.strftime", lambda *_: "20260101-120000")
+    inner: list[resight.Run] = []
+
+    def beside(event: object) -> None:
+        if not inner:
+            inner.append(resight.train(tiny_recipe("seed=1"), data=tiny, out=tmp_path))
+
+    first = resight.train(tiny_recipe(), data=tiny, out=tmp_path, on_event=beside)
+    last = resight.train(tiny_recipe("seed=2"), data=tiny, out=tmp_path, force=True)
+    names = [run.folder.name for run in (*inner, first, last)]
+    prefix = f"20260101-120000-{tiny_recipe().name}"
+    assert sorted(names) == [prefix, f"{prefix}-2", f"{prefix}-3"]
+    assert [run.recipe.seed for run in (*inner, first, last)] == [1, 0, 2]
+
+
 @pytest.mark.slow
 def test_the_demo_reaches_its_accuracy(tmp_path: Path) -> None:
     run = resight.demo(out=tmp_path)

@@ -92,7 +92,7 @@ def train(
     check_minutes(minutes, find_lr=bool(find_lr), devices=devices)
     with interrupt_text("before the first step; no run folder was made"):
         setup, curve = _set_up(recipe, find_lr, minutes, **options)
-    with started_run(path, setup, devices=devices, force=force) as run:
+    with started_run(path, setup, devices=devices, force=force, named=name is not None) as run:
         if curve:
             write_lr_find(run, setup, curve)
         return _complete(run, setup, on_event, devices=devices, data=data, model=model)

@@ -1,5 +1,6 @@
 """A new run folder, and the environment that is written into it."""
 
+import itertools
 import platform
 import shutil
 import subprocess
@@ -37,6 +38,8 @@ MAX_NAME_BYTES = 200  # of 255 that file systems allow, for what is put before a
 def new_run_path(out: Path, name: str | None, recipe: Recipe, *, force: bool) -> Path:
     """Return where a new run goes: under `out`, by default named after the time and the recipe.
 
+    A default name gets a number behind it where something is there already.
+
     Raises:
         UsageError: the name is none of a folder, or something is there, and `force` was not given
             or it is not a run.
@@ -45,6 +48,8 @@ def new_run_path(out: Path, name: str | None, recipe: Recipe, *, force: bool) ->
     _check_name(folder, "name" if name else "the recipe's name in")
     path = out / folder
     try:
+        if name is None:
+            return _free(path)
         exists = path.exists()
     except OSError as error:
         raise _cannot_make(path, error) from error
@@ -71,25 +76,35 @@ def _check_name(name: str, lead: str) -> None:
         raise UsageError(f'{lead} "{name[:40]}" {problem}; choose another --name, such as swift-1')
 
 
+def _free(path: Path) -> Path:
+    """Return `path`, or the first of `path`-2, `path`-3, ... where there is nothing yet."""
+    free, numbers = path, itertools.count(2)
+    while free.exists():
+        free = path.with_name(f"{path.name}-{next(numbers)}")
+    return free
+
+
 @contextmanager
 def started_run(
-    path: Path, setup: TrainSetup, *, devices: int = 1, force: bool = False
+    path: Path, setup: TrainSetup, *, devices: int = 1, force: bool = False, named: bool = True
 ) -> Iterator[Run]:
     """Make a new run folder that can be resumed, and keep it locked for the block.
 
     It appears whole: a process killed in between leaves nothing at `path`. With `force` a run that
     is there makes way (see `replace`): it comes back if the block fails before the new run has
-    finished its first epoch.
+    finished its first epoch. A run that was not `named` by a person takes the next free name where
+    another process was faster.
 
     Raises:
         UsageError: it cannot be made, another run took the name in the meantime, or another
             process is training in the run that is to make way.
     """
-    run, replaces = Run(path), force and path.exists()
+    replaces = force and named and path.exists()
     if path.parent.is_dir():
         remove_leftovers(path.parent)
     if not replaces:
-        _make_folder(path, setup, devices)
+        path = _make_folder(path, setup, devices, named=named)
+    run = Run(path)
     with training_lock(run):
         if replaces:
             try:
@@ -128,15 +143,22 @@ def finish_replacement(folder: Path) -> None:
             put_back_if_half(folder)
 
 
-def _make_folder(path: Path, setup: TrainSetup, devices: int) -> None:
+def _make_folder(path: Path, setup: TrainSetup, devices: int, *, named: bool) -> Path:
     new = temporary_path(path)
     try:
         new.mkdir(parents=True)
         _write_start(new, setup, devices)
-        move(new, path)  # refuses a folder with something in it
+        while True:
+            try:
+                move(new, path)  # refuses a folder with something in it
+                return path
+            except OSError as error:
+                if not path.exists():
+                    raise
+                if named:
+                    raise UsageError(_taken(path)) from error
+                path = _free(path)
     except OSError as error:
-        if path.exists():
-            raise UsageError(_taken(path)) from error
         raise _cannot_make(path, error) from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
