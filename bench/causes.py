@@ -1,13 +1,16 @@
 """Are the causes that `explain` names the true ones? Causes are planted in CIFAR-10 to tell.
 
-    python bench/causes.py --data PATH_OR_NAME --train 10000 --epochs 8 --seeds 3 --out causes.json
+    python bench/causes.py --data PATH --plants strong --first-seed 4 --seeds 3 --runs FOLDER
+    python bench/causes.py --data PATH --control --first-seed 4 --seeds 5 --runs FOLDER
 
-Every plant of `plants.py` is trained on once for each seed, with the recipe swift-s. Of the
-mistakes that the plant causes, recall is the share that has the planted cause. Of the mistakes with
-that cause, precision is the share that the plant touches. `named` says whether one of the first
-three sentences names it. `false` counts shortcuts and sub-groups that were not planted. Where
-cleanlab is installed, its label issues are in the same table. A line a plant is added to `--out` as
-it is measured, and `--runs` keeps the trained networks for the next time.
+Every training set of `plants.py` is trained on once for each seed, with the recipe swift-s; plants
+that change the test set alone share the network of the clean one. Of the mistakes that the plant
+causes, recall is the share that has the planted cause. Of the mistakes with that cause, precision
+is the share that the plant touches. `named` says whether one of the first three sentences names it.
+`false` counts shortcuts and sub-groups that were not planted. Where cleanlab is installed, its
+label issues are in the same table. A line a plant and seed is added to `--out` as it is measured,
+`--runs` keeps the trained networks for the next time, and the last lines are a table of all in
+`--out`, a row a plant.
 """
 
 import argparse
@@ -16,6 +19,7 @@ import sys
 import tempfile
 import time
 import zlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +29,7 @@ import torch
 
 import resight
 from measure import optional
-from plants import PLANTS, Planted
+from plants import PLANTS, SETS, Planted
 from resight.datasets import Split
 from resight.datasets.splits import train_and_val
 from resight.interpret.causes import find_causes
@@ -160,11 +164,52 @@ def measure(
     }
 
 
-def main() -> None:
-    """Parse the arguments, train, and add a line a plant."""
+def table(lines: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield a Markdown table: a row a plant, with means over its seeds."""
+    yield (
+        "| planted | seeds | mistakes by it | recall | precision | named in the first three "
+        "sentences | claims of something not planted | cleanlab: recall, precision |"
+    )
+    yield "| --- |" + " --- |" * 7
+
+    def mean(values: list[float | None]) -> str:
+        known = [value for value in values if value is not None]
+        return f"{sum(known) / len(known):.2f}" if known else "–"
+
+    for name in PLANTS:
+        own = [line for line in lines if line["plant"] == name]
+        if not own:
+            continue
+        peers = [line["cleanlab"] for line in own if "cleanlab" in line]
+        named = [line["named"] for line in own if line["named"] is not None]
+        cells = [
+            name,
+            ", ".join(str(line["seed"]) for line in own),
+            f"{sum(line['planted'] for line in own) / len(own):.0f}",
+            mean([line["recall"] for line in own]),
+            mean([line["precision"] for line in own]),
+            f"{sum(named)} of {len(named)}" if named else "–",
+            ", ".join(str(len(line["false"])) for line in own),
+            ", ".join(mean([peer[key] for peer in peers]) for key in ("recall", "precision"))
+            if peers
+            else "–",
+        ]
+        yield f"| {' | '.join(cells)} |"
+
+
+def parsed() -> argparse.Namespace:
+    """The arguments; `plants` are names of plants."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="CIFAR-10, a name or a path")
-    parser.add_argument("--only", nargs="+", choices=PLANTS, default=list(PLANTS))
+    parser.add_argument(
+        "--plants",
+        nargs="+",
+        choices=[*SETS, *PLANTS],
+        default=["all"],
+        metavar="NAME",
+        help=f"{', '.join(SETS)}, or: {'; '.join(PLANTS)}".replace("%", "%%"),
+    )
+    parser.add_argument("--control", action="store_true", help="nothing is planted: clean alone")
     parser.add_argument("--recipe", default="swift-s")
     parser.add_argument("--train", type=int, default=10_000, help="training images")
     parser.add_argument("--test", type=int, default=10_000, help="test images")
@@ -172,9 +217,19 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("causes.json"), help="a JSON line a plant")
-    parser.add_argument("--runs", type=Path, help="keep the trained networks here")
+    parser.add_argument(
+        "--runs", type=Path, help="keep the trained networks here, of one --train and --epochs"
+    )
     parser.add_argument("--train-only", action="store_true", help="fill --runs, and stop")
     args = parser.parse_args()
+    names = ["clean"] if args.control else args.plants
+    args.plants = list(dict.fromkeys(one for name in names for one in SETS.get(name, (name,))))
+    return args
+
+
+def main() -> None:
+    """Parse the arguments, train, and add a line a plant and seed."""
+    args = parsed()
     whole = resight.data(args.data)
     with tempfile.TemporaryDirectory() as temporary:
         runs = args.runs or Path(temporary)
@@ -183,7 +238,7 @@ def main() -> None:
             recipe = resight.with_epochs(resight.load_recipe(args.recipe), args.epochs)
             settings = ["explain.report=false", f"seed={seed}"]
             recipe = resight.with_overrides(recipe, settings)
-            for name in args.only:
+            for name in args.plants:
                 if args.train_only:
                     trained_folder(
                         recipe, planted(data, name, seed).data, runs, PLANTS[name][0], seed
@@ -194,6 +249,8 @@ def main() -> None:
                 with args.out.open("a") as file:
                     file.write(json.dumps(line) + "\n")
                 print({k: v for k, v in line.items() if k != "sentences"}, flush=True)
+    if not args.train_only:
+        print(*table([json.loads(line) for line in args.out.open()]), sep="\n")
 
 
 if __name__ == "__main__":

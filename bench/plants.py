@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from resight.datasets import Dataset, Split
+from resight.interpret.causes.attributes import compressed, zoomed
 
 PATCH_CLASS, CAST_CLASS = "horse", "ship"
 THIN_CLASSES = ("automobile", "frog")
+NUM_COPIED, NUM_COPIES = 60, 16  # test images with copies in train, and copies of each
 MERGED = ("automobile", "truck")
 PAIRS = (("cat", "dog"), ("automobile", "truck"), ("airplane", "ship"), ("deer", "horse"))
 
@@ -146,23 +148,27 @@ def brightness(images: Tensor) -> Tensor:
     return images.float().mean(dim=(1, 2, 3))
 
 
-def thinned_dark(data: Dataset, generator: torch.Generator) -> Planted:
-    """Of two classes, the darkest third of the training images is thinned to 5 %."""
-    kept = torch.ones(len(data.train), dtype=torch.bool)
-    affected = torch.zeros(len(data.test), dtype=torch.bool)
-    for name in THIN_CLASSES:
-        rows = of_class(data, data.train, name)
-        values = brightness(data.train.images[rows])
-        limit = values.quantile(1 / 3)
-        dark = rows[values < limit]
-        kept[dark] = False
-        kept[chosen(dark, 0.05, generator)] = True
-        tested = of_class(data, data.test, name)
-        affected[tested[brightness(data.test.images[tested]) < limit]] = True
-    train = data.train.select(kept.nonzero().flatten())
-    return Planted(
-        replace(data, train=train), affected, ("rare", "property"), ("dark",), by_control=True
-    )
+def thinned_dark(share: float) -> Plant:
+    """Of two classes, the darkest third of the training images is thinned to a share."""
+
+    def plant(data: Dataset, generator: torch.Generator) -> Planted:
+        kept = torch.ones(len(data.train), dtype=torch.bool)
+        affected = torch.zeros(len(data.test), dtype=torch.bool)
+        for name in THIN_CLASSES:
+            rows = of_class(data, data.train, name)
+            values = brightness(data.train.images[rows])
+            limit = values.quantile(1 / 3)
+            dark = rows[values < limit]
+            kept[dark] = False
+            kept[chosen(dark, share, generator)] = True
+            tested = of_class(data, data.test, name)
+            affected[tested[brightness(data.test.images[tested]) < limit]] = True
+        train = data.train.select(kept.nonzero().flatten())
+        return Planted(
+            replace(data, train=train), affected, ("rare", "property"), ("dark",), by_control=True
+        )
+
+    return plant
 
 
 def thinned_rotated(data: Dataset, generator: torch.Generator) -> Planted:
@@ -188,19 +194,33 @@ def thinned_rotated(data: Dataset, generator: torch.Generator) -> Planted:
 # --- 5: a property that only test images have --------------------------------------------------
 
 
-def blurred(images: Tensor) -> Tensor:
-    """A Gaussian blur of 1.5 px."""
-    x = torch.arange(-4, 5).float()
-    kernel = (-(x**2) / (2 * 1.5**2)).exp()
-    kernel = (kernel / kernel.sum()).expand(3, 1, 1, 9)
-    pixels = F.pad(images.float(), (4, 4, 4, 4), mode="reflect")
-    pixels = F.conv2d(F.conv2d(pixels, kernel, groups=3), kernel.transpose(2, 3), groups=3)
-    return pixels.round().clamp(0, 255).to(torch.uint8)
+def blurred(sigma: float) -> Callable[[Tensor], Tensor]:
+    """A Gaussian blur of `sigma` px."""
+
+    def change(images: Tensor) -> Tensor:
+        x = torch.arange(-4, 5).float()
+        kernel = (-(x**2) / (2 * sigma**2)).exp()
+        kernel = (kernel / kernel.sum()).expand(3, 1, 1, 9)
+        pixels = F.pad(images.float(), (4, 4, 4, 4), mode="reflect")
+        pixels = F.conv2d(F.conv2d(pixels, kernel, groups=3), kernel.transpose(2, 3), groups=3)
+        return pixels.round().clamp(0, 255).to(torch.uint8)
+
+    return change
 
 
-def darkened(images: Tensor) -> Tensor:
-    """A quarter of the light."""
-    return (images // 4).to(torch.uint8)
+def darkened(part: int) -> Callable[[Tensor], Tensor]:
+    """One part of so many of the light."""
+    return lambda images: (images // part).to(torch.uint8)
+
+
+def coarse(images: Tensor) -> Tensor:
+    """JPEG of quality 5."""
+    return (255 * compressed(images.float() / 255, 5)).round().to(torch.uint8)
+
+
+def small(images: Tensor) -> Tensor:
+    """Half as large in each direction, on its border continued."""
+    return (255 * zoomed(images.float() / 255, 0.5)).round().clamp(0, 255).to(torch.uint8)
 
 
 def in_test(change: Callable[[Tensor], Tensor], words: Sequence[str]) -> Plant:
@@ -225,17 +245,23 @@ def in_test(change: Callable[[Tensor], Tensor], words: Sequence[str]) -> Plant:
 
 
 def copies(data: Dataset, generator: torch.Generator) -> Planted:
-    """3 % of the test images have three near copies in train, all of the same wrong label."""
-    rows = chosen(torch.arange(len(data.test)), 0.03, generator)
+    """60 test images have 16 near copies each in train, all of the same wrong label.
+
+    Of 100 images with ten copies each, six epochs on 5,000 images taught the wrong label of 20. The
+    search takes more than 20 alike pictures for what all pictures of the data are like.
+    """
+    rows = torch.randperm(len(data.test), generator=generator)[:NUM_COPIED]
     k = len(data.classes)
     wrong = (data.test.labels[rows] + torch.randint(1, k, (len(rows),), generator=generator)) % k
     parts, split = [data.train.images], data.test.images[rows]
-    for light, noise in ((12, 4), (-12, 4), (0, 6)):
-        grain = noise * torch.randn(split.shape, generator=generator)
+    for light in torch.linspace(-12, 12, NUM_COPIES):
+        grain = 4 * torch.randn(split.shape, generator=generator)
         parts.append((split.float() + light + grain).clamp(0, 255).to(torch.uint8))
-    ids = tuple(f"copy/{i}" for i in range(3 * len(rows)))
+    ids = tuple(f"copy/{i}" for i in range(NUM_COPIES * len(rows)))
     train = Split(
-        torch.cat(parts), torch.cat([data.train.labels, *[wrong] * 3]), (*data.train.ids, *ids)
+        torch.cat(parts),
+        torch.cat([data.train.labels, wrong.repeat(NUM_COPIES)]),
+        (*data.train.ids, *ids),
     )
     preds = torch.full((len(data.test),), -2)
     preds[rows] = wrong
@@ -274,11 +300,21 @@ def patch(share: float, *, test: bool) -> Plant:
     return shortcut(PATCH_CLASS, patched, share, ("corner",), test=test)
 
 
-# name -> (the plant; plants of one training set share a network)
+def cast_of(share: float) -> Plant:
+    """A color cast on one class, in train alone."""
+    return shortcut(CAST_CLASS, cast, share, ("color",), test=False)
+
+
+BLUR, DARK = ("blur", "sharp"), ("dark",)
+# name -> (training set, plant). Plants of one training set share a network.
 PLANTS: dict[str, tuple[str, Plant]] = {
     "clean": ("clean", clean),
-    "test blurred": ("clean", in_test(blurred, ("blur", "sharp"))),
-    "test dark": ("clean", in_test(darkened, ("dark",))),
+    "test blurred": ("clean", in_test(blurred(1.5), BLUR)),
+    "test blurred, 0.8 px": ("clean", in_test(blurred(0.8), BLUR)),
+    "test dark": ("clean", in_test(darkened(4), DARK)),
+    "test dark, half": ("clean", in_test(darkened(2), DARK)),
+    "test compressed": ("clean", in_test(coarse, ("compressed",))),
+    "test small": ("clean", in_test(small, ("background",))),
     "labels 5 %": ("labels 5 %", wrong_labels(0.05)),
     "labels 10 %": ("labels 10 %", wrong_labels(0.10)),
     "labels 5 %, pairs": ("labels 5 %, pairs", wrong_labels(0.05, PAIRS)),
@@ -289,9 +325,21 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "patch 80 %": ("patch 80 %", patch(0.80, test=False)),
     "patch 50 %, test too": ("patch 50 %", patch(0.50, test=True)),
     "patch 50 %": ("patch 50 %", patch(0.50, test=False)),
-    "cast": ("cast", shortcut(CAST_CLASS, cast, 0.95, ("color",), test=False)),
-    "thinned dark": ("thinned dark", thinned_dark),
+    "cast": ("cast", cast_of(0.95)),
+    "cast 80 %": ("cast 80 %", cast_of(0.80)),
+    "cast 50 %": ("cast 50 %", cast_of(0.50)),
+    "thinned dark": ("thinned dark", thinned_dark(0.05)),
+    "thinned dark, 20 %": ("thinned dark, 20 %", thinned_dark(0.20)),
     "thinned rotated": ("thinned rotated", thinned_rotated),
     "copies": ("copies", copies),
     "merged": ("merged", merged),
+}
+STRONG = (
+    *("test blurred", "test dark", "labels 10 %", "patch 95 %", "patch 95 %, test too"),
+    *("cast", "thinned dark", "thinned rotated", "copies", "merged"),
+)
+SETS = {
+    "all": tuple(PLANTS),
+    "strong": STRONG,
+    "weak": tuple(name for name in PLANTS if name not in (*STRONG, "clean")),
 }

@@ -1,6 +1,5 @@
 """Causes of mistakes, on networks whose cause is known because they were made by hand."""
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +12,6 @@ import resight
 from resight.datasets import Dataset, Split, Statistics
 from resight.files import read_csv
 from resight.interpret.causes import find_causes
-from resight.interpret.causes.attributes import ATTRIBUTES, attribute_values, with_values
-from resight.interpret.causes.chance import more_often, normal_tail
 from resight.interpret.steps import ExplainInputs
 from resight.records import History, Predictions
 from resight.runs.causes import Cause, Causes, MistakeGroup, read_causes, write_causes
@@ -258,22 +255,3 @@ def _second(text: str, before: str, after: str) -> str:
     """Replace the row 3, which is the second place where a line begins with 3."""
     head, tail = text.split('"rows"', 1)
     return head + '"rows"' + tail.replace(before, after, 1)
-
-
-def test_the_tests_of_chance_are_those_of_the_books() -> None:
-    assert math.isclose(more_often(4, 4, 0, 4), 1 / 70)  # Fisher's tea
-    assert math.isclose(more_often(3, 4, 1, 4), 17 / 70)
-    assert more_often(0, 5, 0, 5) == 1
-    assert math.isclose(normal_tail(1.959964), 0.025, rel_tol=1e-6)
-
-
-@pytest.mark.parametrize("k", range(len(ATTRIBUTES)))
-def test_an_attribute_can_be_given_to_a_picture(k: int) -> None:
-    split = pictures(30, 3, "x")
-    rows = np.arange(30)
-    before = attribute_values(split, rows)[:, k]
-    # A blur lowers the sharpness, whatever is asked for.
-    targets = before - 1 if ATTRIBUTES[k].name == "sharpness" else 0.7 * before
-    changed = with_values(split.images, ATTRIBUTES[k], targets)
-    after = attribute_values(with_images(split, changed), rows)[:, k]
-    assert np.abs(after - targets).max() < 0.35 * np.abs(targets - before).max()

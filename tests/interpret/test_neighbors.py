@@ -83,6 +83,24 @@ def test_nearest_against_a_loop() -> None:
         torch.testing.assert_close(values, all_cosines[expected])
 
 
+@pytest.mark.parametrize("k", [1, 3, 20])
+def test_of_equally_near_ones_the_first_count(k: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    candidates = torch.randn(60, 4, generator=generator).repeat(2, 1)[
+        torch.randperm(120, generator=generator)
+    ]
+    candidates[50:60] = candidates[0]
+    candidates[90:] = 0
+    queries = torch.cat([candidates[:40], torch.zeros(1, 4), -candidates[:40]])
+    rows, cosines = nearest_neighbors(queries, candidates, k)
+    unit = torch.nn.functional.normalize
+    expected = (unit(queries, dim=1) @ unit(candidates, dim=1).T).sort(
+        dim=1, descending=True, stable=True
+    )
+    assert torch.equal(rows, expected.indices[:, :k])
+    assert torch.equal(cosines, expected.values[:, :k])
+
+
 def test_nearest_of_few_and_of_nothing() -> None:
     rows, cosines = nearest_neighbors(torch.eye(2), torch.tensor([[3.0, 0.0], [0.0, 0.0]]), 5)
     assert rows.shape == cosines.shape == (2, 2)
@@ -150,5 +168,6 @@ def test_a_class_with_fewer_images_than_neighbors(tiny: Dataset) -> None:
     assert cosines[0, 0, 1:].tolist() == [0, 0]
     ((few, more),) = neighbor_images(tiny.train, rows, cosines)
     assert few.ids == (tiny.train.ids[7],)
+    assert few.cosines == (cosines[0, 0, 0],)
     assert len(more.pictures) == 3
     assert neighbor_images(tiny.train, rows[:0], cosines[:0]) == []

@@ -13,6 +13,7 @@ from ...events import OnEvent, Progress, show_events
 from ...records import History
 from ...runs.causes import Cause, Causes
 from ..steps import ExplainInputs
+from .chance import number
 from .groups import mistake_groups
 from .inputs import CauseInputs
 from .labels import near_copy_causes, wrong_label_causes
@@ -63,16 +64,18 @@ def _one_each(claims: Collection[Cause]) -> tuple[Cause, ...]:
     """Leave each mistake to its first cause; the cause that explains most comes first.
 
     What the network has not learned comes last: it says least of what to do. A shortcut stays also
-    if it explains nothing: the test set has it too, and hides it. `{mistakes}` in a sentence
-    becomes their number, such as "12 mistakes".
+    if it explains nothing: the test set has it too, and hides it. A property most of whose mistakes
+    have a cause is that cause seen again: ships with a red cast have strong colors. `{mistakes}` in
+    a sentence becomes their number, such as "12 mistakes".
     """
     taken: set[int] = set()
     causes = []
     for claim in claims:
         rows = tuple(row for row in claim.rows if row not in taken)
+        if claim.kind in ("property", "rare") and len(rows) < len(claim.rows) / 2:
+            continue
         taken.update(rows)
         if rows or claim.kind == "shortcut":
-            number = f"{len(rows):,} mistake{'s' * (len(rows) != 1)}"
-            sentence = claim.sentence.replace("{mistakes}", number)
+            sentence = claim.sentence.replace("{mistakes}", number(len(rows), "mistake"))
             causes.append(replace(claim, rows=rows, sentence=sentence))
     return tuple(sorted(causes, key=lambda cause: (cause.kind == "training", -len(cause.rows))))

@@ -71,7 +71,7 @@ def _group(inputs: CauseInputs, true: int, pred: int, rows: IntArray) -> Mistake
     right = np.flatnonzero(predictions.correct & (predictions.labels == true))
     words = _differences(inputs.attributes[rows], inputs.attributes[right])
     names = inputs.classes[true], inputs.classes[pred]
-    how = f"mostly more {' and '.join(words)} than the {names[0]} images that are right"
+    how = f"more often {' and '.join(words)} than the {names[0]} images that are right"
     text = how if words else "no measured attribute sets them apart"
     nearest, _ = inputs.explained.features.nearest(rows[:1], [(true, pred)], k=_NUM_NEIGHBORS)
     sides = [tuple(row for row in side.tolist() if row >= 0) for side in nearest[0]]
@@ -95,6 +95,8 @@ def _differences(values: FloatArray, others: FloatArray) -> list[str]:
         return []
     names = []
     for k, attribute in enumerate(ATTRIBUTES):
+        if not (np.isfinite(values[:, k]).all() and np.isfinite(others[:, k]).all()):
+            continue
         ranks = _ranks(np.concatenate([values[:, k], others[:, k]]))
         above = (ranks[:n].sum() - n * (n + 1) / 2) / (n * m)  # share of pairs
         z = abs(above - 0.5) / math.sqrt((n + m + 1) / (12 * n * m))

@@ -16,7 +16,7 @@ from ..steps import ExplainInputs
 from .attributes import ATTRIBUTES, attribute_values
 
 NUM_NEAREST = 20  # training images that say which classes lie near an image
-MAX_ATTRIBUTES = 20_000  # training images whose attributes are measured
+MAX_ATTRIBUTES = 10_000  # training images whose attributes are measured
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class CauseInputs:
 
     @cached_property
     def train_rows(self) -> IntArray:
-        """The rows of the training images whose attributes are measured, at most 20,000."""
+        """The rows of the training images whose attributes are measured, at most 10,000."""
         return evenly_spaced(len(self.train), MAX_ATTRIBUTES)
 
     @cached_property

@@ -4,14 +4,15 @@ import numpy as np
 import torch
 
 from ...diagnosis.near_copies import near_copies
-from ...metrics.mistakes import label_issues, wrong_label_probs
-from ...records import BoolArray, FloatArray
+from ...metrics.mistakes import wrong_label_probs
+from ...records import FloatArray, IntArray
 from ...runs.causes import Cause
-from .chance import more_often, share
+from .chance import as_p, more_often, more_often_in, number, share
 from .inputs import CauseInputs
 
 _MIN_WRONG = 2 / 3  # of the labels that are claimed, by their estimated probabilities
 _MIN_LABELS = 5  # claims; fewer are chance
+_NO_SUPPORT = 0.2  # added to the share of neighbors, as 20 of them without the class may be chance
 _MAX_PRODUCTS = 2**30  # pairs of images that are compared in search of copies
 _NUM_RIGHT = 500  # images that are right, which say how often a copy has another label
 _ALPHA = 0.01
@@ -34,7 +35,12 @@ def near_copy_causes(inputs: CauseInputs) -> list[Cause]:
     order = np.argsort(-copies.details.numpy()[agree], kind="stable")
     hits, sources = rows[at[agree]][order], matches[agree][order]
     among_right = int((other & ~wrong).sum())
-    p = more_often(len(hits), len(inputs.wrong), among_right, len(right))
+    # Two tests, as few copies are learned by heart: mistakes have copies more often than images
+    # that are right; or their wrong class is that of the copy more often than without a copy.
+    p_follow, rate = _follows(inputs, rows[at[wrong & other]], labels[wrong & other])
+    p = min(
+        1.0, 2 * min(more_often(len(hits), len(inputs.wrong), among_right, len(right)), p_follow)
+    )
     if not len(hits) or p >= _ALPHA:
         return []
     first = inputs.train.ids[int(sources[0])]
@@ -46,9 +52,10 @@ def near_copy_causes(inputs: CauseInputs) -> list[Cause]:
                 "was predicted: {mistakes}."
             ),
             test=(
-                f"A copy with another label lies in the training images for {len(hits)} of "
-                f"{len(inputs.wrong):,} mistakes, and for {among_right} of {len(right):,} images "
-                f"that are right (p = {p:.1g}); the surest is a copy of {first}."
+                f"A copy with another label lies in the training images for {len(hits):,} of "
+                f"{number(len(inputs.wrong), 'mistake')}, and for {among_right} of "
+                f"{number(len(right), 'image')} right; of mistakes of these classes without a "
+                f"copy, {rate:.0%} have that class ({as_p(p)}). The surest is a copy of {first}."
             ),
             rows=tuple(hits.tolist()),
             advice="Look at both pictures, and correct the label that is wrong, or drop one.",
@@ -57,56 +64,73 @@ def near_copy_causes(inputs: CauseInputs) -> list[Cause]:
     ]
 
 
+def _follows(inputs: CauseInputs, rows: IntArray, labels: IntArray) -> tuple[float, float]:
+    """The p-value that mistakes have the class of their copy no more often than those without one.
+
+    rows, labels: mistakes with a copy of another label, and that label. They are compared with the
+    mistakes of the same class. The second number is how often those have that label, on average.
+    """
+    predictions, strata, expected = inputs.predictions, [], 0.0
+    without = inputs.wrong[~np.isin(inputs.wrong, rows)]
+    pairs, sizes = np.unique(
+        np.stack([predictions.labels[rows], labels], axis=1), axis=0, return_counts=True
+    )
+    for (true, label), n in zip(pairs.tolist(), sizes.tolist(), strict=True):
+        own = rows[(predictions.labels[rows] == true) & (labels == label)]
+        others = predictions.preds[without[predictions.labels[without] == true]]
+        hits = int((others == label).sum())
+        strata.append((int((predictions.preds[own] == label).sum()), n, hits, len(others)))
+        expected += n * share(hits, len(others))
+    return more_often_in(strata), share(expected, len(rows))
+
+
 def wrong_label_causes(inputs: CauseInputs) -> list[Cause]:
     """Return the mistakes whose label is likely wrong, the likeliest first.
 
-    They are label issues whose neighbors in train agree: the suggested class is more frequent among
-    them than the given one. As many are claimed as leave two thirds of them wrong, by estimate.
+    Neither the network nor the training images nearby support such a label. They are ordered by
+    the probability of the label times its share of the neighbors, which is ahead of either alone
+    and of the margin; a prediction of a third class counts as well as one of the right class. As
+    many are claimed as leave two thirds of them wrong, by the estimate of `wrong_label_probs`.
     """
-    predictions = inputs.predictions
-    rows = np.array([issue.row for issue in label_issues(predictions)], dtype=np.int64)
-    if not len(rows):
+    predictions, mistakes = inputs.predictions, inputs.wrong
+    p_wrong = wrong_label_probs(predictions)
+    near = inputs.near_shares[mistakes, predictions.labels[mistakes]]
+    support = predictions.probs[mistakes, predictions.labels[mistakes]] * (near + _NO_SUPPORT)
+    rows = mistakes[np.argsort(support, kind="stable")][: _num_wrong(p_wrong[mistakes])]
+    if len(rows) < _MIN_LABELS:
         return []
-    p_wrong = wrong_label_probs(predictions)[rows]
     shares = inputs.near_shares[rows]
     own = shares[np.arange(len(rows)), predictions.labels[rows]]
     other = shares[np.arange(len(rows)), predictions.preds[rows]]
-    kept = _as_many_as_are_wrong(p_wrong, other > own)
-    likely = p_wrong[kept]
-    if len(likely) < _MIN_LABELS:
-        return []
-    others = inputs.wrong[~np.isin(inputs.wrong, rows[kept])]
+    others = mistakes[~np.isin(mistakes, rows)]
     rest = inputs.near_shares[others, predictions.labels[others]]
-    count = float(likely.sum())
+    count = float(p_wrong[rows].sum())
     return [
         Cause(
             kind="wrong label",
             sentence=(
                 "The label may be wrong, not the network: {mistakes}, of which about "
-                f"{share(count, len(likely)):.0%} have a wrong label, judged by how sure the "
+                f"{share(count, len(rows)):.0%} have a wrong label, judged by how sure the "
                 "network is."
             ),
             test=(
                 f"Of the {inputs.near[0].shape[1]} training images nearest to each, "
-                f"{other[kept].mean():.0%} have the predicted class and {own[kept].mean():.0%} the "
+                f"{other.mean():.0%} have the predicted class and {own.mean():.0%} the "
                 f"given one; for all other mistakes {share(rest.sum(), len(rest)):.0%} have the "
                 "given one."
             ),
-            rows=tuple(rows[kept].tolist()),
+            rows=tuple(rows.tolist()),
             advice="Look at them, and correct the labels that are wrong (data.relabel).",
             values={
-                "likely_wrong": float(likely.sum()),
-                "neighbors_predicted": float(other[kept].mean()),
-                "neighbors_given": float(own[kept].mean()),
+                "likely_wrong": count,
+                "neighbors_predicted": float(other.mean()),
+                "neighbors_given": float(own.mean()),
             },
         )
     ]
 
 
-def _as_many_as_are_wrong(p_wrong: FloatArray, eligible: BoolArray) -> BoolArray:
-    """The largest part of the eligible labels of which two thirds are wrong, by estimate."""
-    order = np.flatnonzero(eligible)[np.argsort(-p_wrong[eligible], kind="stable")]
-    means = np.cumsum(p_wrong[order]) / np.arange(1, len(order) + 1)
-    kept = np.zeros(len(p_wrong), dtype=bool)
-    kept[order[: int((means >= _MIN_WRONG).sum())]] = True  # the means fall
-    return kept
+def _num_wrong(p_wrong: FloatArray) -> int:
+    """How many of the likeliest labels are claimed, so that two thirds of them are wrong."""
+    means = np.cumsum(np.sort(p_wrong)[::-1]) / np.arange(1, len(p_wrong) + 1)
+    return int((means >= _MIN_WRONG).sum())  # the means fall

@@ -1,20 +1,24 @@
 """Where classes meet: pictures that two classes share, and pictures that are unlike all others."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from ...metrics.intervals import Interval, wilson
-from ...records import BoolArray, IntArray
+from ...records import BoolArray, IntArray, evenly_spaced
 from ...runs.causes import Cause
 from ..neighbors import nearest_neighbors
-from .chance import more_often, share
+from .chance import as_p, more_often, number, share
 from .inputs import CauseInputs
 
 _MIN_MISTAKES = 5  # of a pair
 _MIN_PROB = 0.1  # of the true class, at least so likely, to be one of two answers
 _MIN_NEAR = 0.15  # of the nearest training images: so many of either class
 _MAX_WITHIN = 0.65  # accuracy within a pair of classes below which they are told apart by chance
+_BY_CHANCE = 0.55  # the interval of that accuracy must reach down to it
+_NUM_RIGHT = 500  # images that are right, which say how often one lies between classes by chance
 _TAIL = 0.999  # quantile of the training images' own distances
 _ALPHA = 0.01
 
@@ -33,15 +37,23 @@ def moved_views(images: Tensor) -> list[Tensor]:
 def inseparable_causes(inputs: CauseInputs) -> list[Cause]:
     """Return the pairs of classes that neither the network nor the nearest images can tell apart.
 
-    Each of their mistakes counts.
+    Each of their mistakes counts. The control is how often other pairs are told apart.
     """
-    causes = []
-    for pair, of_pair in _confused_pairs(inputs):
-        within, near_within = _within_pair(inputs, pair)
-        if within.high < _MAX_WITHIN and near_within.value < _MAX_WITHIN:
-            names = " and ".join(inputs.classes[k] for k in pair)
+    causes, pairs = [], _confused_pairs(inputs)
+    measured = [_within_pair(inputs, pair) for pair, _ in pairs]
+    moved: IntArray | None = None  # of all mistakes, so once for all pairs
+    for k, (pair, of_pair) in enumerate(pairs):
+        within, near_within = measured[k]
+        is_chance = within.low < _BY_CHANCE and within.high < _MAX_WITHIN
+        if is_chance and near_within.value < _MAX_WITHIN:
+            names = " and ".join(inputs.classes[label] for label in pair)
+            others = [other.value for j, (other, _) in enumerate(measured) if j != k]
             what = f"{names} cannot be told apart: {within.value:.0%} are right within the pair"
-            causes.append(_cause(inputs, of_pair, what, _preds_of_views(inputs)))
+            control = f"judged by the nearest images, {near_within.value:.0%} of the pair are right"
+            if others:
+                control += f"; within the median of the other pairs, {np.median(others):.0%} are"
+            moved = _preds_of_views(inputs, inputs.wrong) if moved is None else moved
+            causes.append(_cause(inputs, of_pair, what, moved, control))
     return causes
 
 
@@ -49,28 +61,52 @@ def between_causes(inputs: CauseInputs) -> list[Cause]:
     """Return the mistakes that lie between two classes.
 
     Both classes are likely, training images of both are near, and moving the picture by a few
-    pixels leads to both answers.
+    pixels leads to both answers. The control are images that are right, and the class that came
+    second: they must lie between classes less often.
     """
     predictions, rows = inputs.predictions, inputs.wrong
-    true, pred = predictions.labels[rows], predictions.preds[rows]
-    moved = _preds_of_views(inputs)
-    near, at = inputs.near_shares[rows], np.arange(len(rows))
-    between = (
-        (predictions.probs[rows, true] >= _MIN_PROB)
-        & (near[at, true] >= _MIN_NEAR)
-        & (near[at, pred] >= _MIN_NEAR)
-        & (moved == true).any(axis=0)
-    )
+    right = np.flatnonzero(predictions.correct)
+    right = right[evenly_spaced(len(right), _NUM_RIGHT)]
+    second = predictions.probs[right].argsort(axis=1)[:, -2] if len(right) else right
+    moved = _preds_of_views(inputs, rows)
+    between = _between(inputs, rows, predictions.labels[rows], predictions.preds[rows], moved)
+    by_chance = _between(inputs, right, second, predictions.labels[right])
+    chance = int(by_chance.sum()), len(right)
+    p = more_often(int(between.sum()), len(rows), *chance)
     counts = [(int((between & of_pair).sum()), pair) for pair, of_pair in _confused_pairs(inputs)]
-    if not counts or not between.any():
+    if not counts or p >= _ALPHA:
         return []
     largest = sorted(counts, key=lambda count: -count[0])[:3]
     first = ", ".join(
         f"{inputs.classes[one]} and {inputs.classes[two]} ({count})"
         for count, (one, two) in largest
+        if count
     )
     what = f"Classes meet in these pictures, most of all {first}"
-    return [_cause(inputs, between, what, moved)]
+    control = (
+        f"so {share(int(between.sum()), len(rows)):.0%} of all mistakes lie between classes, and "
+        f"{share(*chance):.0%} of {number(chance[1], 'image')} right ({as_p(p)})"
+    )
+    cause = _cause(inputs, between, what, moved, control)
+    return [replace(cause, values={**cause.values, "by_chance": share(*chance), "p": p})]
+
+
+def _between(
+    inputs: CauseInputs,
+    rows: IntArray,
+    others: IntArray,
+    classes: IntArray,
+    moved: IntArray | None = None,
+) -> BoolArray:
+    """(R,) whether images lie between two classes each: a view of one is taken for the other."""
+    moved = _preds_of_views(inputs, rows) if moved is None else moved
+    near, at = inputs.near_shares[rows], np.arange(len(rows))
+    return np.asarray(
+        (inputs.predictions.probs[rows, others] >= _MIN_PROB)
+        & (near[at, others] >= _MIN_NEAR)
+        & (near[at, classes] >= _MIN_NEAR)
+        & (moved == others).any(axis=0)
+    )
 
 
 def _confused_pairs(inputs: CauseInputs) -> list[tuple[tuple[int, int], BoolArray]]:
@@ -85,9 +121,9 @@ def _confused_pairs(inputs: CauseInputs) -> list[tuple[tuple[int, int], BoolArra
     ]
 
 
-def _preds_of_views(inputs: CauseInputs) -> IntArray:
-    """Predictions (5, M) of all mistakes, moved by a few pixels."""
-    return np.stack([inputs.preds(view) for view in moved_views(inputs.images(inputs.wrong))])
+def _preds_of_views(inputs: CauseInputs, rows: IntArray) -> IntArray:
+    """Predictions (5, R) of test images at rows, moved by a few pixels."""
+    return np.stack([inputs.preds(view) for view in moved_views(inputs.images(rows))])
 
 
 def _within_pair(inputs: CauseInputs, pair: tuple[int, int]) -> tuple[Interval, Interval]:
@@ -102,7 +138,9 @@ def _within_pair(inputs: CauseInputs, pair: tuple[int, int]) -> tuple[Interval, 
     )
 
 
-def _cause(inputs: CauseInputs, chosen: BoolArray, what: str, moved: IntArray) -> Cause:
+def _cause(
+    inputs: CauseInputs, chosen: BoolArray, what: str, moved: IntArray, control: str
+) -> Cause:
     """The cause of the chosen (M,) of all mistakes; moved (5, M) are the answers to their views."""
     predictions, rows = inputs.predictions, inputs.wrong[chosen]
     at = np.arange(len(rows))
@@ -121,7 +159,7 @@ def _cause(inputs: CauseInputs, chosen: BoolArray, what: str, moved: IntArray) -
         test=(
             f"Of the training images nearest to them, {near_true:.0%} have the true class and "
             f"{near_pred:.0%} the predicted one; moved by a few pixels, {flips:.0%} get the true "
-            f"class in one of five views (of all mistakes, {base:.0%})."
+            f"class in one of five views (of all mistakes, {base:.0%}); {control}."
         ),
         rows=tuple(rows[np.argsort(margin, kind="stable")].tolist()),
         advice=(
@@ -158,9 +196,9 @@ def outlier_causes(inputs: CauseInputs) -> list[Cause]:
             kind="outlier",
             sentence="Unlike all training images: {mistakes}.",
             test=(
-                f"Of the {counts[1]} test images beyond {_TAIL:.1%} of the distances between "
+                f"Of {number(counts[1], 'test image')} beyond {_TAIL:.1%} of the distances between "
                 f"training images, {share(*counts):.0%} are wrong; of all others "
-                f"{share(*rest):.0%} (p = {p:.1g})."
+                f"{share(*rest):.0%} ({as_p(p)})."
             ),
             rows=tuple(rows[np.argsort(-distance[rows], kind="stable")].tolist()),
             advice="Add training images like them, or refuse such pictures: `resight predict` "

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...records import BoolArray, IntArray
 from ...runs.causes import Cause
-from .chance import more_often, share
+from .chance import as_p, more_often, share
 from .inputs import CauseInputs
 from .places import Place, places
 
@@ -207,8 +207,8 @@ def _cause(
         sentence=f"The network takes {where} for {name}: {why}.",
         test=(
             f"Put from training images of {name} into {into}, {where} turned {test.turned:.0%} to "
-            f"{name}; from images of other classes, {test.by_chance:.0%} (p = {test.p:.1g}, "
-            f"corrected for {looks} tries)."
+            f"{name}; from images of other classes, {test.by_chance:.0%} "
+            f"({as_p(test.p)}, corrected for {looks} tries)."
         ),
         rows=(*lacking.tolist(), *having.tolist()),
         advice=(

@@ -4,7 +4,7 @@ import numpy as np
 
 from ...records import BoolArray, IntArray
 from ...runs.causes import Cause
-from .chance import more_often, share
+from .chance import as_p, more_than_half, number, share
 from .inputs import CauseInputs
 
 _ANGLES = {1: "on their side", 2: "upside down", 3: "on their side"}  # quarter turns back
@@ -35,17 +35,20 @@ def turn_causes(inputs: CauseInputs) -> list[Cause]:
     # Each class counts alike, as the sample has it.
     scopes: list[tuple[int | None, BoolArray]] = [(None, np.full(len(rows), True))]
     scopes += [(k, predictions.labels[rows] == k) for k in range(len(inputs.classes))]
-    looks = len(scopes) * len(_ANGLES)
+    looks = len(scopes) * len(_ANGLES) * (len(_ANGLES) - 1)  # ordered pairs of angles
     tests = []
     for label, inside in scopes:
         n = int(inside.sum())
         if n < _MIN_IMAGES:
             continue
         counts = {angle: int(hits[inside].sum()) for angle, hits in right.items()}
-        best, least = max(counts, key=lambda a: counts[a]), min(counts.values())
-        p = min(1.0, more_often(counts[best], n, least, n) * looks)
-        if share(counts[best] - least, n) >= _MIN_NET and p < _ALPHA:
-            tests.append((label, best, counts[best], least, n, p))
+        best, least = (choose(counts, key=lambda a: counts[a]) for choose in (max, min))
+        # The same pictures are turned both ways, so those that differ are counted.
+        gained = int((right[best] & ~right[least] & inside).sum())
+        lost = int((right[least] & ~right[best] & inside).sum())
+        p = min(1.0, more_than_half(gained, gained + lost) * looks)
+        if share(gained - lost, n) >= _MIN_NET and p < _ALPHA:
+            tests.append((label, best, counts[best], counts[least], n, p))
     if tests and tests[0][0] is None:
         # All classes are turned only if most of them are, each by itself.
         tests = tests[:1] if len(tests) > 1 + len(inputs.classes) / 2 else tests[1:]
@@ -78,8 +81,9 @@ def _cause(
             "when the picture is turned back: {mistakes}."
         ),
         test=(
-            f"Turned by {angle * 90} degrees, {share(hits, n):.0%} of {n} mistakes surely got "
-            f"their class; by the angle that helped least, {share(least, n):.0%} (p = {p:.1g})."
+            f"Turned by {angle * 90} degrees, {share(hits, n):.0%} of {number(n, 'mistake')} "
+            f"surely got their class; by the angle that helped least, {share(least, n):.0%} "
+            f"({as_p(p)})."
         ),
         rows=tuple(rows.tolist()),
         advice=f"Turn the pictures upright, or add {name} {words} to the training images, for "
