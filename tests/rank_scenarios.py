@@ -4,6 +4,7 @@ It imports no test library: every process that is started imports this file.
 """
 
 import os
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,8 @@ def be_rank(index: int, count: int, port: int, data: Dataset, folder: Path) -> N
     """Do all scenarios as one rank; what they lead to is written for the test."""
     torch.set_num_threads(1)
     rank = Rank(index, count)
+    log = folder / f"{index}.log"
+    os.dup2(os.open(log, os.O_CREAT | os.O_WRONLY), 2)  # torch's C++ writes there by number
     store = dist.TCPStore("127.0.0.1", port, is_master=False)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group("gloo", store=store, rank=index, world_size=count)
@@ -112,12 +115,27 @@ def be_rank(index: int, count: int, port: int, data: Dataset, folder: Path) -> N
     results["flags"] = [rank.any(index == count - 1), rank.any(False)]
     results["first loss"] = first_loss(data, rank)
     results["statistics"] = after_one_step(data, rank)
+    results["resumed"] = [whole_and_resumed(data, rank, events) for events in (1, 3, 4)]
     try:
         train(prepare(recipe(), data=data, model=Restless(), **DEFAULTS), rank)
     except ResightError as error:
         results["problem"] = str(error)
     dist.destroy_process_group()
+    results["standard error"] = log.read_text()
     torch.save(results, folder / f"{index}.pt")
+
+
+def whole_and_resumed(
+    data: Dataset, rank: Rank, events: int
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The weights that a run ends with: by itself, and saved after some events and loaded anew."""
+    whole, resumed = (prepare(recipe(), data=data, model=None, **DEFAULTS) for _ in range(2))
+    for number, _ in enumerate(fit(whole.state, whole.recipe, whole.splits, rank=rank), 1):
+        if number == events:
+            resumed.state.load_state_dict(deepcopy(whole.state.state_dict()))
+    for _ in fit(resumed.state, resumed.recipe, resumed.splits, rank=rank):
+        pass
+    return whole.state.model.state_dict(), resumed.state.model.state_dict()
 
 
 def first_loss(data: Dataset, rank: Rank) -> float:

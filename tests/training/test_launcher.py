@@ -35,7 +35,7 @@ from rank_scenarios import (
     train,
 )
 from resight.errors import ResightError, UsageError
-from resight.events import StepDone
+from resight.events import Progress, StepDone
 from resight.recipe.toml import with_overrides
 from resight.training.batches import train_batches
 from resight.training.device import check_devices, num_cores, packed
@@ -88,7 +88,7 @@ def test_the_shares_of_a_batch_are_augmented_as_the_batch_is(tiny, mixing) -> No
 # --- the same as one process ------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[2, 3, 4])
 def results(request, tiny, tmp_path_factory) -> list[dict]:
     """What each of several ranks found, which one start of the processes serves."""
     folder, count = tmp_path_factory.mktemp("ranks"), request.param
@@ -137,6 +137,17 @@ def test_running_statistics_are_the_mean_of_what_each_saw(tiny, results) -> None
     mean = sum(images.mean((0, 2, 3)) for images in observed) / count
     for result in results:
         torch.testing.assert_close(result["statistics"], before.lerp(mean, norm.momentum))
+
+
+def test_resumed_in_the_middle_of_an_epoch_ranks_end_exactly_as_without_a_stop(
+    results,
+) -> None:
+    for whole, resumed in (pair for result in results for pair in result["resumed"]):
+        torch.testing.assert_close(resumed, whole, atol=0, rtol=0)
+
+
+def test_torch_warns_of_nothing(results) -> None:
+    assert [result["standard error"] for result in results] == [""] * len(results)
 
 
 def test_a_rank_whose_weights_differ_is_named(results) -> None:
@@ -225,6 +236,23 @@ def test_killed_stopped_and_gone_on_with_it_ends_as_if_nothing_had_been(tmp_path
     other = with_overrides(changed, ["optimizer.lr=0.3"])
     with pytest.raises(UsageError, match=r"was started with another optimizer\.lr; choose"):
         resight.train(other, out=tmp_path, name="whole", resume=True)
+
+
+@needs_two_cores
+def test_a_warning_after_the_last_step_ends_no_rank(tiny, tmp_path: Path) -> None:
+    alive: list[list[int]] = []
+
+    def warn(event: object) -> None:
+        if isinstance(event, Progress) and event.task.startswith("causes:"):
+            alive.append(children())
+            os.kill(alive[0][0], signal.SIGUSR1)
+
+    chosen = recipe("explain.report=true", "explain.images=1")
+    run = resight.train(chosen, data=tiny, devices=2, out=tmp_path, device="cpu", on_event=warn)
+    assert len(alive) > 2
+    assert alive == [alive[0]] * len(alive)
+    assert not run.interrupted
+    assert run.predictions is not None
 
 
 class Fragile(Branching):

@@ -44,9 +44,15 @@ from ..training.distributed import Rank
 from ..training.launcher import follow, lead, tell_finished
 from ..training.loop import check_state, deterministic_mode, fit
 from ..training.setup import TrainSetup, prepare
-from ..training.signals import interrupt_text, stop_requested
+from ..training.signals import (
+    interrupt_text,
+    stop_requested,
+    warning_ignored,
+    warning_interrupts,
+)
 
 
+@warning_interrupts()
 def train(
     recipe: Recipe | str,
     *,
@@ -98,6 +104,7 @@ def train(
         return _complete(run, setup, on_event, devices=devices, data=data, model=model)
 
 
+@warning_interrupts()
 def resume(
     run: str | Path | None = None,
     *,
@@ -209,7 +216,7 @@ def _set_up(
     setup = prepare(recipe, on_event=on_event, **options)
     if minutes is not None:
         setup = with_epochs_in(setup, began + 60 * minutes - time.perf_counter(), on_event)
-    tell_issues(setup, on_event)
+    tell_issues(setup, on_event, in_minutes=minutes is not None)
     if not find_lr:
         return setup, None
     curve = run_range_test(setup, LRRangeOptions() if find_lr is True else find_lr, on_event)
@@ -230,7 +237,10 @@ def _complete(
     """Train to the end, read the test set once, write the results and explain the mistakes."""
     on_event(RunStart(run.folder, setup.state.step))
     try:
-        with lead(setup, run.folder, devices, data=data, model=model) as rank:
+        with (
+            lead(setup, run.folder, devices, data=data, model=model) as rank,
+            warning_ignored(),  # outside of the steps
+        ):
             interrupted = _train_to_the_end(run, setup, on_event, rank)
             predictions = confidence = None
             if not interrupted:
@@ -240,8 +250,8 @@ def _complete(
             write_results(run, setup, predictions, confidence)
             if predictions:
                 explain_finished(run, setup, predictions, on_event)
-    finally:  # a tracker closes its run also where the training failed
-        with suppress(Exception):  # the run is what it is, whatever a listener makes of that
+    finally:  # a tracker closes its run also where the training failed, and may itself fail
+        with warning_ignored(), suppress(Exception):
             on_event(RunEnd(run.folder))
     return Run(run.folder, interrupted=interrupted)
 

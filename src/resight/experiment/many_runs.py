@@ -28,9 +28,11 @@ from ..runs.run import Run
 from ..runs.series import Series, check_same, run_each, seed_recipes, write_series
 from ..training.distributed import Rank
 from ..training.setup import load_dataset
+from ..training.signals import warning_interrupts
 from . import resume, train
 
 
+@warning_interrupts()
 def reproduce(
     name: str,
     *,
@@ -69,6 +71,7 @@ def reproduce(
     return result
 
 
+@warning_interrupts()
 def train_seeds(
     recipe: Recipe | str,
     *,
@@ -99,6 +102,7 @@ def train_seeds(
     return result
 
 
+@warning_interrupts()
 def cross_validate(
     recipe: Recipe | str,
     *,

@@ -16,11 +16,13 @@ from ..runs.sweeps.result import SweepResult, read_result, write_sweep
 from ..runs.sweeps.space import Sweep, load_sweep
 from ..runs.sweeps.study import Workplace, open_study
 from ..runs.sweeps.trial import TrialInputs, run_trials
+from ..training.signals import warning_interrupts
 from . import resume, train
 
 MARK = "sweep.json"
 
 
+@warning_interrupts()
 def sweep(
     sweep: str | Path | Sweep | Mapping[str, Any],
     *,

@@ -6,6 +6,7 @@ the gradient of the whole batch, so all ranks take the same step, and any of the
 """
 
 import os
+import warnings
 import zlib
 from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
@@ -24,6 +25,35 @@ from ..errors import ResightError
 # torch 2.13 has a new name for it; `sum_over_ranks` does more than that.
 _NAMES = signature(DistributedDataParallel).parameters
 _SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers"
+
+
+class _RankModel(nn.Module):
+    """A model whose gradients ranks share; without images it only uses every weight once."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor | None = None) -> Any:
+        if images is not None:
+            return self.model(images)
+        return sum(weight.sum() for weight in self.parameters() if weight.requires_grad)
+
+
+class _FirstPass(torch.autograd.Function):
+    """A backward pass without images, as torch does two things in the first pass of a process.
+
+    By the order of its gradients torch divides the weights into buckets, and the buckets decide in
+    which order the gradients of three or more ranks are added. So a run would not go on exactly
+    where it was stopped in the middle of an epoch. And torch warns, in C++, if no weight is unused
+    that might be: within a function of autograd, it warns by way of Python.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, shared: nn.Module) -> None:
+        with torch.enable_grad():
+            shared().backward()
+        shared.zero_grad()
 
 
 @dataclass(frozen=True)
@@ -68,7 +98,13 @@ class Rank:
         if self.count == 1:
             return model
         options: dict[str, Any] = {_SYNC_BUFFERS: False}
-        return DistributedDataParallel(model, find_unused_parameters=any_branch, **options)
+        shared = DistributedDataParallel(
+            _RankModel(model), find_unused_parameters=any_branch, **options
+        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
+            _FirstPass.apply(shared)  # type: ignore[no-untyped-call]
+        return shared
 
     @torch.no_grad()
     def sum_(self, *tensors: Tensor) -> None:

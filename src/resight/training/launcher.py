@@ -36,7 +36,7 @@ from .device import packed
 from .distributed import SINGLE_PROCESS, Rank
 from .loop import deterministic_mode, fit
 from .setup import TrainSetup, prepare
-from .signals import stop_requested
+from .signals import stop_requested, warning_ignored
 
 EXCHANGE = timedelta(seconds=50)  # by how much one rank may be behind another in a step
 LOST_SECS = 5.0  # to find the process that died, before those that lost it end as well
@@ -110,7 +110,12 @@ def follow(
                 f"rank {rank.index} reads other data from {setup.recipe.data.source} than rank 0; "
                 "give every machine the same files, at the same place"
             )
-        with _group(store, rank, setup), deterministic_mode(setup.recipe.training.deterministic):
+        training = setup.recipe.training
+        with (
+            _group(store, rank, setup),
+            deterministic_mode(training.deterministic),
+            warning_ignored(),  # outside of the steps
+        ):
             with (
                 suppress(Diverged),  # which rank 0 reports
                 stop_requested(patient=True) as stop,
@@ -173,7 +178,8 @@ def _work(
         network = torch.load(io.BytesIO(model), map_location="cpu", weights_only=False)
     device = f"cuda:{index + 1}" if kind == "cuda" else kind
     try:
-        follow(Rank.of_environment(), data=data, model=network, device=device, offline=True)
+        with warning_ignored():  # rank 0 decides what comes of it, but in the steps
+            follow(Rank.of_environment(), data=data, model=network, device=device, offline=True)
     except BaseException:  # torch writes down what it was; then nothing may keep the process
         end = threading.Timer(END_SECS, os._exit, (1,))
         end.daemon = True

@@ -36,27 +36,23 @@ class _SyncNorm(nn.SyncBatchNorm):
     def forward(self, images: Tensor) -> Tensor:
         if not self.training or images.device.type != "cpu":
             return super().forward(images)
-        x, axes = images.float(), [axis for axis in range(images.ndim) if axis != 1]
-        count = x.new_tensor([x.numel() // x.shape[1]])
+        x = images.float().movedim(1, -1)  # (..., C)
+        axes = tuple(range(x.ndim - 1))
+        count = x.new_tensor([x.numel() // x.shape[-1]])
         sums = _sum(torch.cat([x.sum(axes), count]))  # (C + 1,)
         mean, n = sums[:-1] / sums[-1], sums[-1].detach()
-        x = x - self._per_channel(mean, x)
+        x = x - mean
         var = _sum(x.square().sum(axes)) / n  # of centered values: nothing cancels out
         if self.running_mean is not None and self.running_var is not None:
             assert self.num_batches_tracked is not None
             self.num_batches_tracked += 1
-            share = self.momentum
-            share = 1 / int(self.num_batches_tracked) if share is None else share
+            share = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean.detach(), share)
             self.running_var.lerp_(var.detach() * (n / (n - 1)), share)
-        x = x * self._per_channel((var + self.eps).rsqrt(), x)
+        x = x * (var + self.eps).rsqrt()
         if self.affine:
-            x = x * self._per_channel(self.weight, x) + self._per_channel(self.bias, x)
-        return x.to(images.dtype)
-
-    @staticmethod
-    def _per_channel(values: Tensor, x: Tensor) -> Tensor:
-        return values.view(1, -1, *[1] * (x.ndim - 2))
+            x = x * self.weight + self.bias
+        return x.movedim(-1, 1).to(images.dtype)
 
 
 @contextmanager
