@@ -28,10 +28,12 @@ def test_singular_values_become_about_one_and_directions_stay(shape: tuple[int, 
     assert torch.equal(orthogonal(torch.zeros(shape), rounds=5), torch.zeros(shape))
 
 
-def test_bf16_comes_out_nearly_the_same() -> None:
-    matrix = drawn(16, 90)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [1.0, 1e-6, 1e6])  # of a gradient, which fp16 could not hold
+def test_less_precision_comes_out_nearly_the_same(dtype: torch.dtype, size: float) -> None:
+    matrix = size * drawn(16, 90)
     exact = orthogonal(matrix, rounds=3)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=dtype):
         result = orthogonal(matrix, rounds=3)
     assert result.dtype == torch.float32
     assert not torch.equal(result, exact)

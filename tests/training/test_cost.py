@@ -11,8 +11,9 @@ import torch
 import resight
 from resight.cli.app import main
 from resight.datasets import Dataset
+from resight.diagnosis.doctor import tell_issues
 from resight.errors import UsageError
-from resight.events import ignore_events
+from resight.events import Message, ignore_events
 from resight.recipe.presets import PRESETS, get_preset
 from resight.training import cost as cost_module
 from resight.training.cost import check_minutes, cost, images_per_sec, with_epochs_in
@@ -100,3 +101,21 @@ def test_a_time_and_what_it_does_not_measure_exclude_each_other() -> None:
         check_minutes(1, find_lr=True, devices=1)
     with pytest.raises(UsageError, match="minutes and devices = 2"):
         check_minutes(1, find_lr=False, devices=2)
+
+
+@pytest.mark.parametrize(
+    ("size", "fix"),
+    [("32", "set training.batch_size=16, or give more minutes"), ("4", "give more minutes")],
+)
+def test_no_fix_asks_for_epochs_where_minutes_chose_them(
+    size: str, fix: str, tiny: Dataset
+) -> None:
+    setup = _setup(tiny, f"training.batch_size={size}", "training.micro_batch=none")
+    messages: list[Message] = []
+    tell_issues(setup, messages.append)
+    assert any("schedule.epochs=" in message.text for message in messages)
+    messages.clear()
+    tell_issues(setup, messages.append, in_minutes=True)
+    assert not any("schedule.epochs=" in message.text for message in messages)
+    (few,) = (message.text for message in messages if "step-count" in message.text)
+    assert few.endswith(f"too few to learn; {fix}")

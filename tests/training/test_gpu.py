@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 @pytest.mark.parametrize(
     "settings",
     [
-        [],  # swift-gpu: bf16, Muon, a whole batch
+        [],  # swift-gpu: Muon, a whole batch
         ["training.gpu_micro_batch=64", "training.progressive.px=24", "training.ema_decay=0.9"],
         ["optimizer.name=adam", "loss.l1=1e-6", "augment.cutout.max_px=8", "model.dropout=0.1"],
     ],
@@ -25,7 +25,11 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 def test_the_host_never_waits_between_the_steps_of_an_epoch(settings: list[str]) -> None:
     recipe = with_overrides(
         resight.load_recipe("swift-gpu"),
-        ["data.source=digits", "model.widths=[8, 16, 16]", "training.batch_size=128", *settings],
+        [
+            *("data.source=digits", "model.widths=[8, 16, 16]", "training.batch_size=128"),
+            "training.precision=bf16",  # fp16 waits for whether gradients overflow
+            *settings,
+        ],
     )
     device = torch.device("cuda")
     data = make_splits(recipe, resight.data("digits"), device)
@@ -45,3 +49,13 @@ def test_the_whole_path_on_a_gpu(tmp_path) -> None:
     run = resight.train(recipe, device="cuda", out=tmp_path)
     assert run.test.accuracy.value > 0.9
     assert (run.folder / "report.html").exists()
+
+
+def test_fp16_learns_what_bf16_learns(tmp_path) -> None:
+    accuracies = []
+    for precision in ("fp16", "bf16"):
+        settings = [f"training.precision={precision}", "explain={report=false,pictures=false}"]
+        recipe = with_overrides(resight.load_recipe("digits"), settings)
+        run = resight.train(recipe, device="cuda", out=tmp_path, name=precision)
+        accuracies.append(run.test.accuracy.value)
+    assert min(accuracies) > 0.9

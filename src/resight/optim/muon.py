@@ -59,14 +59,16 @@ class MuonOptimizer(Optimizer):
 def orthogonal(matrix: Tensor, rounds: int) -> Tensor:
     """Return a matrix (m, n) of the same directions with its singular values near 1.
 
-    Newton-Schulz iteration, `rounds` times: matrix products alone, in bfloat16 on a GPU, which is
-    accurate enough. A matrix of zeros stays one.
+    Newton-Schulz iteration, `rounds` times: matrix products, in the precision of autocast, bfloat16
+    or float16, which is accurate enough. A matrix of zeros stays one.
     """
-    x = matrix.bfloat16() if matrix.device.type == "cuda" else matrix
-    wide = x if x.shape[0] <= x.shape[1] else x.T  # the smaller square, on the left
-    wide = wide / (wide.norm() + 1e-7)  # no singular value above 1
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T  # smaller square on the left
+    wide = wide / (wide.norm() + 1e-7)  # no singular value above 1, and nothing that overflows
+    kind = matrix.device.type
+    if kind != "cpu" and torch.is_autocast_enabled(kind):  # on a GPU a cast is a kernel of its own
+        wide = wide.to(torch.get_autocast_dtype(kind))
     for _ in range(rounds):
         square = wide @ wide.T
         wide = _A * wide + (_B * square + _C * square @ square) @ wide
-    result: Tensor = wide if x.shape[0] <= x.shape[1] else wide.T
+    result: Tensor = wide if matrix.shape[0] <= matrix.shape[1] else wide.T
     return result.to(matrix.dtype)

@@ -49,7 +49,8 @@ class Training(Section):
     micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
     gpu_micro_batch: Annotated[int, Field(ge=1)] | None = None
     progressive: Progressive | None = None
-    # "auto": bf16 where the processor or GPU has instructions for it, else float32.
+    # "auto": bf16 where the processor or GPU has instructions for it; fp16, with a scaled loss, on
+    # a GPU that has no bf16; else float32.
     precision: Precision = "float32"
     channels_last: bool = True
     compile: bool = False

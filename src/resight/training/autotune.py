@@ -1,7 +1,9 @@
 """Resolve "auto" in `[training]`: the precision and the micro-batch that are fastest here.
 
 `precision`: bf16 is up to twice as fast where the processor or the GPU multiplies it, and slow
-where it is emulated. The hardware is queried, not timed: another load must not change a run.
+where it is emulated. A GPU without it, but with fp16, takes that: its gradients need a scaled loss,
+and steps whose gradients overflow are left out. The hardware is queried, not timed: another load
+must not change a run.
 `micro_batch`: on a CPU the activations of a whole batch do not fit the cache, and small parts do
 not fill the cores; the best size is measured before a run begins. A GPU takes whole batches.
 """
@@ -17,7 +19,7 @@ import torch.nn.functional as F
 from ..datasets.augment import normalize
 from ..recipe import Recipe
 from ..recipe.toml import with_changes
-from .precision import autocast, to_memory_format
+from .precision import autocast, fastest_precision, supports_bf16, to_memory_format
 from .state import TrainData, TrainState
 
 MICRO_BATCH_SIZES = (32, 64, 128, 256)  # tried if below the batch; and the batch, up to the last
@@ -34,7 +36,7 @@ def resolve_auto(recipe: Recipe, state: TrainState, data: TrainData) -> tuple[Re
     lines = []
     precision, device = recipe.training.precision, data.train.device
     if precision == "auto":
-        precision = "bf16" if supports_bf16(device) else "float32"
+        precision = fastest_precision(device)
         recipe = with_changes(recipe, {"training": {"precision": precision}}, origin="auto")
         lines.append(f"training.precision = {precision}")
     elif precision == "bf16" and _emulates_bf16(device):  # a run may be resumed elsewhere
@@ -46,14 +48,6 @@ def resolve_auto(recipe: Recipe, state: TrainState, data: TrainData) -> tuple[Re
         recipe, line = _with_micro_batch(recipe, state, data)
         lines.append(line)
     return recipe, lines
-
-
-def supports_bf16(device: torch.device) -> bool:
-    """Return whether a device has instructions for bf16: AVX-512 BF16 on a CPU, sm_80 on a GPU."""
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
 def _emulates_bf16(device: torch.device) -> bool:

@@ -10,7 +10,7 @@ from ..recipe import Evaluation, Training
 from ..records import Predictions
 from .batches import eval_batches
 from .distributed import SINGLE_PROCESS, Rank
-from .precision import autocast, to_memory_format
+from .precision import autocast_to_predict, to_memory_format
 
 
 def predict_split(
@@ -37,7 +37,7 @@ def predict_split(
     rows = rank.share(len(split))
     share = split if rank.count == 1 else split.select(torch.arange(len(split))[rows])
     batches = []
-    with eval_mode(model), autocast(training, device):
+    with eval_mode(model), autocast_to_predict(training, device):
         for images, _ in eval_batches(share, stats, batch_size=batch_size):
             images = to_memory_format(images, training)
             batches.append(tta_logits(model, images, evaluation.tta, below=evaluation.tta_below))

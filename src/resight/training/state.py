@@ -22,7 +22,7 @@ from ..optim.schedules import Schedule, schedule_of, steps_per_epoch
 from ..recipe import Plateau, Recipe
 from ..records import EpochRow, History
 from ..text import one_line
-from .precision import layout_for, to_memory_format
+from .precision import layout_for, scales_loss, to_memory_format
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def init_state(recipe: Recipe, data: TrainData, model: nn.Module) -> TrainState:
         model=model,
         optimizer=build_optimizer(recipe.optimizer, model),
         schedule=schedule,
-        scaler=torch.amp.GradScaler(device.type, enabled=training.precision == "fp16"),
+        scaler=torch.amp.GradScaler(device.type, enabled=scales_loss(training, device)),
         averaged=None if training.ema_decay is None else copy.deepcopy(model),
         step_losses=torch.full((schedule.total_steps,), math.nan, device=device),
         step_correct=torch.zeros(schedule.total_steps, dtype=torch.int64, device=device),

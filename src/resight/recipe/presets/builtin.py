@@ -161,7 +161,6 @@ BUILTIN: dict[str, Preset] = {
             "schedule.peak_epoch": (0.05, "from the second step on, down to nothing"),
             "training.progressive": ("none", "not published; not tried on a GPU"),
             "training.batch_size": (2000, "as published"),
-            "training.precision": ("bf16", "half the memory traffic, and no loss to scale"),
             "evaluation.tta_below": ("none", "views of all images, as published"),
         },
     ),
