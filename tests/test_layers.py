@@ -196,6 +196,14 @@ def test_values_do_without_torch() -> None:
     assert result.stdout == "[]\n", result.stderr
 
 
+def test_predict_waits_for_no_figures() -> None:
+    result = run_fresh(
+        "import sys\nimport resight.runs.predict, resight.runs.inference, resight.cli.progress\n"
+        "print([m for m in ('matplotlib', 'pyarrow', 'torch._dynamo', 'onnx') if m in sys.modules])"
+    )
+    assert result.stdout == "[]\n", result.stderr
+
+
 def test_every_public_name_exists_and_is_documented() -> None:
     assert set(dir(resight)) == set(resight.__all__)
     for name in resight.__all__:

@@ -10,12 +10,11 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..metrics.classification import Calibration
+from ..metrics.classification import MAX_CLASSES, Calibration
 from ..metrics.intervals import Interval, wilson
 from ..records import FloatArray, IntArray
 from .style import BLUE, GRAY, SKY, house_style, short_names, shorten
 
-MAX_CLASSES = 60  # that are all shown; of more, the part to look at
 NUM_CONFUSED = 25  # classes that have room for counts
 NUM_EXTREMES = 20  # classes, of the best and of the worst
 

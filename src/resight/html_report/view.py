@@ -4,7 +4,7 @@ from typing import Any
 
 from ..diagnosis.issues import apply_checks
 from ..diagnosis.run_checks import RUN_CHECKS
-from ..figures.numbers import MAX_CLASSES
+from ..metrics.classification import MAX_CLASSES
 from ..metrics.intervals import Interval
 from ..recipe import Recipe
 from ..recipe.presets import PRESETS, load_recipe

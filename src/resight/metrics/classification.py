@@ -15,6 +15,7 @@ from ..records import IntArray, Predictions
 from .intervals import Interval, f1_interval, mean_paired_difference, mean_share, wilson
 
 IMBALANCE = 1.5  # times the images of the smallest class; beyond, accuracy is that of large classes
+MAX_CLASSES = 60  # that a figure or a table shows all of; of more, the part to look at
 MIN_CLASSES_TOP5 = 20  # with fewer, the five likeliest are a quarter of all
 
 

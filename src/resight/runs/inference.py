@@ -20,7 +20,6 @@ from ..training.device import pick_device
 from ..training.predict import predict_split
 from .checkpoint import ModelInfo, load_model
 from .evaluation_data import EvaluationOptions, SplitChoice, evaluation_images
-from .results import draw_predictions
 from .run import Run
 from .summary import ConfidenceResult
 
@@ -124,6 +123,8 @@ def _confidence(run: Run, info: ModelInfo, predictions: Predictions) -> Confiden
 
 def _write(result: EvaluationResult, images: Split, options: Explain) -> None:
     """Write summary, predictions and figures into the folder of an evaluation."""
+    from .results import draw_predictions  # with matplotlib, which `predict` does without
+
     try:
         result.folder.mkdir(exist_ok=True)
     except OSError as error:

@@ -130,6 +130,8 @@ def check_same(folder: Path, recipe: Recipe, dataset: Dataset) -> None:
     for setting in ("micro_batch", "precision"):
         if getattr(recipe.training, setting) == "auto":  # a run has what was measured
             may.add(f"training.{setting}")
+    if not getattr(recipe.model, "digest", None):  # a run has that of the file it imported
+        may.add("model.digest")
     for path in sorted(folder.glob("[!.]*/recipe.toml")):
         changed = differences(Run(path.parent).recipe, recipe)
         odd = [setting for setting in changed if setting not in may]

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ResightError, UsageError
-from ...figures.numbers import MAX_CLASSES
 from ...files import atomic_write, remove_leftovers, write_text
+from ...metrics.classification import MAX_CLASSES
 from ...records import ImageArray, IntArray, Predictions
 from .atlas import MAP_SIDES, Atlas, area_resize, map_atlas, max_tiles, picture_atlases, shrunk
 from .gallery import FORMAT, Gallery, Neighbors, Sheet, shared_start
