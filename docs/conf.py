@@ -1,6 +1,11 @@
-"""The documentation as a site with search: `make site`. The pages are plain Markdown without it."""
+"""The documentation as a site with search: `make site`. The pages are plain Markdown without it.
+
+The notebooks are stored without outputs. The site has copies that are executed when it is built.
+"""
 
 import ast
+import json
+import os
 from itertools import groupby
 from pathlib import Path
 
@@ -11,10 +16,15 @@ import resight
 project = "resight"
 copyright = "the resight authors"
 version = release = resight.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 default_role = "code"
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
+nb_execution_mode = "force"
+nb_execution_in_temp = True  # runs/ is no part of the checkout
+nb_execution_timeout = 600  # seconds for a cell
+nb_execution_raise_on_error = True
+nb_merge_streams = True
 html_theme = "furo"
 html_title = f"resight {version}"
 autodoc_member_order = "bysource"
@@ -65,6 +75,35 @@ def write_reference(app: Sphinx) -> None:
     Path(app.srcdir, "reference.rst").write_text("\n".join(lines), encoding="utf-8")
 
 
+def copy_notebooks(app: Sphinx) -> None:
+    """Copy the notebooks to where Sphinx reads, with links that hold there, and Colab's badge.
+
+    Colab opens a notebook of a repository on GitHub, whose name GitHub's workflow knows.
+    """
+    repository = os.environ.get("GITHUB_REPOSITORY")
+    folder = Path(app.srcdir, "examples")
+    folder.mkdir(exist_ok=True)
+    for path in Path(app.srcdir).parent.glob("examples/*.ipynb"):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        for cell in notebook["cells"]:
+            cell["source"] = [line.replace("](../docs/", "](../") for line in cell["source"]]
+        if repository:
+            colab = "https://colab.research.google.com"
+            badge = f"![Open in Colab]({colab}/assets/colab-badge.svg)"
+            address = f"{colab}/github/{repository}/blob/main/examples/{path.name}"
+            notebook["cells"][0]["source"] += ["\n", "\n", f"[{badge}]({address})"]
+        text, copy = json.dumps(notebook, indent=1), folder / path.name
+        if not copy.exists() or copy.read_text(encoding="utf-8") != text:  # Sphinx reads it anew
+            copy.write_text(text, encoding="utf-8")
+
+
+def link_to_copies(app: Sphinx, page: str, source: list[str]) -> None:
+    """Let links to the notebooks lead to their executed copies."""
+    source[0] = source[0].replace("](../examples/", "](examples/")
+
+
 def setup(app: Sphinx) -> None:
-    """Have Sphinx write the reference before it reads the pages."""
+    """Have Sphinx write the reference and copy the notebooks before it reads the pages."""
     app.connect("builder-inited", write_reference)
+    app.connect("builder-inited", copy_notebooks)
+    app.connect("source-read", link_to_copies)

@@ -4,8 +4,10 @@ import base64
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
 from torch import nn
 
 import resight
@@ -21,13 +24,15 @@ from report_runs import epoch, make_run
 from resight import figures
 from resight.datasets import Dataset
 from resight.errors import UsageError
+from resight.events import EpochDone, Event, Message, Progress, RunEnd, show_events
 from resight.interpret.explain_run import Explanation
 from resight.lr_finder.suggest import analyze
 from resight.metrics.mistakes import mistakes
 from resight.notebook import DRAW, Display
+from resight.notebook.live import LiveProgress
 from resight.records import History, Predictions
 
-NOTEBOOK = Path(__file__).parent.parent / "examples" / "explain.ipynb"
+EXAMPLES = Path(__file__).parent.parent / "examples"
 PNG = b"\x89PNG\r\n\x1a\n"
 HOSTILE = '<script>alert("1")</script>'
 
@@ -229,18 +234,52 @@ def test_ipython_is_not_needed() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+PICTURES = {
+    "explain": (
+        "digits",
+        "curve",
+        "resight.schedule(recipe, images=1299)",
+        "run",
+        "run.predictions",
+        "explanation",
+    ),
+    "own_loop": (
+        "curve",
+        "schedule",
+        "predictions",
+        "resight.show(maps, test_images[worst], classes=digits.classes)",
+        'Image(page.with_name("misclassified_layercam.png"))',
+    ),
+    "photos": ("data", "run", "run.predictions"),
+}  # the last lines of the cells that show a picture
+
+
+def test_every_example_notebook_is_run_and_stored_without_outputs() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.ipynb")} == set(PICTURES)
+    for name in PICTURES:
+        cells = json.loads((EXAMPLES / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+        assert not any(cell.get("outputs") for cell in cells), "commit it without outputs"
+        prose = "".join(line for cell in cells for line in cell["source"])
+        links = re.findall(r"\]\(([^)]+)\)", prose)
+        assert links
+        assert all((EXAMPLES / link).exists() for link in links), links
+        first = next("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+        assert "if find_spec(" in first  # nothing is installed where resight is already
+        assert "    %pip install -q " in first
+
+
 @pytest.mark.slow
-def test_the_example_notebook_runs(tmp_path: Path) -> None:
-    """In a process and a folder of its own, without anyone's settings."""
-    source = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
-    assert not any(cell.get("outputs") for cell in source["cells"]), "commit it without outputs"
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_example_notebooks_run(name: str, tmp_path: Path) -> None:
+    """In a process and a folder of its own, without anyone's settings, offline."""
     own = {f"{name}_DIR": str(tmp_path) for name in ("JUPYTER_CONFIG", "JUPYTER_RUNTIME")}
     own |= {"IPYTHONDIR": str(tmp_path), "RESIGHT_CACHE": str(tmp_path / "cache")}
     run_it = "from nbclient.cli import main; main()"
-    options = [str(NOTEBOOK), "--output", str(tmp_path / "done"), "--timeout", "300"]
+    source = shutil.copy(EXAMPLES / f"{name}.ipynb", tmp_path)  # it runs in the folder it is in
+    options = [source, "--output", str(tmp_path / "done"), "--timeout", "300"]
     subprocess.run(
         [sys.executable, "-c", run_it, *options],
-        env={**os.environ, **own},
+        env={**os.environ, **own, "RESIGHT_OFFLINE": "1", "PIP_NO_INDEX": "1"},
         cwd=tmp_path,
         check=True,
     )
@@ -252,18 +291,88 @@ def test_the_example_notebook_runs(tmp_path: Path) -> None:
         if cell["cell_type"] == "code"
     }
     assert not any('"stderr"' in outputs for outputs in shown.values())
-    for line in (
-        "digits",
-        "curve",
-        "resight.schedule(recipe, images=1299)",
-        "run",
-        "run.predictions",
-        "explanation",
-        "resight.show(maps, images[worst], classes=digits.classes)",
-    ):
+    for line in PICTURES[name]:
         pictures = re.findall(r'(?:image/png": "|image/png;base64,)([A-Za-z0-9+/]+)', shown[line])
         assert pictures, line
         assert all(base64.b64decode(picture + "==").startswith(PNG) for picture in pictures)
+    if name == "photos":
+        (issues,) = (outputs for line, outputs in shown.items() if "looks like" in line)
+        assert "star/square03.png is labeled star but looks like square" in issues
+
+
+@pytest.fixture
+def shell() -> Iterator[InteractiveShell]:
+    """The shell of this process, which `display` writes to, with the extension."""
+    shell = InteractiveShell.instance()
+    resight.load_ipython_extension(shell)
+    yield shell
+    resight.unload_ipython_extension(shell)
+    InteractiveShell.clear_instance()
+
+
+def pages(*events: Event) -> list[str]:
+    """Return the pages that remain of events, one for each display."""
+    shown: dict[str, str] = {}
+    with capture_output() as captured:
+        for event in events:
+            show_events(event)
+    for output in captured._outputs:
+        shown[output["transient"]["display_id"]] = output["data"]["text/html"]
+    return list(shown.values())
+
+
+@pytest.mark.usefixtures("shell")
+def test_a_finished_run_folds_its_notes_and_keeps_its_warnings() -> None:
+    row = epoch(1)
+    parts = [Message("a note"), Message("a <warning>", "warning"), EpochDone(row, best=True)]
+    (page,) = pages(*parts, RunEnd(Path("runs/a")))
+    warning, details = page.split("<details>")
+    assert "a &lt;warning&gt;" in warning
+    assert "a note" not in warning
+    summary, notes = details.split("</summary>")
+    assert "runs/a: epoch 1" in summary
+    assert "a note" in notes
+    assert "<img" not in page  # one epoch is no curve
+    two = [EpochDone(row, best=True), EpochDone(epoch(2), best=False)]
+    (page,) = pages(*two, RunEnd(Path("runs/b")))
+    before, details = page.split("<details>")
+    assert "<img" not in before
+    assert details.count("<img") == 1
+    assert "a note" not in page
+
+
+def test_a_table_is_text_in_a_notebook_too(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By itself rich shows a table where it sees a notebook, and colors it with FORCE_COLOR."""
+    monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "1")  # by which rich sees a notebook
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    shell.run_cell("from resight.text import table\nlines = table([('a', 'b')], 'x', 'y')")
+    assert shell.user_ns["lines"] == "x  y\na  b"
+
+
+def test_each_cell_has_an_output_of_its_own(shell: InteractiveShell) -> None:
+    first = pages(Progress("heat maps", 1, 4), Progress("heat maps", 4, 4))
+    assert first == ["heat maps 100%<br>"]
+    shell.events.trigger("pre_run_cell", None)
+    assert pages(Message("of the next cell"))[0].count("of the next cell") == 1
+    resight.load_ipython_extension(shell)  # once more, which must not show anything twice
+    assert len(pages(Message("again"))) == 1
+    resight.unload_ipython_extension(shell)
+    assert pages(Message("silence")) == []
+
+
+@pytest.mark.parametrize("name", ["COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"])
+def test_colab_and_kaggle_get_plain_lines(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, "1")
+    progress = LiveProgress()
+    for event in (Message("a note"), EpochDone(epoch(1), best=True), RunEnd(Path("runs/a"))):
+        progress(event)
+    note, line = capsys.readouterr().out.splitlines()
+    assert note == "a note"
+    assert line.startswith("epoch 1")
 
 
 def test_a_picture_is_saved_under_its_name_and_several_by_number(tmp_path: Path) -> None:

@@ -76,7 +76,15 @@ def table(rows: Iterable[Sequence[str]], *columns: str, right: Sequence[str] = (
     for row in rows:
         grid.add_row(*map(_cell, row))
     text = io.StringIO()
-    Console(file=text, width=TABLE_COLUMNS, markup=False, emoji=False).print(grid)
+    console = Console(
+        file=text,
+        width=TABLE_COLUMNS,
+        markup=False,
+        emoji=False,
+        force_jupyter=False,  # else a notebook shows the table, and the text is empty
+        force_terminal=False,  # else FORCE_COLOR puts colors into files
+    )
+    console.print(grid)
     return "\n".join(line.rstrip() for line in text.getvalue().rstrip("\n").split("\n"))
 
 

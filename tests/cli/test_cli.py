@@ -8,19 +8,15 @@ import select
 import signal
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
-from typing import get_args
 
 import pytest
-from cyclopts import App
 from PIL import Image
 
 import resight
-from resight.cli.app import COMMANDS, app, main
+from resight.cli.app import main
 from resight.cli.options import DataOptions, TrainingOptions, recipe_from_flags
 from resight.metrics.intervals import wilson
-from resight.recipe import Method
 from resight.recipe.presets import PRESETS
 
 FAST = ["--set", "model.widths=[8,8,16]", "--set", "explain={report=false,pictures=false}"]
@@ -171,35 +167,6 @@ def test_data_describes_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert image.width > 600
     assert main(["data", "digits"]) == 0
     assert "gray, 32 x 32 px" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help_and_a_function_of_its_name(
-    name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert callable(getattr(resight, name.replace("-", "_")))
-    assert main([name, "--help"]) == 0
-    text = capsys.readouterr().out
-    assert f"Usage: resight {name}" in text
-    assert "[default: ]" not in text
-    assert "default: False" not in text
-    module, summary = COMMANDS[name]
-    function = getattr(import_module(f"resight.cli.{module}"), name.replace("-", "_"))
-    if not isinstance(function, App):  # a group has commands with docstrings of their own
-        assert (function.__doc__ or "").splitlines()[0] == summary
-
-
-def test_help_shows_choices_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["explain", "--help"]) == 0
-    text = capsys.readouterr().out
-    for method in get_args(Method):
-        assert method in text
-    assert main(["--help"]) == 0
-    assert capsys.readouterr().out.count("\n  resight train ") == 2
-
-
-def test_completion_is_written_for_a_shell() -> None:
-    assert "--batch-size" in app.generate_completion(shell="bash")
 
 
 def test_every_flag_of_a_recipe_field_sets_that_field() -> None:

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter
 
 from .. import __version__
 from ..errors import ResightError, UsageError, is_memory_full
@@ -36,37 +36,65 @@ For a start:
 
   resight train swift --data cifar10 --set schedule.epochs=20"""
 
-# Command -> (module, first line of its help): so the list of commands needs none of the modules.
-COMMANDS = {
-    "train": ("train", "Train by a recipe, then read the test set once."),
-    "resume": ("train", "Go on with a run that was stopped, as if it had not been."),
-    "evaluate": ("evaluate", "Evaluate a run on its test images, or on other data."),
-    "predict": ("evaluate", "Predict the classes of picture files by a run's weights."),
-    "compare": ("compare", "Compare runs: accuracies, recipes, and images that flipped."),
-    "explain": ("explain", "Show a run's mistakes, heat maps and label issues."),
-    "report": ("report", "Write a run's report.html, one page, from the run folder alone."),
-    "export": (
-        "export",
-        "Write a run's network for use without resight: as ONNX, as pt2, or for the hub.",
-    ),
-    "serve": (
-        "serve",
-        "Show a local page where you drop pictures and see what a run makes of them.",
-    ),
-    "labels": ("labels", "Find training labels that are likely wrong, and mark them in a page."),
-    "recipes": ("recipes", "List, show and compare the named recipes, and estimate their cost."),
-    "models": ("models", "List the networks, or show one layer by layer."),
-    "data": ("data", "List the built-in data sets, or say how one was read."),
-    "schedule": ("schedule", "Draw the learning rate and momentum of a run before it is trained."),
-    "lr-find": ("lr_find", "Find the learning rate by a range test, and judge the result."),
-    "doctor": (
-        "doctor",
-        "Look for errors that do not stop a training: in a recipe and its data, or in a run.",
-    ),
-    "sweep": ("sweep", "Search for better settings of a recipe, then train the best and test it."),
-    "reproduce": ("reproduce", "Train a published project again, and compare the accuracies."),
-    "demo": ("train", "Train on the bundled digits and explain the mistakes, in under a minute."),
+# Group -> command -> (module, first line of its help): so the list of commands needs none of the
+# modules. The order is that of the work.
+GROUPS = {
+    "Start": {
+        "demo": (
+            "train",
+            "Train on the bundled digits and explain the mistakes, in under a minute.",
+        ),
+        "data": ("data", "List the built-in data sets, or say how one was read."),
+        "recipes": (
+            "recipes",
+            "List, show and compare the named recipes, and estimate their cost.",
+        ),
+        "models": ("models", "List the networks, or show one layer by layer."),
+    },
+    "Train": {
+        "doctor": (
+            "doctor",
+            "Look for errors that do not stop a training: in a recipe and its data, or in a run.",
+        ),
+        "lr-find": ("lr_find", "Find the learning rate by a range test, and judge the result."),
+        "schedule": (
+            "schedule",
+            "Draw the learning rate and momentum of a run before it is trained.",
+        ),
+        "train": ("train", "Train by a recipe, then read the test set once."),
+        "resume": ("train", "Go on with a run that was stopped, as if it had not been."),
+        "sweep": (
+            "sweep",
+            "Search for better settings of a recipe, then train the best and test it.",
+        ),
+        "reproduce": (
+            "reproduce",
+            "Train a published project again, and compare the accuracies.",
+        ),
+    },
+    "Understand": {
+        "evaluate": ("evaluate", "Evaluate a run on its test images, or on other data."),
+        "explain": ("explain", "Show a run's mistakes, heat maps and label issues."),
+        "report": ("report", "Write a run's report.html, one page, from the run folder alone."),
+        "compare": ("compare", "Compare runs: accuracies, recipes, and images that flipped."),
+        "labels": (
+            "labels",
+            "Find training labels that are likely wrong, and mark them in a page.",
+        ),
+    },
+    "Use": {
+        "predict": ("evaluate", "Predict the classes of picture files by a run's weights."),
+        "serve": (
+            "serve",
+            "Show a local page where you drop pictures and see what a run makes of them.",
+        ),
+        "export": (
+            "export",
+            "Write a run's network for use without resight: as ONNX, as pt2, or for the hub.",
+        ),
+    },
 }
+COMMANDS = {name: entry for commands in GROUPS.values() for name, entry in commands.items()}
 
 
 app = App(
@@ -74,15 +102,18 @@ app = App(
     version=__version__,
     help=HELP,
     help_format="plaintext",
+    group_commands=Group("Other", sort_key=len(GROUPS)),
     suppress_keyboard_interrupt=False,  # it would be silent
     help_epilogue="--debug, anywhere, shows the traceback of a failure.",
     default_parameter=Parameter(
         negative="", show_default=lambda value: None if value is False else value
     ),
 )
-for name, (module, summary) in COMMANDS.items():
-    function = name.replace("-", "_")
-    app.command(f"resight.cli.{module}:{function}", name=name, help=summary)
+for place, (title, commands) in enumerate(GROUPS.items()):
+    group = Group(title, sort_key=place)
+    for order, (name, (module, summary)) in enumerate(commands.items()):
+        path = f"resight.cli.{module}:{name.replace('-', '_')}"
+        app.command(path, name=name, help=summary, group=group, sort_key=order)
 app.register_install_completion_command(help="Install completion for your shell.")
 
 

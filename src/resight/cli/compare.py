@@ -22,14 +22,13 @@ def compare(
     Parameters
     ----------
     runs
-        Run folders; every run is compared with the first.
+        Give run folders; every run is compared with the first.
     images
         Say which images each run gained and lost, for more than two runs of several seeds too.
     style
         Print the table of the runs alone, for a spreadsheet or a paper.
     out
-        Write the images that one run has right and another has wrong: all into a .csv file, or
-        pictures of the most telling into a .png or .svg file.
+        Write all images that only one run has right into a .csv, the most telling into a .png.
     """
     from ..runs.compare import compare as compare_runs
     from ..runs.flips import check_out, write_flipped

@@ -2,6 +2,9 @@
 
 import os
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from ..recipe.sources import BUILT_IN, find_source
 from ..text import table
@@ -27,7 +30,7 @@ def data(
     preview: bool = False,
     recipe: str = "base",
     set_: SetOption = None,
-    out: Path = Path("preview.png"),
+    out: Annotated[Path, Parameter(help="Draw the preview into this file.")] = Path("preview.png"),
     sheet: Path | None = None,
     layout: Layout = None,
     classes: Classes = None,
@@ -42,17 +45,17 @@ def data(
     Parameters
     ----------
     source
-        A data set's name or path.
+        Give a data set's name or path; by default the built-in ones are listed.
     preview
         Also draw images before and after augmentation, to --out.
     recipe
-        The recipe whose image size and augmentation are used.
+        Use the image size and augmentation of this recipe for --preview.
     sheet
-        A picture with a row of images for each class; by default classes.png for data by path.
+        Draw a row of images for each class into this file; by default classes.png for a path.
     cache
         List what is in the cache, with sizes, and the limit.
     clear_cache
-        Remove the data set from the cache, or without one everything.
+        Remove the data set from the cache, or everything if you give none.
     """
     if cache or clear_cache:
         from .cached_data import clear, list_cache

@@ -33,9 +33,9 @@ def doctor(
     Parameters
     ----------
     subject
-        A run folder; or a recipe's name or .toml file, checked with its data before any training.
+        Give a run folder; or a recipe's name or .toml file, to check it before any training.
     pairs
-        A picture file for the near copies of training images; a table of them is written beside it.
+        Draw the near copies of training images into this picture file, with a table beside it.
     """
     from ..recipe.sources import is_run
 

@@ -36,12 +36,11 @@ def evaluate(
     Parameters
     ----------
     split
-        The images to score; by default test, else val, else all.
+        Score these images; by default test, else val, else all.
     changed_data
-        Go on though images may have been trained on: the run's own data has changed, or most images
-        of other data are those of its training.
+        Go on although the run's data has changed, or most images are those of its training.
     tta
-        Test-time augmentation: average over mirrored (and shifted) views.
+        Average over mirrored (and shifted) views of each image.
     """
     from ..runs import inference
     from ..runs.run import Run
@@ -80,9 +79,9 @@ def predict(
     Parameters
     ----------
     images
-        Picture files, folders of them, or patterns such as 'photos/*.jpg'.
+        Give picture files, folders of them, or patterns such as 'photos/*.jpg'.
     top
-        Number of classes to name.
+        Name this many classes.
     unsure_below
         Mark answers of a lower probability, as in 0.8, and say how many are above and right.
     out

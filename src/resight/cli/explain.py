@@ -19,15 +19,15 @@ class ExplainOptions:
     """What is shown of the mistakes or pictures, and how."""
 
     layers: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None
-    "Names of layers (see `resight models`); by default the last of each map size."
+    "Draw maps of these layers (see `resight models`); by default the last of each map size."
     method: Method | None = None
-    "The method of the heat maps, by default the recipe's; part of layercam is the image alone."
+    "Draw heat maps by this method; by default the recipe's. Part of layercam is the image alone."
     rank: MistakeOrder | None = None
-    "What makes a mistake worse than another; by default its loss."
+    "Show the mistakes that are worst by this measure; by default by loss."
     count: Annotated[int | None, Parameter(name="--images")] = None
-    "Number of images on each sheet."
+    "Show this many images on each sheet."
     label: str | None = None
-    "The true class of your pictures, where it is known."
+    "Give the true class of your pictures, where you know it."
 
 
 def explain(
@@ -46,9 +46,9 @@ def explain(
     Parameters
     ----------
     pictures
-        Picture files of your own, to explain in place of the test set.
+        Explain these picture files of your own in place of the test set.
     data
-        Where the run's data is, if it has moved.
+        Read the run's data here, if it has moved.
     """
     from ..interpret import explain as interpret
     from ..runs.run import Run

@@ -27,15 +27,15 @@ def export(
     Parameters
     ----------
     to
-        onnx: for ONNX Runtime; pt2: for torch.export; hub: weights, settings and a model card.
+        Write for ONNX Runtime (onnx), for torch.export (pt2), or for the hub, with a model card.
     out
-        Where to write; by default model.onnx, model.pt2 or hub in the run folder.
+        Write here; by default model.onnx, model.pt2 or hub in the run folder.
     force
-        Replace what is there.
+        Replace a file or folder that is there.
     data
-        Where the run's data is, if it has moved.
+        Read the run's data here, if it has moved.
     license
-        The license on the model card of --to hub; by default unknown.
+        Write this license on the model card of --to hub; by default unknown.
     push
         Upload the folder of --to hub to OWNER/NAME; a new repository is private.
     """

@@ -22,9 +22,10 @@ from .streams import show_problem
 
 
 def labels(
-    data: Annotated[str, Parameter(help="A data set's name (see `resight data`) or path.")],
+    data: Annotated[str, Parameter(help="Give a data set's name (see `resight data`) or path.")],
     recipe: Annotated[
-        str | None, Parameter(help="A recipe's name or a .toml file; by default one for the data.")
+        str | None,
+        Parameter(help="Give a recipe's name or .toml file; by default one that fits the data."),
     ] = None,
     /,
     *,
@@ -45,11 +46,11 @@ def labels(
     Parameters
     ----------
     folds
-        Into how many parts the training images are divided.
+        Divide the training images into this many parts.
     out
-        The folder in which the folder of the folds is made.
+        Make the folder of the folds in this folder.
     name
-        The name of that folder; by default the data's name and "-labels".
+        Name the folder of the folds; by default by the data and "-labels".
     """
     from ..recipe.presets import load_recipe
     from ..recipe.sources import find_source

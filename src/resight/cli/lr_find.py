@@ -25,17 +25,17 @@ class RangeTestOptions:
     """How the range test runs."""
 
     repeats: int = 1
-    "Number of tests, with other weights and images; 3 give an interval."
+    "Take this many tests, each with other weights and images; 3 give an interval."
     steps: int | None = None
-    "Number of rates."
+    "Try this many rates."
     start: float | None = None
-    "The lowest rate; by default chosen for the optimizer."
+    "Begin at this rate; by default one for the optimizer is chosen."
     end: float | None = None
-    "The highest rate; by default chosen for the optimizer."
+    "End at this rate; by default one for the optimizer is chosen."
     scale: LRScale = "exponential"
-    "Whether rates grow by equal factors or by equal differences."
+    "Let the rates grow by equal factors (exponential) or by equal differences."
     on_validation: bool = False
-    "Score held-out images after every step, not the training loss."
+    "Score held-out images after every step, in place of the training loss."
 
 
 def lr_find(

@@ -35,13 +35,13 @@ def models(
     Parameters
     ----------
     name
-        A network: show shape, map size, receptive field, parameters and FLOP of each layer.
+        Show shape, map size, receptive field, parameters and FLOP of each layer of this network.
     image_size
-        Side of the images, in px.
+        Take images of this side, in px.
     channels
-        Channels of the images, 1 or 3.
+        Take images of 1 or 3 channels.
     classes
-        Number of classes.
+        Tell this many classes apart.
     """
     if name is None:
         networks = table(NETWORKS.items(), "model", "what it is")

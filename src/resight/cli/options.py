@@ -35,7 +35,7 @@ class RecipeField:
 DataSource = Annotated[
     str | None,
     RecipeField("data.source"),
-    Parameter(help="A data set's name (see `resight data`) or path."),
+    Parameter(help="Read this data: a name (see `resight data`) or a path."),
 ]
 SkipUnreadable = Annotated[
     bool | None,
@@ -45,12 +45,12 @@ SkipUnreadable = Annotated[
 Layout = Annotated[
     str | None,
     RecipeField("data.layout"),
-    Parameter(help="How the data is arranged, as folders or table, if it is not recognized."),
+    Parameter(help="Read the data as this layout, such as folders, if it is not recognized."),
 ]
 Classes = Annotated[
     Literal["same", "train"] | None,
     RecipeField("data.classes"),
-    Parameter(help="Where the splits differ in their classes: train takes those of train alone."),
+    Parameter(help="If the splits differ in their classes, train takes those of train alone."),
 ]
 Log = Annotated[
     Sequence[Literal["tensorboard", "wandb", "mlflow", "trackio"]],
@@ -58,9 +58,9 @@ Log = Annotated[
         help="Keep the run in these trackers too.", consume_multiple=True, show_default=False
     ),
 ]
-Offline = Annotated[bool, Parameter(help="Never download.")]
+Offline = Annotated[bool, Parameter(help="Never download anything.")]
 AllowImport = Annotated[
-    bool, Parameter(help="Let the network be imported that it names, which runs that code.")
+    bool, Parameter(help="Import the network that the run names, which runs its code.")
 ]
 
 
@@ -82,30 +82,32 @@ class TrainingOptions:
     """The settings that are changed most often; every other setting is changed by --set."""
 
     batch_size: Annotated[int | None, RecipeField("training.batch_size")] = None
-    "Images in a step."
+    "Take this many images in a step."
     lr: Annotated[float | None, RecipeField("optimizer.lr")] = None
-    "The highest learning rate of the schedule."
+    "Set the highest learning rate of the schedule."
     seed: Annotated[int | None, RecipeField("seed")] = None
-    "The seed of weights, order, augmentation, dropout and validation split."
+    "Seed the weights, order, augmentation, dropout and validation split."
     precision: Annotated[Precision | None, RecipeField("training.precision")] = None
-    "The number format of a step."
+    "Compute a step in this number format."
     deterministic: Annotated[bool | None, RecipeField("training.deterministic")] = None
     "Refuse operations whose result varies between runs on a GPU."
 
 
 # --- other shared flags -------------------------------------------------------------------------
 
-RecipeName = Annotated[str, Parameter(help="A name (see `resight recipes`) or a .toml file.")]
-RunFolder = Annotated[str, Parameter(help="The run folder.")]
+RecipeName = Annotated[
+    str, Parameter(help="Give a recipe's name (see `resight recipes`) or a .toml file.")
+]
+RunFolder = Annotated[str, Parameter(help="Give the folder of a run, such as runs/first.")]
 SetOption = Annotated[
     list[str] | None, Parameter(name="--set", help="Change a setting, as in schedule.epochs=40.")
 ]
 Epochs = Annotated[
     int | None, Parameter(help="Stretch or shrink the whole schedule to this many epochs.")
 ]
-Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:N or mps.")]
+Device = Annotated[str, Parameter(help="Compute on auto, cpu, cuda, cuda:N or mps.")]
 Devices = Annotated[
-    int, Parameter(help="Number of GPUs that share each batch; on a CPU, of processes.")
+    int, Parameter(help="Share each batch among this many GPUs, or processes on a CPU.")
 ]
 
 
@@ -157,9 +159,15 @@ def emit_run(run: "Run", output: OutputOptions, *, requeue: bool = False) -> int
     if not run.interrupted:
         return 0
     print(printable(f"stopped; go on with: resight resume {run.folder}"), file=sys.stderr)
-    if requeue and (job := os.environ.get("SLURM_JOB_ID")):
-        subprocess.run(["scontrol", "requeue", job], check=False)
+    if requeue:
+        requeue_job()
     return 0 if requeue else INTERRUPTED
+
+
+def requeue_job() -> None:
+    """Put this process back into the queue of SLURM, if it came from there."""
+    if (job := os.environ.get("SLURM_JOB_ID")) and not is_follower():
+        subprocess.run(["scontrol", "requeue", job], check=False)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ def list_recipes(
 
 @recipes.command
 def show(
-    name: Annotated[str, Parameter(help="A named recipe.")],
+    name: Annotated[str, Parameter(help="Give the name of a recipe.")],
     /,
     *,
     output: OutputOptions = OutputOptions(),

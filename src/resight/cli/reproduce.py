@@ -43,13 +43,13 @@ def reproduce(
     Parameters
     ----------
     name
-        A published project (see `resight recipes`), or all.
+        Give a published project (see `resight recipes`), or all.
     seeds
-        Number of runs; from 2 on their mean has an interval.
+        Train this many runs; from 2 on their mean has an interval.
     all_train
         Hold nothing out, and keep the weights of the last epoch.
     out
-        The folder in which the folder of each project is made.
+        Make the folder of each project in this folder.
     """
     if name != "all":
         get_published(name)  # a mistyped name is refused before torch is imported

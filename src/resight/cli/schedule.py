@@ -49,13 +49,13 @@ def schedule(
     Parameters
     ----------
     images
-        Training images, without those held out; by default 45,000.
+        Count the steps of this many training images, without those held out; by default 45,000.
     steps_per_epoch
-        Steps in an epoch, where you know them, in place of --images.
+        Give the steps in an epoch, where you know them, in place of --images.
     compare
-        Kinds of schedule to draw over each other, with the same epochs and highest rate.
+        Draw these kinds of schedule over each other, with the same epochs and highest rate.
     metrics
-        The metric that plateau reads: a value an epoch with commas between, or a run's folder.
+        Give the metric that plateau reads: values such as 0.9,0.8 or the folder of a run.
     out
         Draw a figure: a .png or .svg file.
     """

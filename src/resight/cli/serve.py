@@ -22,9 +22,9 @@ def serve(
     Parameters
     ----------
     port
-        The port of the page; 0 takes any that is free.
+        Serve the page at this port; 0 takes any that is free.
     data
-        Where the run's data is, if it has moved.
+        Read the run's data here, if it has moved.
     """
     # In the background a shell has Ctrl-C ignored; SIGINT ends the page all the same.
     signal.signal(signal.SIGINT, signal.default_int_handler)

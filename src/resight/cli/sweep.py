@@ -29,15 +29,15 @@ def sweep(
     Parameters
     ----------
     file
-        A .toml file with a recipe and ranges of its settings.
+        Give a .toml file with a recipe and ranges of its settings.
     trials
-        Number of trials, with the one of the recipe as it is; by default as the file says.
+        Try this many settings, the recipe as it is among them; by default as the file says.
     storage
-        A file, or a URL such as postgresql://user@host/database, that all workers reach.
+        Keep the trials in this file, or at a URL such as postgresql://user@host/database.
     out
-        The folder in which the folder of the sweep is made.
+        Make the folder of the sweep in this folder.
     name
-        The name of the sweep and its folder; by default that of the file.
+        Name the sweep and its folder; by default by the file.
     """
     from ..recipe.sources import find_source
     from ..runs.sweeps.space import load_sweep

@@ -26,6 +26,7 @@ from .options import (
     emit_run,
     progress,
     recipe_from_flags,
+    requeue_job,
 )
 from .streams import show_problem
 
@@ -40,13 +41,13 @@ class FolderOptions:
     """Where the run folder is made."""
 
     out: Path = Path("runs")
-    "The folder in which run folders are made."
+    "Make the run folder in this folder."
     name: str | None = None
-    "The run folder's name; by default time and recipe."
+    "Name the run folder; by default by time and recipe."
     force: bool = False
-    "Replace a run folder of that name."
+    "Replace a run folder of the same --name."
     resume: bool = False
-    "Go on with the run of that --name, if it is there."
+    "Go on with the run of the same --name, if there is one."
     requeue: bool = False
     "When stopped, go back into the queue of SLURM, if any, and exit with 0."
 
@@ -94,7 +95,7 @@ def train(
     find_lr
         Find the learning rate by a range test first (see `resight lr-find`).
     repeats
-        Range tests of --find-lr; their median counts. One test can be off by a factor of 2.
+        Take the median of this many range tests with --find-lr; one can be off by a factor of 2.
     dry_run
         Check recipe and data, print the resolved recipe, and stop.
     """
@@ -112,14 +113,30 @@ def train(
         return _check_only(changed, options, output)
     if length.several:
         return _train_series(changed, length, options, output, log)
+    options |= {"force": folder.force, "resume": folder.resume, "minutes": length.minutes}
+    options |= {"find_lr": find_lr, "repeats": repeats}
+    return _train_one(changed, options, output, log, requeue=folder.requeue)
+
+
+def _train_one(
+    recipe: "Recipe", options: dict[str, Any], output: OutputOptions, log: Log, *, requeue: bool
+) -> int:
+    """Train one run, print the result, and return the exit code."""
     from .. import experiment  # torch: only now that the request makes sense
     from ..lr_finder.find import LRRangeOptions
 
-    options |= {"force": folder.force, "resume": folder.resume, "minutes": length.minutes}
-    options["find_lr"] = LRRangeOptions(repeats=repeats or 1) if find_lr else False
-    with progress(output, log) as on_event:
-        run = experiment.train(changed, **options, on_event=on_event)
-    return emit_run(run, output, requeue=folder.requeue)
+    repeats = options.pop("repeats") or 1
+    options["find_lr"] = LRRangeOptions(repeats=repeats) if options["find_lr"] else False
+    try:
+        with progress(output, log) as on_event:
+            run = experiment.train(recipe, **options, on_event=on_event)
+    except KeyboardInterrupt as error:  # outside of the steps
+        if not requeue:
+            raise
+        show_problem(f"interrupted {error}")
+        requeue_job()
+        return 0
+    return emit_run(run, output, requeue=requeue)
 
 
 def _check_only(recipe: "Recipe", options: dict[str, Any], output: OutputOptions) -> int:
@@ -192,7 +209,9 @@ def _check_find_lr(lr: float | None, overrides: Sequence[str], *, dry_run: bool)
 
 
 def resume(
-    run: Annotated[Path | None, Parameter(help="The run folder; by default the newest.")] = None,
+    run: Annotated[
+        Path | None, Parameter(help="Give the folder of a run; by default the newest.")
+    ] = None,
     /,
     *,
     out: Path = Path("runs"),
@@ -208,9 +227,9 @@ def resume(
     Parameters
     ----------
     out
-        The folder in which the newest run is looked for.
+        Look for the newest run in this folder.
     devices
-        Number of devices that share each batch; by default as many as the run started on.
+        Share each batch among this many devices; by default as many as the run started on.
     """
     from .. import experiment
 
@@ -233,7 +252,7 @@ def demo(*, out: Path = Path("runs"), output: OutputOptions = OutputOptions()) -
     Parameters
     ----------
     out
-        The folder in which the run folder is made.
+        Make the run folder in this folder.
     """
     from .. import experiment
 

@@ -106,7 +106,10 @@ def load_ipython_extension(shell: Any) -> None:
 
     `%load_ext resight` calls it. A run that gets an `on_event` of yours shows nothing by itself.
     """
-    events.show_events_by(LiveProgress())
+    unload_ipython_extension(shell)  # a second %load_ext changes nothing
+    progress = LiveProgress()
+    events.show_events_by(progress)
+    shell.events.register("pre_run_cell", progress.begin)  # a cell shows what runs in it
     for kind in DRAW:
         formatter = shell.display_formatter.mimebundle_formatter
         formatter.for_type(kind, lambda value: show(value)._repr_mimebundle_())
@@ -115,6 +118,9 @@ def load_ipython_extension(shell: Any) -> None:
 def unload_ipython_extension(shell: Any) -> None:
     """Show results as before: `%unload_ext resight`."""
     events.show_events_by(None)
+    for callback in [*shell.events.callbacks["pre_run_cell"]]:
+        if isinstance(getattr(callback, "__self__", None), LiveProgress):
+            shell.events.unregister("pre_run_cell", callback)
     for kind in DRAW:
         shell.display_formatter.mimebundle_formatter.pop(kind, None)
 

@@ -5,6 +5,7 @@ import time
 from base64 import b64encode
 from html import escape
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,22 +35,22 @@ class LiveProgress:
         self.is_plain = any(name in os.environ for name in _PLAIN)
         self.ipython: Any = import_module("IPython.display")
         self.last_shown, self.epochs = 0.0, 0
-        self._begin()
+        self.begin()
 
-    def _begin(self) -> None:
-        """Forget the run before; the next one has an output of its own."""
+    def begin(self, info: Any = None) -> None:
+        """Forget the run or the cell before; what follows has an output of its own."""
         self.output: Any = None  # IPython's handle of the output of the cell
         self.lines: list[str] = []
+        self.notes: list[str] = []  # those of the lines that a finished run folds
         self.rows: list[EpochRow] = []
-        self.status, self.curves = "", ""
+        self.status, self.curves, self.epoch = "", "", ""
 
     def __call__(self, event: Event) -> None:
         match event:
             case Message(text, severity):
-                color = _COLORS[severity]
-                self._add(text, f'<span style="color: {color}">{escape(text)}</span>')
+                self._add(text, severity)
             case Progress(task, done, total):
-                self._tell(f"{task} {done / total:.0%}" if total else task)
+                self._tell(f"{task} {done / total:.0%}" if total else task, now=done == total)
             case StepDone():
                 self.epochs = event.total_steps // event.steps_per_epoch
                 if time.perf_counter() - self.last_shown > REFRESH_SECS:
@@ -57,22 +58,34 @@ class LiveProgress:
                     self._tell(f"{share}, loss {float(event.loss):.3f}, lr {event.lr:.3g}")
             case EpochDone(row, best):
                 self.rows.append(row)
-                line = epoch_line(row, star=best, epochs=self.epochs)
+                self.epoch = epoch_line(row, star=best, epochs=self.epochs)
                 if self.is_plain:
-                    print(line)
-                else:
+                    print(self.epoch)
+                elif len(self.rows) > 1:  # a probe has one epoch, which is no curve
                     self.curves = self._draw()
-                self._tell(line, now=True)
+                self._tell(self.epoch, now=True)
             case RunEnd(folder):
-                self._tell(f"{folder} ends", now=True)
-                self._begin()
+                self._fold(folder)
+                self.begin()
 
-    def _add(self, text: str, html: str) -> None:
+    def _add(self, text: str, severity: str) -> None:
         """Keep a line for good."""
         if self.is_plain:
             print(one_line(text))
-        self.lines.append(html)
+        line = f'<span style="color: {_COLORS[severity]}">{escape(text)}</span>'
+        self.lines.append(line)
+        if severity == "note":
+            self.notes.append(line)
         self._tell(self.status, now=True)
+
+    def _fold(self, folder: Path) -> None:
+        """Leave of a finished run its warnings and last epoch, and all else behind a click."""
+        summary = escape(f"{folder}: {self.epoch or 'no epoch is finished'}")
+        folded = "<br>".join([*self.notes, self.curves])
+        self.lines = [line for line in self.lines if line not in self.notes]
+        self.lines.append(f"<details><summary>{summary}</summary>{folded}</details>")
+        self.curves = ""
+        self._tell("", now=True)
 
     def _tell(self, status: str, *, now: bool = False) -> None:
         """Write the line that changes anew, between the lines that stay and the curves."""
