@@ -265,7 +265,7 @@ def test_a_member_of_a_negative_size_is_refused(tmp_path: Path) -> None:
         info = tarfile.TarInfo("data_batch_1")
         info.pax_headers = {"size": "-512"}
         file.addfile(info)
-    with refused("x.tar.gz is"):
+    with refused("x.tar.gz"):  # a later Python takes the size as 0, and finds nothing in it
         resight.data(str(tmp_path / "x.tar.gz"))
 
 

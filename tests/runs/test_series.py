@@ -14,7 +14,7 @@ from resight.experiment.many_runs import labels_recipe
 from resight.metrics.intervals import mean_interval
 from resight.metrics.mistakes import label_issues
 from resight.runs.parts import read_predictions
-from resight.runs.series import seed_recipes
+from resight.runs.series import check_same, seed_recipes
 from tiny_runs import tiny_recipe
 
 QUICK = ("schedule.epochs=1",)
@@ -166,6 +166,18 @@ def test_runs_of_one_cross_validation_are_one_recipe(folds: resight.CrossValidat
     [group] = folds.comparison.groups
     assert group.runs == ("fold0", "fold1", "fold2")
     assert group.mean == pytest.approx(np.mean([run.test.accuracy.value for run in folds.runs]))
+
+
+def test_runs_of_an_imported_network_go_on(tmp_path: Path, tiny: Dataset) -> None:
+    """A run writes the digest of the file that it imported, which the preset does not have."""
+    recipe = resight.load_recipe("probe")
+    ran = resight.with_overrides(recipe, [f"model.digest={'a' * 64}"])
+    (tmp_path / "seed0").mkdir()
+    (tmp_path / "seed0" / "recipe.toml").write_text(resight.to_toml(ran))
+    check_same(tmp_path, recipe, tiny)
+    other = resight.with_overrides(recipe, [f"model.digest={'b' * 64}"])
+    with pytest.raises(UsageError, match=r"ran with another model\.digest"):
+        check_same(tmp_path, other, tiny)
 
 
 def test_seeds_count_from_that_of_the_recipe() -> None:

@@ -14,7 +14,7 @@ import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO
 
 from ..errors import ResightError, UsageError
 from ..files import check_file
@@ -37,12 +37,14 @@ ReadMember = Callable[[str, int], bytes]  # (name, max_bytes) -> content
 class _TarInfo(tarfile.TarInfo):
     """The header of a member; a header that would make tarfile read without an end is refused."""
 
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        header = super().frombuf(buf, encoding, errors)
-        if header.size < 0 or (header.type in _NAME_TYPES and header.size > _MAX_NAME):
-            raise tarfile.ReadError(f"a header of {header.size:,} bytes")
-        return header
+    def _proc_member(self, archive: tarfile.TarFile) -> Any:
+        """Read what follows a header: the method that tarfile has for subclasses to override.
+
+        Not `frombuf`: Debian's Python 3.13.5 does not call it for the members of an archive.
+        """
+        if self.size < 0 or (self.type in _NAME_TYPES and self.size > _MAX_NAME):
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc]
 
 
 def is_archive(path: Path) -> bool:

@@ -3,6 +3,7 @@
 `diagnosis.diagnose` does so for your own PyTorch objects.
 """
 
+import re
 from pathlib import Path
 
 import torch
@@ -93,11 +94,12 @@ def doctor(
     return diagnosis + _check_network(setup)
 
 
-def tell_issues(setup: TrainSetup, on_event: OnEvent) -> None:
+def tell_issues(setup: TrainSetup, on_event: OnEvent, *, in_minutes: bool = False) -> None:
     """Say which errors and warnings the recipe and its data have, before the first step.
 
     The network is not run, and near copies are looked for among a part of the images of a large
-    data set, so that it takes about a second. Nothing is refused.
+    data set, so that it takes about a second. Nothing is refused. `in_minutes`: the length of the
+    run in minutes chose its epochs, so that setting them would change nothing.
     """
     probe = DatasetProbe(
         setup.dataset,
@@ -108,7 +110,11 @@ def tell_issues(setup: TrainSetup, on_event: OnEvent) -> None:
     diagnosis = apply_checks(probe, DATASET_CHECKS) + apply_checks(setup, checks)
     issues = (*diagnosis.errors, *diagnosis.warnings)
     for issue in issues:
-        text = f"{issue.severity} {issue.check}: {issue.message}; {issue.fix}"
+        fix = issue.fix
+        if in_minutes:
+            fix = re.sub(r"^set schedule\.epochs=\d+", "give more minutes", fix)
+            fix = re.sub(r" schedule\.epochs=\d+", ", or give more minutes", fix)
+        text = f"{issue.severity} {issue.check}: {issue.message}; {fix}"
         on_event(Message(text, issue.severity))
     if issues:
         on_event(Message("resight doctor shows more, with the same recipe and data"))
