@@ -139,6 +139,23 @@ def test_the_number_of_wrong_labels_is_estimated(share: float, temperature: floa
     assert num_wrong(issues) == pytest.approx(among, rel=0.05, abs=0.008 * n)
 
 
+def test_the_list_has_the_least_likely_labels_of_all_mistakes() -> None:
+    """Also those whose image the network is not sure of, which confident learning leaves out."""
+    rng = np.random.default_rng(4)
+    z = rng.normal(0, 1.5, (3000, 10)).astype(np.float32)
+    labels = z.argmax(axis=1)
+    labels[:300] = (labels[:300] + rng.integers(1, 10, 300)) % 10  # planted
+    labels[300:900] = z[300:900].argsort(axis=1)[:, -2]  # mistakes of the network, by a little
+    ids = tuple(map(str, range(3000)))
+    predictions = Predictions(ids, z, labels, (*"abcdefghij",))
+    rows = [issue.row for issue in label_issues(predictions)]
+    wrong = wrong_label_probs(predictions)
+    out = np.setdiff1d(np.flatnonzero(~predictions.correct), rows)
+    assert len(rows) >= 100
+    assert wrong[rows].min() >= wrong[out].max()
+    assert np.mean(np.array(rows[:100]) < 300) >= 0.9
+
+
 def test_an_unsure_mistake_is_no_label_issue() -> None:
     predictions = predictions_of(
         [[0.9, 0.05, 0.05], [0.05, 0.9, 0.05], [0.4, 0.5, 0.1], [0.05, 0.05, 0.9]], [0, 1, 0, 2]

@@ -106,11 +106,12 @@ def additional_rows(predictions: Predictions, limit: int, sheet: IntArray) -> In
 def label_issues(predictions: Predictions) -> list[LabelIssue]:
     """Return the labels that are likely wrong, the likeliest first.
 
-    Two ways name a label, if the predicted class is another. One is confident learning (Northcutt
-    et al. 2021, arXiv:1911.00068): t_j is the mean probability of class j over the images labeled
-    j, and an image belongs to the class of largest p_j among those with p_j >= t_j, which is not
-    its label. The other is a `wrong_label_probs` of at least 1/2, by which the labels are also
-    ranked: it orders planted errors better than the margin of that paper (docs/experiments.md).
+    They are ordered by `wrong_label_probs`, and the mistakes alone are taken. As many are taken as
+    two ways name. One is confident learning (Northcutt et al. 2021, arXiv:1911.00068): t_j is the
+    mean probability of class j over the images labeled j, and an image belongs to the class of
+    largest p_j among those with p_j >= t_j, which is not its label. The other is a probability of
+    at least 1/2. Which labels confident learning names does not count: among planted errors it
+    leaves out many whose true class the network is not sure of (docs/experiments.md).
 
     The predictions must be out of sample: of images that the model was not trained on. A confident
     mistake looks the same as a wrong label; only a person can tell, by looking at the image.
@@ -127,8 +128,9 @@ def label_issues(predictions: Predictions) -> list[LabelIssue]:
     if predictions.correct.all():
         return []
     wrong = wrong_label_probs(predictions)
-    rows = np.flatnonzero((named | (wrong >= 0.5)) & ~predictions.correct)
-    rows = rows[np.lexsort((own[rows], -wrong[rows]))]
+    count = int(((named | (wrong >= 0.5)) & ~predictions.correct).sum())
+    rows = np.flatnonzero(~predictions.correct)
+    rows = rows[np.lexsort((own[rows], -wrong[rows]))][:count]
     return [
         LabelIssue(
             row=row,

@@ -22,7 +22,8 @@ _BUDGET = 7_000  # images of the first search, for targets of other classes
 _FIRST_TARGETS = 4  # into which each donor's place is pasted
 _MIN_MISTAKES = 15  # of a class, from which it is tried whether a place makes them right
 _MIN_FIRST = 0.12  # net share of the first search that is tested again
-_MAX_TESTED = 12  # pairs of class and place that are tested again
+_MIN_TESTED, _MAX_TESTED = 3, 12  # pairs of class and place that are tested again
+_TESTED_PIXELS = 12 * 64**2  # pairs times pixels: a test takes 1,300 predictions, dear on photos
 _NUM_DONORS, _NUM_TARGETS = 40, 16  # of such a test: 40 images, each pasted into 16
 _CARRIES = 0.25  # share of its targets that must follow an image
 _MIN_NET = 0.15  # of pictures, beyond those that follow other classes; at most 0.12 on clean data
@@ -130,7 +131,9 @@ def _first_search(
             results.append((net, label, place, True))
     results = [result for result in results if result[0] >= _MIN_FIRST]
     results.sort(key=lambda result: -result[0])
-    return [(label, place, into) for _, label, place, into in results[:_MAX_TESTED]]
+    pixels = images.shape[-1] * images.shape[-2]
+    tested = int(np.clip(_TESTED_PIXELS // pixels, _MIN_TESTED, _MAX_TESTED))
+    return [(label, place, into) for _, label, place, into in results[:tested]]
 
 
 def _pasted_each(inputs: CauseInputs, place: Place, donors: Tensor, targets: IntArray) -> IntArray:
