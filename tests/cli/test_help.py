@@ -7,6 +7,7 @@ from typing import get_args
 
 import pytest
 from cyclopts import App
+from rich.console import Console
 
 import resight
 from resight.cli.app import COMMANDS, app, main
@@ -24,8 +25,8 @@ def commands() -> Iterator[tuple[str, ...]]:
 
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal that wraps no line."""
-    monkeypatch.setenv("COLUMNS", "400")
+    """A terminal that wraps no line; the app keeps the width that its first help had."""
+    monkeypatch.setattr(app, "console", Console(width=400))
 
 
 def rows(text: str) -> Iterator[tuple[str, str]]:
