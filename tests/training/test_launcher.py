@@ -88,7 +88,7 @@ def test_the_shares_of_a_batch_are_augmented_as_the_batch_is(tiny, mixing) -> No
 # --- the same as one process ------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=[2, 3, 4])
+@pytest.fixture(scope="module", params=[2, 4])
 def results(request, tiny, tmp_path_factory) -> list[dict]:
     """What each of several ranks found, which one start of the processes serves."""
     folder, count = tmp_path_factory.mktemp("ranks"), request.param
