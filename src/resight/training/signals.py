@@ -30,7 +30,7 @@ def interrupt_text(text: str) -> Iterator[None]:
 def warning_interrupts() -> Iterator[None]:
     """Have SIGUSR1 raise KeyboardInterrupt in the block, unless somebody handles it already."""
     free = [number for number in _WARNING if signal.getsignal(number) is signal.SIG_DFL]
-    with _handled(dict.fromkeys(free, interrupt_once)):
+    with _handled(dict.fromkeys(free, _interrupt_once)):
         yield
 
 
@@ -41,7 +41,7 @@ def warning_ignored() -> Iterator[None]:
         yield
 
 
-def interrupt_once(number: int, frame: FrameType | None) -> None:
+def _interrupt_once(number: int, frame: FrameType | None) -> None:
     """Raise KeyboardInterrupt, and ignore this signal from now on.
 
     SLURM and torchrun may both send it, and the second must not cut short how the first ends.
