@@ -151,7 +151,7 @@ def measure(
     train, _ = train_and_val(plant.data, info.recipe)
     began = time.perf_counter()
     inputs = ExplainInputs(model, info.recipe, info.stats, train, plant.data.test, predictions)
-    causes = find_causes(inputs, resight.Run.open(folder).history)
+    causes = find_causes(inputs)
     secs = time.perf_counter() - began
     true = truth(plant, predictions, model, info, control)
     result = score(causes, plant, true)

@@ -1,9 +1,10 @@
-"""The picture of a report for the documentation, taken in a real browser.
+"""The two pictures of a report for the documentation, taken in a real browser.
 
-    python bench/report_picture.py runs/NAME docs/images/report.png [NUMBER]
+    python bench/report_picture.py runs/NAME docs/images [NUMBER]
 
-shows the confusion matrix of the run with its most frequent confusion chosen, and one of those
-images (by default the first) opened beside it. Needs playwright and a Chromium.
+`report.png` is the top of the page, with the causes of the mistakes. `report-image.png` is one
+image of the most frequent confusion (by default the first), opened before the confusion matrix.
+Needs playwright and a Chromium.
 """
 
 import shutil
@@ -21,7 +22,7 @@ BESIDE = """
 """
 
 
-def main(run: Path, out: Path, number: int = 1) -> None:
+def main(run: Path, folder: Path, number: int = 1) -> None:
     chromium = next(filter(None, map(shutil.which, NAMES)))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
@@ -29,9 +30,10 @@ def main(run: Path, out: Path, number: int = 1) -> None:
         page.goto((run / "report.html").resolve().as_uri())
         page.wait_for_selector("html[data-ready]")
         page.add_style_tag(content=BESIDE)
+        page.screenshot(path=folder / "report.png")
         page.locator("#pairs button").first.click()
         page.locator(".card").nth(number - 1).click()
-        page.screenshot(path=out)
+        page.screenshot(path=folder / "report-image.png")
         browser.close()
 
 

@@ -13,7 +13,7 @@ from resight.datasets import Dataset, Split, Statistics
 from resight.files import read_csv
 from resight.interpret.causes import find_causes
 from resight.interpret.steps import ExplainInputs
-from resight.records import History, Predictions
+from resight.records import Predictions
 from resight.runs.causes import Cause, Causes, MistakeGroup, read_causes, write_causes
 from resight.training.predict import predict_split
 
@@ -22,7 +22,6 @@ STATS = Statistics((0.0,) * 3, (1.0,) * 3)
 INNER = slice(4, 12)  # rows and columns that have content, so that no border and corner has any
 THIRD = torch.full((SIDE,), -1)  # (W,) which third of the inner columns each is in
 THIRD[INNER] = torch.arange(8) * 3 // 8
-NO_HISTORY = History((), *(np.zeros(0),) * 3)
 RECIPE = resight.with_overrides(resight.load_recipe("base"), ["training.precision=float32"])
 
 
@@ -76,7 +75,7 @@ def inputs(
 
 
 def of_kind(explained: ExplainInputs, kind: str) -> list[Cause]:
-    causes = find_causes(explained, NO_HISTORY)
+    causes = find_causes(explained)
     assert not any("{" in cause.sentence + cause.test for cause in causes.causes)
     rows = [row for cause in causes.causes for row in cause.rows]
     wrong = set(np.flatnonzero(~explained.predictions.correct).tolist())
@@ -203,9 +202,7 @@ def test_classes_that_are_one_cannot_be_told_apart() -> None:
 
 def test_a_network_that_is_right_has_no_causes() -> None:
     train, test = pictures(60, 0, "train"), pictures(60, 1, "test")
-    assert find_causes(inputs(HONEST, train, test), NO_HISTORY) == Causes(
-        mistakes=0, causes=(), groups=()
-    )
+    assert find_causes(inputs(HONEST, train, test)) == Causes(mistakes=0, causes=(), groups=())
 
 
 def test_a_run_keeps_its_causes(trained_copy: Path, tiny: Dataset) -> None:

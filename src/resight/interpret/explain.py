@@ -116,7 +116,7 @@ def causes(
         run.folder, model, pick_device(device), allow_import=run.allow_import
     )
     inputs = _inputs(run, network, info, data, offline=offline, on_event=on_event)
-    result = find_causes(inputs, run.history, on_event=on_event)
+    result = find_causes(inputs, on_event=on_event)
     write_causes(run.folder, result, inputs.predictions)
     return result
 

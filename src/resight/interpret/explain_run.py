@@ -163,7 +163,7 @@ def _write_causes_of(run: Run, inputs: ExplainInputs, on_event: OnEvent, log: St
         try:
             if not len(inputs.train):
                 raise UsageError("there are no training images to look for them in")
-            causes = find_causes(inputs, run.history, on_event=on_event)
+            causes = find_causes(inputs, on_event=on_event)
         except UsageError as error:
             log.notes.append(f"mistakes without causes: {error}")
             return

@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from ...events import OnEvent, Progress, show_events
-from ...records import History
 from ...runs.causes import Cause, Causes
 from ..steps import ExplainInputs
 from .chance import number
@@ -36,9 +35,7 @@ _SEARCHES: tuple[tuple[str, Callable[[CauseInputs], list[Cause]]], ...] = (
 )
 
 
-def find_causes(
-    explained: ExplainInputs, history: History, *, on_event: OnEvent = show_events
-) -> Causes:
+def find_causes(explained: ExplainInputs, *, on_event: OnEvent = show_events) -> Causes:
     """Return the causes of the mistakes of a run, and groups of mistakes that lie together.
 
     Raises:
@@ -51,7 +48,7 @@ def find_causes(
     for k, (name, search) in enumerate(_SEARCHES):
         on_event(Progress(f"causes: {name}", k, len(_SEARCHES)))
         claims += search(inputs)
-    last, notes = training_causes(inputs, history)
+    last, notes = training_causes(inputs)
     return Causes(
         mistakes=len(inputs.wrong),
         causes=_one_each([*claims, *last]),

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from ...records import BoolArray, History, IntArray, evenly_spaced
+from ...records import BoolArray, IntArray, evenly_spaced
 from ...runs.causes import Cause
 from .chance import as_p, more_often, number, share
 from .inputs import CauseInputs
@@ -76,12 +76,13 @@ def prior_causes(inputs: CauseInputs) -> list[Cause]:
     ]
 
 
-def training_causes(inputs: CauseInputs, history: History) -> tuple[list[Cause], list[str]]:
+def training_causes(inputs: CauseInputs) -> tuple[list[Cause], list[str]]:
     """Return mistakes that the network makes on training images like them too, and notes.
 
     A mistake counts if most of the nearest training images of its class are taken for the same
     wrong class. Images that are right must show the same less often. The notes say how much is
-    known by heart, and whether training went on long enough.
+    known by heart. Whether training went on long enough is a check of the doctor, which the page
+    shows too.
     """
     features, predictions = inputs.explained.features, inputs.predictions
     chosen = evenly_spaced(len(features.rows), _NUM_TRAIN)
@@ -94,8 +95,6 @@ def training_causes(inputs: CauseInputs, history: History) -> tuple[list[Cause],
             f"The network knows training images by heart: {accuracy:.0%} of them are right, and "
             f"{test:.0%} of the test images. More images or stronger augmentation would help."
         )
-    if _still_rising(history):
-        notes.append("Validation accuracy still rose in the last epochs: train for longer.")
     if accuracy > _MAX_FITTED:
         return [], notes
     wrong = predictions.preds[inputs.wrong]
@@ -148,9 +147,3 @@ def _wrong_in_train_too(
         same = preds[members[nearest.numpy()]] == others[at][:, None]
         hits[at] = same.mean(axis=1) > 0.5
     return hits
-
-
-def _still_rising(history: History) -> bool:
-    """Whether the last epoch is the best by more than chance of its validation images allows."""
-    values = [row.val_accuracy for row in history.epochs if row.val_accuracy is not None]
-    return len(values) >= 4 and values[-1] > max(values[:-1]) + 0.01
