@@ -68,6 +68,12 @@ def test_every_command_in_the_docs_is_understood(page: str, command: str) -> Non
     assert bound is not None
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_bench_in_the_docs_is_there(page: Path) -> None:
+    for script in re.findall(r"bench/[a-z_]+\.py", page.read_text()):
+        assert (ROOT / script).is_file(), script
+
+
 def test_every_command_is_documented_in_the_readme() -> None:
     text = (ROOT / "README.md").read_text()
     for command in app:
