@@ -1,6 +1,7 @@
 """What notebooks show, and the example notebook from its first cell to its last."""
 
 import base64
+import html
 import json
 import os
 import re
@@ -114,9 +115,10 @@ def test_a_lone_picture_is_a_png_and_pictures_with_words_are_html(tmp_path: Path
 
 def test_names_from_outside_cannot_become_code(tmp_path: Path) -> None:
     shown = resight.show(explanation(tmp_path, name=HOSTILE))
-    html = shown._repr_mimebundle_()["text/html"]
-    assert "<script" not in html
-    assert html.count("&lt;script&gt;alert(&quot;1&quot;)") == 4 + 1  # layer twice, two pairs, note
+    markup = shown._repr_mimebundle_()["text/html"]
+    assert "<script" not in markup
+    # the layer twice, two pairs, a note
+    assert markup.count("&lt;script&gt;alert(&quot;1&quot;)") == 4 + 1
     assert resight.show(predictions(HOSTILE, "dog")).pictures
 
 
@@ -136,6 +138,20 @@ def test_a_run_says_how_good_it_is_or_that_it_was_stopped(tmp_path: Path) -> Non
     stopped = resight.show(run(tmp_path / "b", finished=False))
     assert stopped.text.startswith("digits: stopped after 3 epochs")
     assert len(stopped.pictures) == 1
+
+
+def test_a_run_is_shown_as_its_report_which_cannot_reach_the_notebook(tmp_path: Path) -> None:
+    finished = run(tmp_path, finished=True)
+    (finished.folder / "report.html").write_text(f"<p>{HOSTILE}", encoding="utf-8")
+    bundle = resight.show(finished)._repr_mimebundle_()
+    assert 'sandbox="allow-scripts allow-downloads"' in bundle["text/html"]
+    assert "<script" not in bundle["text/html"]  # the page is the text of an attribute
+    assert html.unescape(bundle["text/html"]).count(HOSTILE) == 1
+    shell = InteractiveShell()
+    resight.load_ipython_extension(shell)
+    by_itself = shell.display_formatter.format(finished)[0]
+    resight.unload_ipython_extension(shell)
+    assert "<iframe" not in str(by_itself)  # pictures: a report has megabytes
 
 
 def test_a_value_without_anything_to_draw_says_so() -> None:

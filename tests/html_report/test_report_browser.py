@@ -12,6 +12,7 @@ import torch
 from matplotlib import colormaps
 from playwright.sync_api import Browser, Page, expect
 
+import resight
 from browser import faults_of
 from report_runs import CLASSES, add_causes, make_neighbors, make_predictions, make_run
 from resight.datasets import Dataset, Split
@@ -59,6 +60,20 @@ def page(browser: Browser, report: Path) -> Iterator[Page]:
     """The report; a message on the console or a request of any kind fails the test."""
     opened = Opened(browser, report)
     yield opened.page
+    opened.page.close()
+    assert opened.faults == []
+
+
+def test_the_report_works_in_the_frame_of_a_notebook(
+    browser: Browser, report: Path, tmp_path: Path
+) -> None:
+    notebook = tmp_path / "notebook.html"
+    shown = resight.show(resight.Run.open(report.parent))._repr_mimebundle_()
+    notebook.write_text(f"<!doctype html>{shown['text/html']}", encoding="utf-8")
+    opened = Opened(browser, notebook)
+    frame = opened.page.frame_locator("iframe")
+    frame.locator("html[data-ready]").wait_for()
+    frame.locator(".card").first.wait_for()
     opened.page.close()
     assert opened.faults == []
 

@@ -11,13 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..recipe import Norm
+from .conv import Conv3x3
 from .head import make_head
 from .norms import make_norm
-
-
-def conv3x3(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Conv2d:
-    """3x3 convolution that keeps the map size at stride 1; no bias, as a norm follows."""
-    return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
 
 
 def init_kaiming(model: nn.Module) -> None:
@@ -27,14 +23,24 @@ def init_kaiming(model: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
+class Residual(nn.Sequential):
+    """x + its layers applied to x, with no activation after the sum."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = x
+        for layer in self:
+            out = layer(out)
+        return x + out  # not in place: the backward pass of the last ReLU needs its output
+
+
 class BasicBlock(nn.Module):
     """relu(norm(conv(relu(norm(conv(x))))) + shortcut(x)); 1x1 shortcut where the shape changes."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int, norm: Norm) -> None:
         super().__init__()
-        self.conv1 = conv3x3(in_channels, out_channels, stride=stride)
+        self.conv1 = Conv3x3(in_channels, out_channels, stride=stride)
         self.norm1 = make_norm(norm, out_channels)
-        self.conv2 = conv3x3(out_channels, out_channels)
+        self.conv2 = Conv3x3(out_channels, out_channels)
         self.norm2 = make_norm(norm, out_channels)
         self.shortcut = nn.Sequential()
         if stride != 1 or in_channels != out_channels:
@@ -87,7 +93,7 @@ class ResNet(nn.Module):
         first = (
             nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
             if large
-            else conv3x3(in_channels, 64)
+            else Conv3x3(in_channels, 64)
         )
         pool = [nn.MaxPool2d(3, stride=2, padding=1)] if large else []
         self.stem = nn.Sequential(first, make_norm(norm, 64), nn.ReLU(inplace=True), *pool)

@@ -5,26 +5,17 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from ..recipe import Norm
+from .conv import Conv3x3
 from .head import GlobalMaxPool, make_head
 from .norms import make_norm
-from .resnet import conv3x3, init_kaiming
-
-
-class Residual(nn.Sequential):
-    """x + its layers applied to x, with no activation after the sum."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = x
-        for layer in self:
-            out = layer(out)
-        return x + out  # not in place: the backward pass of the last ReLU needs its output
+from .resnet import Residual, init_kaiming
 
 
 def conv_block(
     in_channels: int, out_channels: int, *, norm: Norm, pool: bool = False
 ) -> nn.Sequential:
     """conv, (max pool 2,) norm, ReLU. Pooling before the norm leaves it a quarter of the work."""
-    layers: OrderedDict[str, nn.Module] = OrderedDict(conv=conv3x3(in_channels, out_channels))
+    layers: OrderedDict[str, nn.Module] = OrderedDict(conv=Conv3x3(in_channels, out_channels))
     if pool:
         layers["pool"] = nn.MaxPool2d(2)
     layers["norm"] = make_norm(norm, out_channels)

@@ -5,7 +5,7 @@ The results themselves do not know how they are drawn, and IPython need not be i
 
 from base64 import b64encode
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ..datasets import Dataset
 from ..errors import ResightError, UsageError
 from ..figures import LayerHeatmap
 from ..figures.style import encoded
-from ..files import atomic_write, read_bytes
+from ..files import atomic_write, read_bytes, read_text
 from ..interpret.explain_run import Explanation
 from ..lr_finder.suggest import LRCurve
 from ..metrics.classification import confusion, test_result
@@ -33,6 +33,11 @@ from .live import LiveProgress, png_tag
 
 _MAX_SHOWN = 10  # images and classes of which heat maps are shown, and sheets of an explanation
 _MAX_MAPS_A_ROW = 60  # heat maps in a row, about
+# The page in a frame of no origin: its script cannot reach the notebook around it, whoever made it.
+_FRAME = (
+    '<iframe sandbox="allow-scripts allow-downloads" title="{title}" srcdoc="{page}" '
+    'style="width: 100%; height: 48em; border: 1px solid #ccc"></iframe>'
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Display:
     text: str  # one line, all there is where pictures cannot be shown
     pictures: tuple[bytes, ...] = field(default=(), repr=False)  # PNG
     notes: tuple[str, ...] = ()
+    page: str | None = field(default=None, repr=False)  # HTML, shown in place of the pictures
 
     def save(self, path: str | Path) -> tuple[Path, ...]:
         """Write the picture as a PNG; several as `name-1.png`, `name-2.png`, ...; return the files.
@@ -67,7 +73,9 @@ class Display:
         """Return a lone picture as PNG, which can say what it is, and all else as HTML."""
         lines = (self.text, *self.notes)
         bundle = {"text/plain": "\n".join(lines)}
-        if len(self.pictures) == 1 and not self.notes:
+        if self.page is not None:
+            bundle["text/html"] = _FRAME.format(title=escape(self.text), page=escape(self.page))
+        elif len(self.pictures) == 1 and not self.notes:
             bundle["image/png"] = b64encode(self.pictures[0]).decode()
         elif self.pictures:
             images = (png_tag(picture, self.text) for picture in self.pictures)
@@ -80,8 +88,9 @@ class Display:
 def show(value: Any, images: Tensor | None = None, *, classes: Sequence[str] = ()) -> Display:
     """Return a result as a picture: the last line of a cell, with or without the extension.
 
-    Heat maps are shown over their `images` (N, C, H, W), uint8 or float of any range, if you pass
-    them; `classes` are the names of all classes.
+    A run is shown as its report, or as its pictures if it has none yet. Heat maps are shown over
+    their `images` (N, C, H, W), uint8 or float of any range, if you pass them; `classes` are the
+    names of all classes.
 
     Raises:
         UsageError: a value of another kind, or images or names that do not fit the heat maps.
@@ -96,7 +105,10 @@ def show(value: Any, images: Tensor | None = None, *, classes: Sequence[str] = (
     if images is not None or classes:
         raise UsageError(f"images and classes go with Heatmaps, not {name}")
     try:
-        return draw(value)
+        shown = draw(value)
+        if isinstance(value, Run) and (report := value.folder / "report.html").is_file():
+            return replace(shown, page=read_text(report))
+        return shown
     except ResightError as error:  # there is nothing to draw, such as no finished epoch
         return Display(f"{name}: {error}")
 
@@ -112,7 +124,12 @@ def load_ipython_extension(shell: Any) -> None:
     shell.events.register("pre_run_cell", progress.begin)  # a cell shows what runs in it
     for kind in DRAW:
         formatter = shell.display_formatter.mimebundle_formatter
-        formatter.for_type(kind, lambda value: show(value)._repr_mimebundle_())
+        formatter.for_type(kind, _shown_by_itself)
+
+
+def _shown_by_itself(value: Any) -> dict[str, str]:
+    """The pictures of a value; the report of a run, of megabytes, only if it is asked for."""
+    return replace(show(value), page=None)._repr_mimebundle_()
 
 
 def unload_ipython_extension(shell: Any) -> None:

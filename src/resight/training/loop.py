@@ -33,6 +33,7 @@ from ..optim.schedules import Rates
 from ..recipe import Custom, Import, Recipe, Training
 from ..records import EpochRow, Predictions
 from .batches import mix_seed, train_batches
+from .device import keep_freed_memory
 from .distributed import SINGLE_PROCESS, Rank, accumulate, sum_over_ranks
 from .objective import class_weights, image_losses
 from .precision import autocast, to_memory_format
@@ -67,6 +68,8 @@ def fit(
         raise UsageError(
             'the recipe has an "auto"; resolve it first with resight.training.autotune.resolve_auto'
         )
+    if data.train.device.type == "cpu":
+        keep_freed_memory()
     num_val = len(data.val) if data.val else 0
     model: nn.Module = state.model
     if recipe.training.compile:  # a last batch and smaller images are shapes of their own
