@@ -5,7 +5,7 @@
 Every side takes the same number of images a measurement, in batches of the recipe's size:
 
 - floor: the recipe's convolutions alone, forward and backward, in its micro-batches, layout and
-  precision;
+  precision, as oneDNN computes them; where maps are small, a step can take less;
 - resight: the recipe as it is: augmentation, micro-batches, loss, optimizer and history;
 - plain: a loop as one writes it: PyTorch's default layout, no micro-batches, a `Dataset` that
   augments image by image with PIL, a `DataLoader` without workers, and with two;
@@ -123,7 +123,8 @@ def kernels(model: nn.Module, images: Tensor, training: Training) -> list[Kernel
     for hook in hooks:
         hook.remove()
     alone = sum(conv_flop(kernel) for kernel in found)
-    assert alone == whole, f"the floor has {alone} FLOP of convolutions, a step {whole}"
+    # Of small maps a step computes matrix products, which are not counted; the floor never does.
+    assert alone >= whole, f"the floor has {alone} FLOP of convolutions, a step {whole}"
     return found
 
 

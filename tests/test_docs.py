@@ -1,5 +1,8 @@
 """The documents as tests: every command parses, every example runs, every link leads somewhere."""
 
+import ast
+import inspect
+import operator
 import re
 import shlex
 from collections import OrderedDict
@@ -68,9 +71,38 @@ def test_every_command_in_the_docs_is_understood(page: str, command: str) -> Non
     assert bound is not None
 
 
+def own_lines(pattern: str) -> list[str]:
+    """What you write here in place of another tool, in the tables for those who come from one."""
+    rows = (ROOT / "docs/coming-from.md").read_text().splitlines()
+    cells = [row.split(" | ")[1] for row in rows if row.startswith("| ")]
+    codes = [code for cell in cells for code in re.findall("`([^`]+)`", cell)]
+    return [code for code in codes if re.search(pattern, code)]
+
+
+@pytest.mark.parametrize("command", own_lines("^resight |^--.* |^--find-lr"))
+def test_commands_in_place_of_another_tool_are_understood(command: str) -> None:
+    words = shlex.split(command)
+    words = words[1:] if words[0] == "resight" else ["train", "swift-s", *words]
+    app.parse_args(words, exit_on_error=False, print_error=False)
+    settings = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+    resight.with_overrides(resight.load_recipe("swift-s"), settings)
+
+
+@pytest.mark.parametrize("code", own_lines(r"resight\.|^\w+="))
+def test_calls_in_place_of_another_tool_are_valid(code: str) -> None:
+    code = code if "resight." in code else f"resight.heatmaps(m, images, {code})"
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Attribute):
+            operator.attrgetter(ast.unparse(node).removeprefix("resight."))(resight)
+        if isinstance(node, ast.Call):
+            function = operator.attrgetter(ast.unparse(node.func).removeprefix("resight."))(resight)
+            keywords = {keyword.arg: None for keyword in node.keywords if keyword.arg is not None}
+            inspect.signature(function).bind(*node.args, **keywords)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_bench_in_the_docs_is_there(page: Path) -> None:
-    for script in re.findall(r"bench/[a-z_]+\.py", page.read_text()):
+    for script in re.findall(r"bench/[a-z_0-9]+\.py", page.read_text()):
         assert (ROOT / script).is_file(), script
 
 

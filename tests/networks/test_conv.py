@@ -37,9 +37,13 @@ def few_patches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conv, "_PATCH_BYTES", 5_000)
 
 
+@pytest.mark.parametrize("wide", [1, 512], ids=["all by products", "the weight gradient alone"])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("px", [(1, 1), (2, 2), (3, 3), (2, 3)])
-def test_gradients_are_those_of_torch(px: tuple[int, int], layout: torch.memory_format) -> None:
+def test_gradients_are_those_of_torch(
+    px: tuple[int, int], layout: torch.memory_format, wide: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conv, "_WIDE", wide)
     torch.manual_seed(0)
     layer = Conv3x3(5, 7)
     x = torch.randn(23, 5, *px).contiguous(memory_format=layout)
@@ -47,7 +51,11 @@ def test_gradients_are_those_of_torch(px: tuple[int, int], layout: torch.memory_
         torch.testing.assert_close(own, torchs, rtol=1e-4, atol=1e-4)
 
 
-def test_the_gradient_is_that_of_finite_differences() -> None:
+@pytest.mark.parametrize("wide", [1, 512])
+def test_the_gradient_is_that_of_finite_differences(
+    wide: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conv, "_WIDE", wide)
     layer = Conv3x3(2, 3).double()
     x = torch.randn(4, 2, 3, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(conv._SmallMaps.apply, (x, layer.weight))

@@ -254,19 +254,6 @@ def test_swift_trains_only_what_it_should():
             assert module.bias is None
 
 
-@pytest.mark.parametrize("blocks", [0, 1, 2, 3])
-def test_the_last_blocks_of_swift_end_in_a_residual_convolution(blocks):
-    model = build(recipe.Swift(widths=(8, 16, 24), residual_blocks=blocks))
-    has_one = [hasattr(block, "residual") for block in (model.block1, model.block2, model.block3)]
-    assert has_one == [False] * (3 - blocks) + [True] * blocks
-    if blocks:
-        residual, x = model.block3.residual, random_images(4, 24, 3, 3)
-        residual.norm.bias.data.fill_(-100)  # ReLU gives 0, so the input alone is left
-        assert torch.equal(residual(x), x)
-        residual.norm.bias.data.fill_(100)
-        torch.testing.assert_close(residual(x), x + residual.norm(residual.conv(x)))
-
-
 def test_without_whitening_biases_the_gradient_ends_at_the_first_block():
     model = build(recipe.Swift(whiten_bias=False))
     assert model.whiten.conv.bias is None

@@ -23,16 +23,6 @@ def init_kaiming(model: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-class Residual(nn.Sequential):
-    """x + its layers applied to x, with no activation after the sum."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = x
-        for layer in self:
-            out = layer(out)
-        return x + out  # not in place: the backward pass of the last ReLU needs its output
-
-
 class BasicBlock(nn.Module):
     """relu(norm(conv(relu(norm(conv(x))))) + shortcut(x)); 1x1 shortcut where the shape changes."""
 

@@ -8,7 +8,17 @@ from ..recipe import Norm
 from .conv import Conv3x3
 from .head import GlobalMaxPool, make_head
 from .norms import make_norm
-from .resnet import Residual, init_kaiming
+from .resnet import init_kaiming
+
+
+class Residual(nn.Sequential):
+    """x + its layers applied to x, with no activation after the sum."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = x
+        for layer in self:
+            out = layer(out)
+        return x + out  # not in place: the backward pass of the last ReLU needs its output
 
 
 def conv_block(

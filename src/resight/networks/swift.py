@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from .conv import Conv3x3
 from .head import GlobalMaxPool, make_head
-from .resnet import Residual
 
 LOGIT_SCALE = 1 / 9
 WHITEN_PX = 2  # side of a whitened patch
@@ -55,28 +54,19 @@ def identity_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
     return conv
 
 
-def block(
-    in_channels: int, out_channels: int, activation: Activation, *, residual: bool = False
-) -> nn.Sequential:
+def block(in_channels: int, out_channels: int, activation: Activation) -> nn.Sequential:
     """Return a block that maps (N, in_channels, H, W) to (N, out_channels, H // 2, W // 2)."""
-    layers: OrderedDict[str, nn.Module] = OrderedDict(
-        conv1=identity_conv(in_channels, out_channels),
-        pool=nn.MaxPool2d(2),
-        norm1=bias_only_norm(out_channels),
-        act1=ACTIVATIONS[activation](),
-        conv2=identity_conv(out_channels, out_channels),
-        norm2=bias_only_norm(out_channels),
-        act2=ACTIVATIONS[activation](),
-    )
-    if residual:
-        layers["residual"] = Residual(
-            OrderedDict(
-                conv=Conv3x3(out_channels, out_channels),  # random: the sum passes its input on
-                norm=bias_only_norm(out_channels),
-                act=ACTIVATIONS[activation](),
-            )
+    return nn.Sequential(
+        OrderedDict(
+            conv1=identity_conv(in_channels, out_channels),
+            pool=nn.MaxPool2d(2),
+            norm1=bias_only_norm(out_channels),
+            act1=ACTIVATIONS[activation](),
+            conv2=identity_conv(out_channels, out_channels),
+            norm2=bias_only_norm(out_channels),
+            act2=ACTIVATIONS[activation](),
         )
-    return nn.Sequential(layers)
+    )
 
 
 class Swift(nn.Module):
@@ -84,8 +74,7 @@ class Swift(nn.Module):
 
     `whiten`, `block1` to `block3` and `head` are the names to give as target layers of heat maps.
     The head takes the maximum over the whole map (3x3 at 32 px), so other image sizes work too.
-    Smallest image: 9 px. The last `residual_blocks` blocks end in a third convolution, to whose
-    output its input is added.
+    Smallest image: 9 px.
 
     The filters of the first layer are random until `whiten_from` sets them, and are never trained.
     Its biases are trained if `whiten_bias`. Without biases the gradient ends at the first block,
@@ -100,7 +89,6 @@ class Swift(nn.Module):
         widths: tuple[int, int, int] = (32, 128, 128),
         activation: Activation = "relu",
         whiten_bias: bool = True,
-        residual_blocks: int = 0,
         dropout: float | None = None,
     ) -> None:
         super().__init__()
@@ -110,10 +98,9 @@ class Swift(nn.Module):
         if conv.bias is not None:
             nn.init.zeros_(conv.bias)
         self.whiten = nn.Sequential(OrderedDict(conv=conv, act=ACTIVATIONS[activation]()))
-        n = residual_blocks
-        self.block1 = block(whitened, widths[0], activation, residual=n > 2)
-        self.block2 = block(widths[0], widths[1], activation, residual=n > 1)
-        self.block3 = block(widths[1], widths[2], activation, residual=n > 0)
+        self.block1 = block(whitened, widths[0], activation)
+        self.block2 = block(widths[0], widths[1], activation)
+        self.block3 = block(widths[1], widths[2], activation)
         linear = nn.Linear(widths[2], num_classes, bias=False)
         self.head = make_head(GlobalMaxPool(), linear, dropout)
 

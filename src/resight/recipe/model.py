@@ -45,7 +45,6 @@ class Swift(Network):
     widths: Annotated[tuple[int, int, int], Field(strict=False)] = (32, 128, 128)
     activation: Literal["relu", "gelu", "silu"] = "relu"
     whiten_bias: bool = True  # learned; without it no gradient has to reach the first layer
-    residual_blocks: Annotated[int, Field(ge=0, le=3)] = 0  # the last ones have a third convolution
     dropout: Fraction | None = None
 
     @model_validator(mode="after")

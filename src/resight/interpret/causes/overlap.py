@@ -87,7 +87,7 @@ def between_causes(inputs: CauseInputs) -> list[Cause]:
         f"so {share(int(between.sum()), len(rows)):.0%} of all mistakes lie between classes, and "
         f"{share(*chance):.0%} of {number(chance[1], 'image')} right ({as_p(p)})"
     )
-    cause = _cause(inputs, between, what, moved, control)
+    cause = _cause(inputs, between, what, moved, control, chosen_by_views=True)
     return [replace(cause, values={**cause.values, "by_chance": share(*chance), "p": p})]
 
 
@@ -139,7 +139,13 @@ def _within_pair(inputs: CauseInputs, pair: tuple[int, int]) -> tuple[Interval, 
 
 
 def _cause(
-    inputs: CauseInputs, chosen: BoolArray, what: str, moved: IntArray, control: str
+    inputs: CauseInputs,
+    chosen: BoolArray,
+    what: str,
+    moved: IntArray,
+    control: str,
+    *,
+    chosen_by_views: bool = False,
 ) -> Cause:
     """The cause of the chosen (M,) of all mistakes; moved (5, M) are the answers to their views."""
     predictions, rows = inputs.predictions, inputs.wrong[chosen]
@@ -153,13 +159,16 @@ def _cause(
     flips = float((moved[:, chosen] == labels).any(axis=0).mean())
     base = float((moved == predictions.labels[inputs.wrong]).any(axis=0).mean())
     margin = predictions.probs[rows, preds] - predictions.probs[rows, labels]
+    views = f"moved by a few pixels, {flips:.0%} get the true class in one of five views"
+    if chosen_by_views:  # where the share says nothing
+        views = "all of them get the true class when they are moved by a few pixels"
+    views += f" (of all mistakes, {base:.0%})"
     return Cause(
         kind="similar classes",
         sentence=f"{what[0].upper()}{what[1:]}: {{mistakes}}.",
         test=(
             f"Of the training images nearest to them, {near_true:.0%} have the true class and "
-            f"{near_pred:.0%} the predicted one; moved by a few pixels, {flips:.0%} get the true "
-            f"class in one of five views (of all mistakes, {base:.0%}); {control}."
+            f"{near_pred:.0%} the predicted one; {views}; {control}."
         ),
         rows=tuple(rows[np.argsort(margin, kind="stable")].tolist()),
         advice=(
