@@ -153,7 +153,7 @@ def train(data: resight.Dataset, seed: int, precision: torch.dtype) -> dict[str,
                 look_ahead(average, model, keep)
             if step == total:
                 break
-        print(f"epoch {epoch + 1}: loss {float(loss) / BATCH:.3f}", flush=True)
+        print(f"epoch {epoch + 1}: loss {loss.item() / BATCH:.3f}", flush=True)
     secs = time.perf_counter() - began
     model.eval()
     test = (data.test.images.float() / 255 - mean) / std
