@@ -51,6 +51,7 @@ def test_tensorboard_has_the_curves_and_the_result(trained_copy: Path) -> None:
     assert [event.step for event in events.Scalars("loss/val")] == [row.step for row in rows]
 
 
+@pytest.mark.slow
 def test_tensorboard_has_the_pictures(explained_copy: Path) -> None:
     replay(Run(explained_copy), resight.log_to("tensorboard"))
     events = EventAccumulator(str(explained_copy / "tensorboard"))

@@ -30,6 +30,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "a"
 
 
+@pytest.mark.slow
 def test_train_prints_the_result_and_shows_progress_elsewhere(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -153,6 +153,7 @@ def test_an_id_of_two_images_cannot_be_corrected(tiny: Dataset) -> None:
         resight.corrected(twice, exclude=["train/0"])
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_tables(tmp_path: Path) -> None:
     digits = resight.data("digits")
     labels = table(tmp_path, f"id,label\n{digits.train.ids[0]},5\n{digits.test.ids[1]},5\n")

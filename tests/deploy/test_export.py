@@ -29,6 +29,8 @@ from resight.events import Event, Message
 from resight.runs.checkpoint import load_best, save_temperature
 from tiny_runs import tiny_recipe
 
+pytestmark = pytest.mark.slow
+
 needs_onnx = pytest.mark.slow  # importing onnxscript and writing a file takes seconds
 
 

@@ -27,6 +27,8 @@ from resight.optim.schedules import Schedule
 from resight.recipe import MultiStep, OneCycle, Triangular
 from resight.records import EpochRow, History, Predictions
 
+pytestmark = pytest.mark.slow
+
 UGLY = ("$x^2", "a_{b", r"\frac", "猫", "line\nbreak", "\udcff", "w" * 60, "W" * 60, "", "$$")
 
 

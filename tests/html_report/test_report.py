@@ -24,6 +24,8 @@ from resight.records import Predictions
 from resight.runs.gallery import GalleryMaps, write_gallery
 from resight.runs.summary import ConfidenceResult
 
+pytestmark = pytest.mark.slow
+
 RECIPE = with_overrides(
     load_recipe("base"),
     ["schedule.epochs=3", "schedule.peak_epoch=1", "data.source=photos", "augment.crop=none"],

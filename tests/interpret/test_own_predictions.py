@@ -12,6 +12,8 @@ import resight
 from resight.datasets import Dataset
 from resight.errors import UsageError
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ("disc", "bar", "frame")
 
 

@@ -15,6 +15,8 @@ from resight.interpret.causes.properties import property_causes
 from resight.interpret.steps import ExplainInputs
 from resight.records import BoolArray, FloatArray, Predictions
 
+pytestmark = pytest.mark.slow
+
 DRAWS, SIDE, NUM_CLASSES = 200, 8, 3
 RECIPE = resight.with_overrides(resight.load_recipe("base"), ["training.precision=float32"])
 STATS = Statistics((0.0,) * 3, (1.0,) * 3)

@@ -120,6 +120,7 @@ def test_only_the_head_trains_at_first(tiny: resight.Dataset) -> None:
     assert held(model) == set()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_cut_while_layers_are_held_ends_the_same(
     tiny: resight.Dataset, tmp_path: Path
 ) -> None:

@@ -22,6 +22,8 @@ from resight.training.features import features as cached_features
 from resight.training.probe import fit_head
 from resight.training.state import TrainData
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ("a", "b", "c")
 
 
