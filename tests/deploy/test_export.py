@@ -29,9 +29,7 @@ from resight.events import Event, Message
 from resight.runs.checkpoint import load_best, save_temperature
 from tiny_runs import tiny_recipe
 
-pytestmark = pytest.mark.slow
-
-needs_onnx = pytest.mark.slow  # importing onnxscript and writing a file takes seconds
+pytestmark = pytest.mark.slow  # importing onnxscript and writing a file takes seconds
 
 
 def metadata_of(path: Path) -> dict[str, Any]:
@@ -90,7 +88,6 @@ def test_a_run_becomes_a_program(trained_run: resight.Run, tiny: Dataset, tmp_pa
     assert any("no output heatmap" in note for note in result.notes)
 
 
-@needs_onnx
 def test_the_command_writes_onnx_into_the_run(
     trained_copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

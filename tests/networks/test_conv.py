@@ -84,3 +84,35 @@ def test_elsewhere_it_is_the_layer_of_torch(
     layer.weight.requires_grad_(learns)
     x = torch.randn(2, 3, px, px, requires_grad=True)
     assert torch.equal(layer(x), plain(layer)(x))
+
+
+@pytest.mark.parametrize("amx", [True, False])
+def test_the_precision_decides_which_maps_are_small(
+    amx: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    used: list[tuple[torch.dtype, int]] = []
+
+    def product(x: Tensor, weight: Tensor) -> Tensor:
+        used.append((x.dtype, x.shape[-1]))
+        return nn.functional.conv2d(x, weight.to(x.dtype), padding=1)
+
+    monkeypatch.setattr(conv._SmallMaps, "apply", product)
+    layer = Conv3x3(3, 4)
+    for px in (3, 4, 5, 6):
+        x = torch.randn(2, 3, px, px)
+        layer(x)
+        for dtype in (torch.bfloat16, torch.float16):
+            with torch.autocast("cpu", dtype):
+                layer(x)
+    bf16 = [(torch.bfloat16, px) for px in (3, 4, 5) if amx]
+    assert sorted(used, key=str) == sorted([(torch.float32, 3), *bf16], key=str)
+
+
+def test_images_that_torch_takes_or_refuses_are_taken_or_refused() -> None:
+    layer = Conv3x3(3, 4)
+    one, none = torch.randn(3, 2, 2), torch.randn(0, 3, 2, 2)
+    assert torch.equal(layer(one), plain(layer)(one))
+    assert layer(none).shape == (0, 4, 2, 2)
+    with pytest.raises(RuntimeError, match="expected scalar type"):
+        layer(torch.randn(1, 3, 2, 2, dtype=torch.float64))

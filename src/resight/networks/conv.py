@@ -1,8 +1,8 @@
 """A 3x3 convolution that is quick on small maps too, on a CPU.
 
-oneDNN, which computes convolutions on a CPU, has no good form for maps of a few pixels. The product
-of two matrices gives the same numbers up to 20 times sooner there (docs/experiments.md): one holds
-the weights, the other the 3x3 patches of all pixels. Late layers have such maps.
+oneDNN, which computes convolutions on a CPU, is slow on maps of a few pixels, with AMX above all.
+The product of two matrices gives the same numbers up to 20 times sooner there: one holds the
+weights, the other the 3x3 patches of all pixels (docs/experiments.md). Late layers have such maps.
 """
 
 from collections.abc import Iterator
@@ -28,22 +28,32 @@ class Conv3x3(nn.Conv2d):
         super().__init__(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
 
     def forward(self, input: Tensor) -> Tensor:
-        learns = torch.is_grad_enabled() and self.weight.requires_grad
-        if learns and self.stride == (1, 1) and input.device.type == "cpu":
-            dtype = input.dtype
-            if torch.is_autocast_enabled("cpu"):
-                dtype = torch.get_autocast_dtype("cpu")
-            if max(input.shape[2:]) <= _largest_map(dtype):
-                x = input.to(dtype)
-                output: Tensor = _SmallMaps.apply(x, self.weight)  # type: ignore[no-untyped-call]
-                return output
-        return super().forward(input)
+        dtype = _step_dtype(input, self.weight)
+        if dtype is None or self.stride != (1, 1) or max(input.shape[2:]) > _largest_map(dtype):
+            return super().forward(input)
+        x = input.to(dtype)
+        output: Tensor = _SmallMaps.apply(x, self.weight)  # type: ignore[no-untyped-call]
+        return output
+
+
+def _step_dtype(x: Tensor, weight: Tensor) -> torch.dtype | None:
+    """The precision in which a weight learns from images (N, C, h, w) on a CPU; None elsewhere."""
+    learns = torch.is_grad_enabled() and weight.requires_grad and x.device.type == "cpu"
+    if not learns or x.ndim != 4 or not len(x):
+        return None
+    if torch.is_autocast_enabled("cpu"):
+        return torch.get_autocast_dtype("cpu")
+    return x.dtype if x.dtype == weight.dtype else None  # torch refuses the mixture
 
 
 def _largest_map(dtype: torch.dtype) -> int:
-    """The side in px of the largest map whose weight gradient the product gives sooner."""
-    has_amx = dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
-    return 5 if has_amx else 3
+    """The side in px of the largest map that is quicker by the product; 0 if none is.
+
+    In bf16 that takes AMX: with AVX-512 alone, oneDNN is quicker.
+    """
+    if dtype == torch.bfloat16:
+        return 5 if torch.cpu._is_amx_tile_supported() else 0
+    return 3 if dtype == torch.float32 else 0
 
 
 class _SmallMaps(torch.autograd.Function):

@@ -20,7 +20,7 @@ from ..datasets import Dataset
 from ..errors import ResightError, UsageError
 from ..figures import LayerHeatmap
 from ..figures.style import encoded
-from ..files import atomic_write, read_bytes, read_text
+from ..files import atomic_write, read_bytes
 from ..interpret.explain_run import Explanation
 from ..lr_finder.suggest import LRCurve
 from ..metrics.classification import confusion, test_result
@@ -97,18 +97,23 @@ def show(value: Any, images: Tensor | None = None, *, classes: Sequence[str] = (
     """
     if isinstance(value, Heatmaps):
         return _heatmaps(value, images, classes)
+    if images is not None or classes:
+        raise UsageError(f"images and classes go with Heatmaps, not {type(value).__name__}")
+    shown = _draw(value)
+    if isinstance(value, Run) and (report := value.folder / "report.html").is_file():
+        return replace(shown, page=read_bytes(report).decode(errors="replace"))
+    return shown
+
+
+def _draw(value: Any) -> Display:
+    """A value as its pictures; a run has its report only in `show`, as it has megabytes."""
     name = type(value).__name__
     draw = next((DRAW[kind] for kind in type(value).__mro__ if kind in DRAW), None)
     if draw is None:
         valid = ", ".join(kind.__name__ for kind in DRAW)
         raise UsageError(f"a {name} cannot be shown as a picture (valid: {valid})")
-    if images is not None or classes:
-        raise UsageError(f"images and classes go with Heatmaps, not {name}")
     try:
-        shown = draw(value)
-        if isinstance(value, Run) and (report := value.folder / "report.html").is_file():
-            return replace(shown, page=read_text(report))
-        return shown
+        return draw(value)
     except ResightError as error:  # there is nothing to draw, such as no finished epoch
         return Display(f"{name}: {error}")
 
@@ -124,12 +129,7 @@ def load_ipython_extension(shell: Any) -> None:
     shell.events.register("pre_run_cell", progress.begin)  # a cell shows what runs in it
     for kind in DRAW:
         formatter = shell.display_formatter.mimebundle_formatter
-        formatter.for_type(kind, _shown_by_itself)
-
-
-def _shown_by_itself(value: Any) -> dict[str, str]:
-    """The pictures of a value; the report of a run, of megabytes, only if it is asked for."""
-    return replace(show(value), page=None)._repr_mimebundle_()
+        formatter.for_type(kind, lambda value: _draw(value)._repr_mimebundle_())
 
 
 def unload_ipython_extension(shell: Any) -> None:
